@@ -1,0 +1,24 @@
+/* Filling struct unshard_error. See lib/unshard.h for the convention: 0 or a negative errno. */
+#ifndef BASE_ERROR_H
+#define BASE_ERROR_H
+
+#include "unshard.h"
+
+/* Fills *error (NULL is allowed) and returns -errno_value, or -EINVAL when errno_value is 0. code
+ * must be a string literal. Clears the offset. Thread-safe. */
+int error_set(struct unshard_error *error, const char *code, int errno_value, const char *format,
+              ...) __attribute__((format(printf, 4, 5)));
+
+/* The same with the byte offset in the file concerned. */
+int error_set_at(struct unshard_error *error, const char *code, int errno_value, uint64_t offset,
+                 const char *format, ...) __attribute__((format(printf, 5, 6)));
+
+/* Fills *error for a failed allocation and returns -ENOMEM. */
+int error_no_memory(struct unshard_error *error);
+
+/* Writes at most capacity-1 bytes of a name of any content into out, control bytes, quotes,
+ * backslashes and invalid UTF-8 as \xNN, and cuts it with "..." when it is longer; always
+ * terminated. Returns out, so that it can stand in an argument list. */
+const char *error_quote(char *out, size_t capacity, const char *name, size_t length);
+
+#endif

@@ -1,0 +1,79 @@
+/* What discovery finds out about a checkpoint, and what views and engine work from. Plain data, built
+ * once by checkpoint/discovery.c and view/planner.c, immutable afterwards. */
+#ifndef CHECKPOINT_MODEL_H
+#define CHECKPOINT_MODEL_H
+
+#include "base/arena.h"
+#include "base/string_map.h"
+#include "unshard.h"
+#include "view/extent_map.h"
+
+#define NO_COMPONENT UINT32_MAX
+
+/* A regular file below the source that some view shows. */
+struct source_file {
+    const char *path; /* relative to the source, as the tree shows it */
+    uint64_t size;    /* as found; what changes later is an error of its chunks */
+    int64_t mtime_ns, ctime_ns;
+    uint64_t device, inode;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    uint32_t component;          /* NO_COMPONENT: not a shard */
+    bool failed;                 /* unusable from the start */
+    struct unshard_error error;  /* why, when failed */
+};
+
+/* A shard set (or single weight file) that loads as one. */
+struct component {
+    const char *name;       /* "transformer", "transformer (fp16)", "." for the root */
+    const char *directory;  /* relative to the source, "" for the root */
+    const char *view_name;  /* file name of the merged view in the directory */
+    const char *index_name; /* name under which the index is shown, or NULL */
+    const char *format;     /* "safetensors", later others */
+    uint32_t *files;        /* numbers of its source files in shard order */
+    uint32_t file_count;
+    uint32_t view;          /* UNSHARD_NO_VIEW when failed */
+    uint64_t bytes;         /* size of the view */
+    uint64_t tensor_count;
+    bool failed;
+    struct unshard_error error; /* when failed */
+    const char **notes;         /* things worth a line in the status; not errors */
+    uint32_t note_count;
+    unsigned load_order; /* in which a pipeline loads it; ties by directory name */
+};
+
+struct view {
+    const char *path; /* below the mount point */
+    uint64_t size;
+    struct extent_map map;
+    uint32_t component; /* NO_COMPONENT for other files */
+    uint32_t node;
+    bool prefetch; /* part of what prefetch=all fills: merged and single weight files */
+};
+
+struct unshard_checkpoint {
+    struct arena arena; /* owns every string and array below */
+    char *source;       /* absolute path */
+    int source_fd;      /* O_PATH or O_RDONLY directory; every file is opened relative to it */
+    struct unshard_view_options options;
+    const char *blob_root; /* absolute path of an enclosing hub cache repository, or NULL */
+    struct source_file *files;
+    uint32_t file_count;
+    struct component *components;
+    uint32_t component_count;
+    struct view *views;
+    uint32_t view_count;
+    struct unshard_node *nodes;
+    uint32_t node_count;
+    const char **notes; /* about the whole checkpoint */
+    uint32_t note_count;
+};
+
+/* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the
+ * checkpoint (or its hub cache repository) unless follow_symlinks. Adds `flags` (O_DIRECT or 0) to
+ * O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY. Returns a descriptor or a negative errno; refuses what
+ * is no regular file with -EINVAL. May block on I/O. Thread-safe. */
+int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
+
+#endif

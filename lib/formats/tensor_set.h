@@ -1,0 +1,45 @@
+/* What every format is reduced to: tensors as byte ranges of files, and string metadata. */
+#ifndef FORMATS_TENSOR_SET_H
+#define FORMATS_TENSOR_SET_H
+
+#include "base/arena.h"
+#include "formats/dtype.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct tensor {
+    const char *name; /* UTF-8, may hold NUL */
+    uint32_t name_length;
+    uint32_t rank;
+    const uint64_t *shape; /* rank numbers */
+    uint32_t file;         /* number of the source file; set by whoever reads several */
+    enum dtype dtype;
+    uint64_t offset; /* absolute, in the source file */
+    uint64_t length; /* bytes */
+};
+
+struct metadata_entry {
+    const char *key, *value;
+    uint32_t key_length, value_length;
+};
+
+/* Tensors in data order, metadata in file order. All memory belongs to the arena of the reader.
+ * Zero-initialised is an empty set. */
+struct tensor_set {
+    struct tensor *tensors;
+    size_t tensor_count;
+    struct metadata_entry *metadata;
+    size_t metadata_count;
+    uint64_t data_offset; /* where the data buffer of the file begins */
+};
+
+/* How a format reads the file that it describes: pread-like, all or an error. */
+struct byte_reader {
+    void *context;
+    uint64_t size;
+    /* Reads exactly length bytes at offset; 0 or a negative errno. May block. */
+    int (*read)(void *context, uint64_t offset, void *buffer, size_t length);
+};
+
+#endif

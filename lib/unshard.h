@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * libunshard: a checkpoint directory as merged views, filled by a parallel prefetcher.
+ *
+ * The library knows nothing of FUSE. An unshard_checkpoint is what a directory looks like through
+ * a mount: a tree of nodes whose regular files are views. An unshard_engine reads the bytes of
+ * views: it prefetches chunks of shards, checks them and publishes them.
+ *
+ * Conventions
+ * - A function that can fail returns 0 or a negative errno, and fills *error where it takes one.
+ * - Offsets and sizes are in bytes, times in nanoseconds since the epoch unless a name says more.
+ * - Strings are UTF-8 or whatever bytes the file system holds; none is freed by the caller unless
+ *   the contract says so.
+ */
+#ifndef UNSHARD_H
+#define UNSHARD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define UNSHARD_VERSION "0.1.0"
+
+/* ---- errors ---------------------------------------------------------------------------------- */
+
+#define UNSHARD_NO_OFFSET UINT64_MAX
+
+/* Why something failed. Plain data: copied by assignment, owns nothing. */
+struct unshard_error {
+    const char *code;  /* static word for scripts: "missing", "truncated", "malformed-header"... */
+    int errno_value;   /* positive errno behind the failure, 0 when there is none */
+    uint64_t offset;   /* byte offset in the file concerned, or UNSHARD_NO_OFFSET */
+    int64_t time;      /* when it happened, seconds since the epoch; 0: not stamped yet */
+    char message[512]; /* for a person: names file, field and value */
+};
+
+/* ---- options --------------------------------------------------------------------------------- */
+
+enum unshard_index { UNSHARD_INDEX_REWRITE, UNSHARD_INDEX_HIDE };
+enum unshard_order { UNSHARD_ORDER_SHARD, UNSHARD_ORDER_CANONICAL };
+enum unshard_layout { UNSHARD_LAYOUT_MERGED, UNSHARD_LAYOUT_BOTH };
+enum unshard_prefetch { UNSHARD_PREFETCH_ALL, UNSHARD_PREFETCH_FOLLOW, UNSHARD_PREFETCH_OFF };
+
+/* How a checkpoint is presented. Zero-initialised is the default. */
+struct unshard_view_options {
+    enum unshard_index index;
+    enum unshard_order order;
+    enum unshard_layout layout;
+    bool follow_symlinks; /* also follow symlinks that leave the checkpoint */
+};
+
+/* How its bytes are fetched. Zero in a field means the default. */
+struct unshard_fetch_options {
+    enum unshard_prefetch prefetch;
+    unsigned jobs;         /* requests in flight; 0: adapt to what the source gives */
+    uint64_t chunk_bytes;  /* power of two, 64 KiB to 64 MiB; default 2 MiB */
+    uint64_t buffer_bytes; /* all chunk buffers together; default 256 MiB */
+    uint64_t window_bytes; /* how far to prefetch ahead of readers; 0: from available memory */
+};
+
+/* ---- checkpoint: the tree and its views -------------------------------------------------------- */
+
+struct unshard_checkpoint;
+
+enum unshard_node_kind { UNSHARD_NODE_DIRECTORY, UNSHARD_NODE_FILE, UNSHARD_NODE_SYMLINK };
+
+#define UNSHARD_NO_VIEW UINT32_MAX
+
+/* One entry of the tree. Node 0 is the root; every other node has a parent with a lower number. The
+ * children of a directory are contiguous: first_child .. first_child + child_count - 1, sorted by
+ * name. All of it is immutable for the life of the checkpoint. */
+struct unshard_node {
+    const char *name;
+    enum unshard_node_kind kind;
+    uint32_t parent;
+    uint32_t first_child, child_count;
+    uint32_t view;      /* of a file: its view; else UNSHARD_NO_VIEW */
+    const char *target; /* of a symlink: what it says; else NULL */
+    uint64_t size;      /* of a file: bytes of the view */
+    uint64_t inode;     /* stable from mount to mount: derived from the path */
+    int64_t mtime_ns;
+    mode_t mode; /* type and permission bits, write permission removed */
+    uid_t uid;
+    gid_t gid;
+};
+
+/* Reads the directory `source` and plans its views. Blocks on I/O (headers of all shards are read,
+ * several files at once). A bad shard is no error here: its component is failed and says why. On
+ * success *out is owned by the caller. Errors: the source is no readable directory, or memory. */
+int unshard_checkpoint_open(const char *source, const struct unshard_view_options *options,
+                            struct unshard_checkpoint **out, struct unshard_error *error);
+
+/* Frees it and all that its functions returned. No engine may still use it. NULL is allowed. */
+void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint);
+
+/* The absolute path of the source. Thread-safe, as are all functions on a const checkpoint. */
+const char *unshard_checkpoint_source(const struct unshard_checkpoint *checkpoint);
+uint32_t unshard_node_count(const struct unshard_checkpoint *checkpoint);
+const struct unshard_node *unshard_node(const struct unshard_checkpoint *checkpoint, uint32_t node);
+/* The child of directory `parent` called `name`, or NULL. O(log children). */
+const struct unshard_node *unshard_node_child(const struct unshard_checkpoint *checkpoint,
+                                              uint32_t parent, const char *name);
+uint32_t unshard_node_number(const struct unshard_checkpoint *checkpoint,
+                             const struct unshard_node *node);
+uint32_t unshard_view_count(const struct unshard_checkpoint *checkpoint);
+/* Path of a view below the mount point, e.g. "transformer/diffusion_pytorch_model.safetensors". */
+const char *unshard_view_path(const struct unshard_checkpoint *checkpoint, uint32_t view);
+/* The component that a view shows, or -1 for any other file (configuration, tokenizer...). */
+int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint32_t view);
+
+/* What `unshard ls` prints, as JSON text (with tensors when asked). The caller frees it; NULL when
+ * memory is short. Reads headers again when tensors are asked for, so it may block. */
+char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoint, bool tensors,
+                                       struct unshard_error *error);
+
+/* ---- engine ------------------------------------------------------------------------------------ */
+
+struct unshard_engine;
+
+/* What the engine needs from whoever shows the views to readers. */
+struct unshard_publisher {
+    void *context;
+    /* Puts `size` verified bytes of a view in front of its readers, ahead of any read. offset is a
+     * multiple of the page size; so is size, unless the range ends at the end of the view. May
+     * block on a reader's pending read; is called without any lock held, from several threads at
+     * once, never from a thread that answers reads. 0, -ENOENT: nobody has looked the view up, the
+     * engine forgets that it stored anything there; any other error: this range is not stored. */
+    int (*store)(void *context, uint32_t view, uint64_t offset, const void *data, size_t size);
+    /* A structured event worth a log line. Must not block for long; any thread, no lock held. */
+    void (*log)(void *context, int syslog_priority, const char *line);
+};
+
+/* The end of a read. Called exactly once for each read, from any thread (also from within
+ * unshard_engine_read), without any lock held. error is 0 or a positive errno; data is valid only
+ * during the call. size is the size asked for, cut at the end of the view: never shorter. */
+typedef void (*unshard_read_done)(void *cookie, int error, const void *data, size_t size);
+
+/* Starts the engine's threads. publisher may be NULL: then nothing is stored and only reads are
+ * answered. The checkpoint must outlive the engine. *out is owned by the caller. */
+int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
+                         const struct unshard_fetch_options *options,
+                         const struct unshard_publisher *publisher, struct unshard_engine **out,
+                         struct unshard_error *error);
+
+/* Asks for [offset, offset + size) of a view. Never blocks; done may be called before it returns.
+ * Thread-safe. */
+void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
+                         unshard_read_done done, void *cookie);
+
+/* Tells that readers can now be served pages of the view (known), or that the kernel has dropped the
+ * view and its pages (not known). Stores go to known views only. Never blocks, thread-safe. */
+void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, bool known);
+/* Tells that a reader opened (+1) or closed (-1) the view. Never blocks, thread-safe. */
+void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change);
+
+/* Stops prefetching and storing: starts no further store and waits for the running ones, at most
+ * timeout_ms. Reads go on being answered. 0, or -ETIMEDOUT with stores still blocked. */
+int unshard_engine_quiesce(struct unshard_engine *engine, unsigned timeout_ms);
+/* Ends all threads, answers every pending read with ESHUTDOWN, frees the engine. Blocks until
+ * running source reads return. NULL is allowed. */
+void unshard_engine_stop(struct unshard_engine *engine);
+
+/* ---- status ------------------------------------------------------------------------------------ */
+
+/* A consistent snapshot as text. The caller frees it; NULL when memory is short. Never blocks on
+ * I/O or on a worker. Thread-safe. */
+char *unshard_status_json(struct unshard_engine *engine);
+/* The same for a person; also what `.unshard/status` shows. json is a text of unshard_status_json.
+ * width: columns of the terminal, 0 for plain lines. The caller frees it; NULL when json is not of
+ * a known schema. */
+char *unshard_status_text(const char *json, unsigned width);
+/* One line per failing shard, empty when all is well. Ownership and safety as above. */
+char *unshard_status_errors(struct unshard_engine *engine);
+/* Word for the state of a view: "pending", "reading", "verified", "unverified", "failed". */
+const char *unshard_view_state(struct unshard_engine *engine, uint32_t view);
+
+/* ---- export ------------------------------------------------------------------------------------ */
+
+/* Progress of a long operation: called from one thread at a time, a few times a second. */
+typedef void (*unshard_progress)(void *context, const char *path, uint64_t done, uint64_t total);
+
+/* Writes the tree of a checkpoint to the directory `target`, which must not exist or be empty:
+ * views in parallel, each to a temporary name, fsync, rename. Blocks. On failure what was finished
+ * stays, temporary files do not. A failed component makes the export fail after the rest is
+ * written. */
+int unshard_export(const struct unshard_checkpoint *checkpoint,
+                   const struct unshard_fetch_options *options, const char *target,
+                   unshard_progress progress, void *context, struct unshard_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
