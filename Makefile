@@ -4,6 +4,8 @@
 #            DEBUG=1                               -O1 and the invariant checks of the engine
 #            PREFIX= DESTDIR=                      where `make install` puts things
 #            SRC= MNT=                             your own checkpoint for `make demo`
+#            FUZZ_SECONDS=10                       how long each fuzz target runs in `make check`
+#            PYTEST=                               further arguments for pytest
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
 
@@ -41,8 +43,23 @@ FS_OBJ := $(FS_SRC:%.c=$(BUILD)/obj/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
-.PHONY: all lib tests fuzz clean
+MAN_SRC := $(wildcard man/*.[1-8])
+SLOWFS_SRC := $(wildcard tests/slowfs/*.c)
+SLOWFS := build/tests/slowfs/slowfs
+
+.PHONY: all lib tests fuzz clean install uninstall help
 all: $(BUILD)/unshard lib
+
+help:
+	@echo 'make             the daemon build/unshard and the library'
+	@echo 'make deps        install what building and testing need (Debian packages, .venv)'
+	@echo 'make check       build and run all tests; ends with "N passed, N failed"'
+	@echo 'make lint        clang-format and clang-tidy'
+	@echo 'make demo        make a small checkpoint, mount it, load it [SRC=... MNT=...]'
+	@echo 'make bench       measure, side by side with what else there is'
+	@echo 'make install     [PREFIX=/usr/local] [DESTDIR=]'
+	@echo 'make clean'
+	@sed -n 's/^# \?\(Variables:\)/\n\1/p; s/^#            /           /p' Makefile
 
 lib: $(BUILD)/libunshard.a $(BUILD)/libunshard.so
 
@@ -78,11 +95,37 @@ build/fuzz/%: tests/fuzz/%.c $(LIB_SRC:%.c=build/fuzz/obj/%.o)
 	@mkdir -p $(@D)
 	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIB_LIBS)
 
-tests: $(UNIT_BIN)
+# The slow and failing storage of the integration tests and benchmarks; never sanitized.
+$(SLOWFS): $(SLOWFS_SRC) $(wildcard tests/slowfs/*.h) Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=gnu11 -g -O2 $(WARNINGS) -pthread -o $@ $(SLOWFS_SRC) $(FUSE_LIBS)
+
+build/tests/bench/%: tests/bench/%.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -std=gnu11 -g -O2 $(WARNINGS) -pthread -o $@ $<
+
+tests: $(UNIT_BIN) $(SLOWFS)
 fuzz: $(FUZZ_BIN)
+
+LIBDIR := $(DESTDIR)$(PREFIX)/lib
+install: all
+	install -D -m 755 $(BUILD)/unshard $(DESTDIR)$(PREFIX)/bin/unshard
+	install -D -m 644 $(BUILD)/libunshard.a $(LIBDIR)/libunshard.a
+	install -D -m 755 $(BUILD)/libunshard.so $(LIBDIR)/libunshard.so.0
+	ln -sf libunshard.so.0 $(LIBDIR)/libunshard.so
+	install -D -m 644 lib/unshard.h $(DESTDIR)$(PREFIX)/include/unshard.h
+	@for page in $(MAN_SRC); do \
+	    install -D -v -m 644 $$page \
+	        $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; \
+	done
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/unshard $(LIBDIR)/libunshard.a $(LIBDIR)/libunshard.so.0 \
+	    $(LIBDIR)/libunshard.so $(DESTDIR)$(PREFIX)/include/unshard.h \
+	    $(foreach page,$(MAN_SRC),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
 
 clean:
 	rm -rf build
 
 -include $(LIB_OBJ:.o=.d) $(FS_OBJ:.o=.d) $(UNIT_BIN:=.d)
--include tests/tests.mk
+include tests/tests.mk

@@ -1,0 +1,41 @@
+# How the tests, the demo and the benchmarks are run. Included by the Makefile, which builds them.
+# Each target first installs what is missing, then starts make anew, so that what was installed
+# (pkg-config, say) is seen.
+FUZZ_SECONDS ?= 10
+PYTEST ?=
+MEASURE ?=
+PYTHON := .venv/bin/python
+
+.PHONY: deps check check-run lint lint-run demo bench bench-run
+deps:
+	@tests/deps.sh tests
+
+check: deps
+	@$(MAKE) --no-print-directory check-run
+
+# ThreadSanitizer of gcc 12 cannot place its shadow under a strongly randomised address space.
+RUN_PREFIX := $(if $(findstring thread,$(SAN)),setarch $(shell uname -m) -R)
+check-run: all tests $(if $(SAN),,fuzz)
+	@$(RUN_PREFIX) $(PYTHON) tests/check.py --build $(BUILD) --sanitizer '$(SAN)' \
+	    --fuzz-seconds $(FUZZ_SECONDS) -- $(PYTEST)
+
+lint: deps
+	@$(MAKE) --no-print-directory lint-run
+
+LINT_SRC := $(LIB_SRC) $(FS_SRC)
+FORMAT_SRC := $(wildcard lib/*.h lib/*/*.[ch] fs/*.[ch] tests/*.h tests/*/*.[ch])
+lint-run:
+	clang-format --dry-run -Werror $(FORMAT_SRC)
+	@printf '%s\n' $(LINT_SRC) | xargs -P $$(nproc) -n 4 sh -c \
+	    'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 2>/dev/null' clang-tidy
+	@echo "lint: $(words $(FORMAT_SRC)) files formatted, $(words $(LINT_SRC)) files checked"
+
+demo: deps
+	@$(MAKE) --no-print-directory all
+	@SRC='$(SRC)' MNT='$(MNT)' UNSHARD_BIN=$(BUILD)/unshard contrib/demo.sh
+
+# MEASURE=... chooses what to measure and how large: see tests/bench/bench.py --help.
+bench: deps
+	@$(MAKE) --no-print-directory bench-run
+bench-run: all $(SLOWFS) build/tests/bench/reader
+	@$(PYTHON) tests/bench/bench.py --build $(BUILD) $(MEASURE)
