@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""Mounts that always go away again, and waiting for conditions with a bound."""
+
+import contextlib
+import gc
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+UNSHARD = os.environ.get("UNSHARD_BIN", str(TOP / "build/unshard"))
+SLOWFS = str(TOP / "build/tests/slowfs/slowfs")
+SANITIZER = os.environ.get("UNSHARD_SANITIZER", "")
+CONNECTIONS = pathlib.Path("/sys/fs/fuse/connections")
+# Under a sanitizer everything takes longer.
+PATIENCE = 60 if SANITIZER else 20
+
+
+def wait_for(predicate, bound=PATIENCE, what=""):
+    """The first true value of predicate(), asked again and again for at most `bound` seconds."""
+    end = time.monotonic() + bound
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {bound} s: {what or predicate}")
+        time.sleep(0.01)
+
+
+def run(*arguments, timeout=PATIENCE * 3, check=False, **options):
+    """Runs the command-line tool and returns the finished process, its output as text."""
+    done = subprocess.run([UNSHARD, *map(str, arguments)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, timeout=timeout, **options)
+    if check:
+        assert done.returncode == 0, f"unshard {arguments}: {done.returncode}\n{done.stderr}"
+    return done
+
+
+def connection_of(mountpoint):
+    """The number of the FUSE connection, without touching the mount; None: not mounted."""
+    wanted = str(mountpoint).replace(" ", "\\040")
+    for line in open("/proc/self/mountinfo"):
+        fields = line.split()
+        if fields[4] == wanted and " - fuse" in line:
+            return int(fields[2].split(":")[1])
+    return None
+
+
+def is_mounted(mountpoint):
+    return connection_of(mountpoint) is not None
+
+
+def abort_connection(number):
+    if not (CONNECTIONS / str(number)).exists():
+        subprocess.run(["mount", "-t", "fusectl", "none", str(CONNECTIONS)],
+                       stderr=subprocess.DEVNULL)
+    with contextlib.suppress(OSError):
+        (CONNECTIONS / str(number) / "abort").write_text("1")
+
+
+def detach(mountpoint):
+    """Gets rid of a mount whatever state it is in."""
+    for _ in range(8):
+        number = connection_of(mountpoint)
+        if number is None:
+            return
+        abort_connection(number)
+        subprocess.run(["umount", "-l", str(mountpoint)], stderr=subprocess.DEVNULL)
+
+
+def is_alive(pid):
+    """Whether the process runs; a zombie does not."""
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+class Sanitizers:
+    """Where the daemon's sanitizer writes reports, so that a report fails the test."""
+
+    def __init__(self):
+        self.folder = tempfile.mkdtemp(prefix="unshard-sanitizer-")
+
+    def environment(self):
+        environment = dict(os.environ)
+        for name in ("ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"):
+            environment[name] = (environment.get(name, "") + f":log_path={self.folder}/log")
+        return environment
+
+    def check(self):
+        reports = sorted(pathlib.Path(self.folder).glob("log*"))
+        text = "\n".join(path.read_text(errors="replace") for path in reports)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        # What a killed process leaves may be an empty file.
+        assert not text.strip(), f"sanitizer reports:\n{text[:8000]}"
+
+
+class Mount:
+    """A mount of `unshard mount`, in the background as a user starts it."""
+
+    def __init__(self, source, *options, mountpoint=None, prefix=()):
+        self.source = pathlib.Path(source)
+        self.own = mountpoint is None
+        self.path = pathlib.Path(mountpoint or tempfile.mkdtemp(prefix="unshard-mnt-"))
+        self.sanitizers = Sanitizers()
+        self.pid = None
+        flags = [part for option in options for part in ("-o", option)]
+        self.command = [*prefix, UNSHARD, "mount", *flags, str(source), str(self.path)]
+        with tempfile.TemporaryFile("w+") as log:
+            # Not a pipe: a daemon that kept it open would keep us waiting.
+            done = subprocess.run(self.command, stdout=log, stderr=log, timeout=PATIENCE * 3,
+                                  env=self.sanitizers.environment())
+            log.seek(0)
+            self.output = log.read()
+        self.result = done.returncode
+        if done.returncode == 0:
+            self.pid = self.status()["pid"]
+
+    def __truediv__(self, name):
+        return self.path / name
+
+    def status(self):
+        return json.loads((self.path / ".unshard/status.json").read_text())
+
+    def component(self, view):
+        """The status of the component whose view has that path below the mount."""
+        found = [one for one in self.status()["components"] if one["view"] == str(view)]
+        assert len(found) == 1, f"{view}: {[one['view'] for one in self.status()['components']]}"
+        return found[0]
+
+    def component_of_shard(self, file):
+        for component in self.status()["components"]:
+            for shard in component["shards"]:
+                if shard["file"].endswith(file):
+                    return component, shard
+        raise AssertionError(f"no shard {file} in the status")
+
+    def wait_warm(self, bound=PATIENCE * 3):
+        """Waits until the prefetcher has read every shard that it can read."""
+        def settled():
+            return all(shard["state"] not in ("pending", "reading")
+                       for component in self.status()["components"]
+                       for shard in component["shards"])
+        wait_for(settled, bound, "all shards read")
+
+    def unmount(self):
+        """Unmounts cleanly and checks that daemon and mount are gone and no sanitizer spoke."""
+        gc.collect()
+        done = run("umount", self.path)
+        assert done.returncode == 0, done.stderr
+        wait_for(lambda: not is_mounted(self.path), what="unmounted")
+        if self.pid:
+            wait_for(lambda: not is_alive(self.pid), what="daemon ended")
+            self.pid = None
+        self.sanitizers.check()
+
+    def discard(self):
+        detach(self.path)
+        if self.pid and is_alive(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+        if self.own:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+
+@contextlib.contextmanager
+def mounted(source, *options, **more):
+    mount = Mount(source, *options, **more)
+    try:
+        assert mount.result == 0, f"{mount.command}: {mount.result}\n{mount.output}"
+        yield mount
+        if mount.pid and is_alive(mount.pid):
+            mount.unmount()
+    finally:
+        mount.discard()
+
+
+class Slow:
+    """A slow filesystem over a directory; see tests/slowfs/rules.h for its commands."""
+
+    def __init__(self, directory, **settings):
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="slowfs-"))
+        options = ",".join(["allow_other"] * (os.geteuid() == 0) +
+                           [f"{name}={value}" for name, value in settings.items()])
+        subprocess.run([SLOWFS, *(["-o", options] if options else []), str(directory),
+                        str(self.path)], check=True, timeout=PATIENCE)
+
+    def command(self, *lines):
+        with open(self.path / ".slowfs/control", "w") as control:
+            control.write("\n".join(lines) + "\n")
+
+    def stats(self):
+        return json.loads((self.path / ".slowfs/stats").read_text())
+
+    def discard(self):
+        with contextlib.suppress(OSError):
+            self.command("reset")
+        subprocess.run(["umount", "-l", str(self.path)], stderr=subprocess.DEVNULL)
+        detach(self.path)
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+
+@contextlib.contextmanager
+def slow(directory, **settings):
+    storage = Slow(directory, **settings)
+    try:
+        yield storage
+    finally:
+        storage.discard()
+
+
+def drop_caches():
+    """Drops clean page cache where that is allowed; tells whether it did."""
+    try:
+        pathlib.Path("/proc/sys/vm/drop_caches").write_text("1")
+        return True
+    except OSError:
+        return False
