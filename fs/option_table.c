@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/options.h"
+
+#include <string.h>
+
+#define AT(field) offsetof(struct options, field)
+
+enum {
+    VIEWS = COMMAND_MOUNT | COMMAND_LS | COMMAND_EXPORT,
+    ALL = COMMAND_MOUNT | COMMAND_UMOUNT | COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT,
+};
+
+const struct option_entry option_table[] = {
+    {"foreground", 'f', false, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.foreground),
+     "stay in the foreground and log to standard error"},
+    {"lazy", 'l', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(lazy),
+     "detach now, even if busy; the daemon ends when the last file is closed"},
+    {"json", 'j', false, OPTION_FLAG, NULL, COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT, AT(json),
+     "print JSON"},
+    {"watch", 'w', false, OPTION_FLAG, NULL, COMMAND_STATUS, AT(watch),
+     "show it again and again until interrupted or unmounted"},
+    {"interval", 'n', false, OPTION_SECONDS, "SECONDS", COMMAND_STATUS, AT(interval),
+     "time between two pictures of --watch (default 1)"},
+    {"tensors", 't', false, OPTION_FLAG, NULL, COMMAND_LS, AT(tensors),
+     "list the tensors of each component too"},
+    {"help", 'h', false, OPTION_FLAG, NULL, ALL, AT(help), "print this help"},
+
+    {"index", 0, true, OPTION_CHOICE, "rewrite|hide", VIEWS, AT(mount.view.index),
+     "index files: point them to the merged file (default), or hide them"},
+    {"order", 0, true, OPTION_CHOICE, "shard|canonical", VIEWS, AT(mount.view.order),
+     "order of tensors: as in the shards, or as the safetensors library writes them"},
+    {"layout", 0, true, OPTION_CHOICE, "merged|both", VIEWS, AT(mount.view.layout),
+     "show merged files only (default), or the shards too"},
+    {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS, AT(mount.view.follow_symlinks),
+     "also follow symlinks that leave the checkpoint"},
+    {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off", COMMAND_MOUNT, AT(mount.fetch.prefetch),
+     "fill the page cache with all (default), only ahead of readers, or not"},
+    {"jobs", 0, true, OPTION_JOBS, "N", COMMAND_MOUNT | COMMAND_EXPORT, AT(mount.fetch.jobs),
+     "requests in flight, 1 to 256"},
+    {"chunk", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT, AT(mount.fetch.chunk_bytes),
+     "unit of reading, a power of two, 64K to 64M (default 2M)"},
+    {"buffer", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT | COMMAND_EXPORT,
+     AT(mount.fetch.buffer_bytes), "memory of all buffers together (default 256M)"},
+    {"window", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT, AT(mount.fetch.window_bytes),
+     "how far to prefetch ahead of readers (default: from available memory)"},
+    {"status_file", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.status_file),
+     "keep a copy of the status JSON here"},
+    {"log", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.log_path),
+     "append the log to this file instead of syslog"},
+    {"fsname", 0, true, OPTION_STRING, "NAME", COMMAND_MOUNT, AT(mount.fsname),
+     "what mount and df show as the device (default: the source)"},
+    {"allow_other", 0, true, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.allow_other),
+     "let other users read the mount"},
+    {"allow_root", 0, true, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.allow_root),
+     "let root read the mount"},
+
+    /* What mount(8) and fstab pass on; each has no effect here, or has had it already. */
+    {"ro", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"defaults", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"auto", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"noauto", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"user", 0, true, OPTION_IGNORED, "NAME", COMMAND_MOUNT, 0, NULL},
+    {"nouser", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"users", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"owner", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"group", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"nofail", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"_netdev", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"dev", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"nodev", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"suid", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"nosuid", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"exec", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"noexec", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"atime", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"noatime", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"relatime", 0, true, OPTION_IGNORED, NULL, COMMAND_MOUNT, 0, NULL},
+    {"rw", 0, true, OPTION_REFUSED, NULL, COMMAND_MOUNT, 0,
+     "an unshard mount is read-only; leave it out or say ro"},
+};
+const size_t option_table_length = sizeof option_table / sizeof *option_table;
+
+const struct command_entry command_table[] = {
+    {"mount", COMMAND_MOUNT, "SOURCE MOUNTPOINT", 2, 2, "mount a checkpoint directory",
+     "Returns when the mount works; what goes on then is told by `unshard status MOUNTPOINT`.\n"
+     "The generic options of mount(8) that fstab passes on are accepted and have no effect.\n"},
+    {"umount", COMMAND_UMOUNT, "MOUNTPOINT", 1, 1, "unmount it and wait for its daemon to end",
+     NULL},
+    {"status", COMMAND_STATUS, "MOUNTPOINT|FILE", 1, 1, "show what a mount is doing",
+     "FILE is a copy of the status kept by `-o status_file=`.\n"
+     "Exit status: 0 all is well; 1 no status to be had; 2 wrong usage; 3 the mount has errors.\n"},
+    {"ls", COMMAND_LS, "SOURCE", 1, 1, "show what a mount of a checkpoint would hold",
+     "Exit status: 0 all is well; 1 the source cannot be read; 2 wrong usage; 3 a component "
+     "failed.\n"},
+    {"export", COMMAND_EXPORT, "SOURCE TARGET", 2, 2, "write the merged files to a new directory",
+     "TARGET must not exist or be empty. Without order= tensors are put in canonical order.\n"},
+};
+const size_t command_table_length = sizeof command_table / sizeof *command_table;
+
+const struct command_entry *option_table_command(const char *name)
+{
+    for (size_t i = 0; i < command_table_length; i++) {
+        if (strcmp(command_table[i].name, name) == 0)
+            return &command_table[i];
+    }
+    return NULL;
+}
+
+/* "-n, --interval SECONDS" or "chunk=SIZE". */
+static void print_option(FILE *out, const struct option_entry *option)
+{
+    char left[64];
+    const char *argument = option->argument ? option->argument : "";
+    if (option->listed)
+        snprintf(left, sizeof left, "%s%s%s", option->name, option->argument ? "=" : "", argument);
+    else
+        snprintf(left, sizeof left, "-%c, --%s%s%s", option->letter, option->name,
+                 option->argument ? " " : "", argument);
+    fprintf(out, "  %-24s %s\n", left, option->help);
+}
+
+static void print_options(FILE *out, const struct command_entry *command, bool listed,
+                          const char *title)
+{
+    bool any = false;
+    for (size_t i = 0; i < option_table_length; i++) {
+        const struct option_entry *option = &option_table[i];
+        if (option->listed != listed || !(option->commands & command->bit) || !option->help ||
+            option->kind == OPTION_REFUSED)
+            continue;
+        if (!any)
+            fprintf(out, "\n%s\n", title);
+        any = true;
+        print_option(out, option);
+    }
+}
+
+static bool takes_list(const struct command_entry *command)
+{
+    for (size_t i = 0; i < option_table_length; i++) {
+        if (option_table[i].listed && (option_table[i].commands & command->bit))
+            return true;
+    }
+    return false;
+}
+
+void option_table_print_help(FILE *out, const struct command_entry *command)
+{
+    fprintf(out, "Usage: unshard %s [OPTION...] %s%s\n", command->name,
+            takes_list(command) ? "[-o NAME[=VALUE],...] " : "", command->operands);
+    fprintf(out, "unshard %s: %s.\n", command->name, command->summary);
+    print_options(out, command, false, "Options:");
+    print_options(out, command, true,
+                  "Under -o (SIZE: bytes, or with K, M, G, T; a comma in a value is written \\,):");
+    if (command->details)
+        fprintf(out, "\n%s", command->details);
+    fprintf(out, "\nSee unshard-%s(1).\n", command->name);
+}
+
+void option_table_print_overview(FILE *out)
+{
+    fputs("Usage: unshard COMMAND [ARGUMENT...]\n"
+          "Mounts a model checkpoint: one merged safetensors file per component, read in parallel\n"
+          "ahead of its loader.\n\n",
+          out);
+    for (size_t i = 0; i < command_table_length; i++)
+        fprintf(out, "  %-7s %-18s %s\n", command_table[i].name, command_table[i].operands,
+                command_table[i].summary);
+    fputs(
+        "\n`unshard COMMAND --help` tells a command's options, `unshard --version` the version.\n",
+        out);
+}

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The status JSON as text for a person. What is wrong comes first, then where the whole stands,
+ * then a line per component and shard. The JSON may come from another version of the program or
+ * from a file anybody wrote: every field is optional, and no byte of a name reaches the terminal
+ * unquoted. */
+#include "status/status_text.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "status/human.h"
+#include "unshard.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SCHEMA 1
+/* Above this many shards only those that say something are listed. */
+#define SHARDS_LISTED 20
+/* A shard name has at most 255 bytes, each of which may be quoted as \xNN; a path is cut. */
+#define QUOTED_CAPACITY 1100
+#define BAR_CAPACITY 64
+
+struct layout {
+    unsigned width; /* 0: plain lines, no bars */
+    unsigned name, bar;
+};
+
+struct progress {
+    uint64_t done, total;
+};
+
+static const char *quote(char out[QUOTED_CAPACITY], const char *string)
+{
+    return error_quote(out, QUOTED_CAPACITY, string, strlen(string));
+}
+
+static const char *string_of(const cJSON *object, const char *key, const char *fallback)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsString(item) ? item->valuestring : fallback;
+}
+
+static double number_of(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(item) && item->valuedouble > 0 ? item->valuedouble : 0;
+}
+
+/* Clipped, so that no number of a hostile file overflows. */
+static unsigned count_of(const cJSON *object, const char *key)
+{
+    double value = number_of(object, key);
+    return value < 1e9 ? (unsigned)value : 1000000000;
+}
+
+static uint64_t bytes_of(const cJSON *object, const char *key)
+{
+    double value = number_of(object, key);
+    return value < 9e18 ? (uint64_t)value : UINT64_C(9000000000000000000);
+}
+
+static const cJSON *array_of(const cJSON *object, const char *key)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsArray(item) ? item : NULL;
+}
+
+static const cJSON *error_of(const cJSON *object)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, "error");
+    return cJSON_IsObject(item) ? item : NULL;
+}
+
+/* The document if it is of a schema known here; to free with cJSON_Delete. */
+static cJSON *parse(const char *json)
+{
+    cJSON *root = cJSON_Parse(json);
+    if (!cJSON_IsObject(root) || count_of(root, "schema") != SCHEMA) {
+        cJSON_Delete(root);
+        return NULL;
+    }
+    return root;
+}
+
+/* ---- errors ------------------------------------------------------------------------------------
+ */
+
+static void append_error(struct text *text, const char *name, const cJSON *error)
+{
+    char quoted[QUOTED_CAPACITY], message[QUOTED_CAPACITY];
+    text_printf(text, "  %s: ", quote(quoted, name));
+    text_printf(text, "%s", quote(quoted, string_of(error, "code", "error")));
+    const cJSON *offset = cJSON_GetObjectItemCaseSensitive(error, "offset");
+    if (cJSON_IsNumber(offset))
+        text_printf(text, " at offset %llu", (unsigned long long)bytes_of(error, "offset"));
+    text_printf(text, ": %s", quote(message, string_of(error, "message", "no message")));
+    int number = (int)count_of(error, "errno");
+    if (number > 0)
+        text_printf(text, " (%s)", strerrorname_np(number) ? strerrorname_np(number) : "errno");
+    const char *time = string_of(error, "time", NULL);
+    if (time)
+        text_printf(text, ", %s", quote(quoted, time));
+    text_append_string(text, "\n");
+}
+
+static void append_errors(struct text *text, const cJSON *root)
+{
+    bool any = false;
+    const cJSON *component, *shard;
+    cJSON_ArrayForEach(component, array_of(root, "components"))
+    {
+        bool shard_failed = false;
+        cJSON_ArrayForEach(shard, array_of(component, "shards"))
+        {
+            if (!error_of(shard))
+                continue;
+            text_append_string(text, any ? "" : "ERRORS\n");
+            append_error(text, string_of(shard, "file", "?"), error_of(shard));
+            any = shard_failed = true;
+        }
+        /* A component's error repeats that of its shard, where there is one. */
+        if (!error_of(component) || shard_failed)
+            continue;
+        text_append_string(text, any ? "" : "ERRORS\n");
+        append_error(text, string_of(component, "name", "?"), error_of(component));
+        any = true;
+    }
+    if (any)
+        text_append_string(text, "\n");
+}
+
+/* ---- header ------------------------------------------------------------------------------------
+ */
+
+static void append_remaining_time(struct text *text, const struct progress *all, double rate)
+{
+    if (rate < 1 || all->done >= all->total)
+        return;
+    char duration[HUMAN_CAPACITY];
+    text_printf(text, ", %s left",
+                human_duration(duration, (double)(all->total - all->done) / rate));
+}
+
+static void append_totals(struct text *text, const cJSON *root)
+{
+    char quoted[QUOTED_CAPACITY], done[HUMAN_CAPACITY], total[HUMAN_CAPACITY];
+    char rate_text[HUMAN_CAPACITY];
+    struct progress all = {bytes_of(root, "bytes_published"), bytes_of(root, "bytes_total")};
+    double rate = number_of(root, "rate_bytes_per_second");
+    text_printf(text, "%s: %s of %s (%u %%)", quote(quoted, string_of(root, "state", "unknown")),
+                human_bytes(done, all.done), human_bytes(total, all.total),
+                human_percent(all.done, all.total));
+    text_printf(text, ", %s", human_rate(rate_text, rate));
+    append_remaining_time(text, &all, rate);
+    unsigned errors = count_of(root, "errors");
+    if (errors > 0)
+        text_printf(text, ", %u error%s", errors, errors == 1 ? "" : "s");
+}
+
+static void append_work(struct text *text, const cJSON *root)
+{
+    char used[HUMAN_CAPACITY], buffer[HUMAN_CAPACITY], age[HUMAN_CAPACITY];
+    text_printf(text, "%u of %u jobs busy, buffers %s of %s, %u reader%s",
+                count_of(root, "in_flight"), count_of(root, "jobs"),
+                human_bytes(used, bytes_of(root, "buffer_used_bytes")),
+                human_bytes(buffer, bytes_of(root, "buffer_bytes")), count_of(root, "readers"),
+                count_of(root, "readers") == 1 ? "" : "s");
+    double oldest = number_of(root, "oldest_request_seconds");
+    if (oldest >= 5)
+        text_printf(text, ", oldest request waits %s", human_duration(age, oldest));
+    text_append_string(text, "\n");
+}
+
+static void append_header(struct text *text, const cJSON *root)
+{
+    char quoted[QUOTED_CAPACITY];
+    text_printf(text, "%s", quote(quoted, string_of(root, "source", "?")));
+    const char *mountpoint = string_of(root, "mountpoint", NULL);
+    if (mountpoint)
+        text_printf(text, " on %s", quote(quoted, mountpoint));
+    text_append_string(text, "\n");
+    append_totals(text, root);
+    text_append_string(text, "\n");
+    const char *reason = string_of(root, "paused_reason", NULL);
+    if (reason)
+        text_printf(text, "paused: %s\n", quote(quoted, reason));
+    append_work(text, root);
+}
+
+/* ---- components and shards ---------------------------------------------------------------------
+ */
+
+/* One line: name, bar, percentage, bytes, state. indent is part of the name's column. */
+static void append_line(struct text *text, const struct layout *layout, unsigned indent,
+                        const char *name, const struct progress *progress, const char *state)
+{
+    char quoted[QUOTED_CAPACITY], bar[BAR_CAPACITY], done[HUMAN_CAPACITY], total[HUMAN_CAPACITY];
+    quote(quoted, name);
+    unsigned column = layout->name > indent ? layout->name - indent : 1;
+    const char *shown = layout->width ? human_tail(quoted, column) : quoted;
+    size_t columns = human_columns(shown);
+    unsigned pad = layout->width && columns < column ? (unsigned)(column - columns) : 0;
+    text_printf(text, "%*s%s%*s ", (int)indent, "", shown, (int)pad, "");
+    if (layout->width)
+        text_printf(text, "%s ",
+                    human_bar(bar, sizeof bar, layout->bar, progress->done, progress->total));
+    text_printf(text, "%3u %% %10s of %10s  ", human_percent(progress->done, progress->total),
+                human_bytes(done, progress->done), human_bytes(total, progress->total));
+    text_printf(text, "%s\n", quote(quoted, state));
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+static void append_shard(struct text *text, const struct layout *layout, const cJSON *shard)
+{
+    struct progress progress = {bytes_of(shard, "bytes_read"), bytes_of(shard, "bytes_total")};
+    append_line(text, layout, 2, base_name(string_of(shard, "file", "?")), &progress,
+                string_of(shard, "state", "unknown"));
+}
+
+/* "  163 shards: 12 pending, 8 reading, 143 verified" */
+static void append_shard_counts(struct text *text, const cJSON *shards)
+{
+    static const char *const states[] = {"failed", "pending", "reading", "unverified", "verified"};
+    text_printf(text, "  %d shards:", cJSON_GetArraySize(shards));
+    const char *separator = " ";
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
+        unsigned count = 0;
+        const cJSON *shard;
+        cJSON_ArrayForEach(shard, shards)
+        {
+            count += strcmp(string_of(shard, "state", ""), states[i]) == 0;
+        }
+        if (count == 0)
+            continue;
+        text_printf(text, "%s%u %s", separator, count, states[i]);
+        separator = ", ";
+    }
+    text_append_string(text, "\n");
+}
+
+/* Lists the shards in `state`, at most `limit` of them. */
+static void append_shards_in_state(struct text *text, const struct layout *layout,
+                                   const cJSON *shards, const char *state, unsigned limit)
+{
+    unsigned count = 0;
+    const cJSON *shard;
+    cJSON_ArrayForEach(shard, shards)
+    {
+        if (strcmp(string_of(shard, "state", ""), state) == 0 && count++ < limit)
+            append_shard(text, layout, shard);
+    }
+    if (count > limit)
+        text_printf(text, "  and %u more %s\n", count - limit, state);
+}
+
+static void append_shards(struct text *text, const struct layout *layout, const cJSON *shards)
+{
+    const cJSON *shard;
+    if (cJSON_GetArraySize(shards) <= SHARDS_LISTED) {
+        cJSON_ArrayForEach(shard, shards)
+        {
+            append_shard(text, layout, shard);
+        }
+        return;
+    }
+    append_shard_counts(text, shards);
+    append_shards_in_state(text, layout, shards, "failed", SHARDS_LISTED);
+    append_shards_in_state(text, layout, shards, "reading", SHARDS_LISTED / 2);
+}
+
+static void append_notes(struct text *text, const char *indent, const cJSON *notes)
+{
+    char quoted[QUOTED_CAPACITY];
+    const cJSON *note;
+    cJSON_ArrayForEach(note, notes)
+    {
+        if (cJSON_IsString(note))
+            text_printf(text, "%snote: %s\n", indent, quote(quoted, note->valuestring));
+    }
+}
+
+static void append_component(struct text *text, const struct layout *layout, const cJSON *component)
+{
+    struct progress progress = {bytes_of(component, "bytes_published"),
+                                bytes_of(component, "bytes_total")};
+    text_append_string(text, "\n");
+    append_line(text, layout, 0, string_of(component, "name", "?"), &progress,
+                string_of(component, "state", "unknown"));
+    append_shards(text, layout, array_of(component, "shards"));
+    append_notes(text, "  ", array_of(component, "notes"));
+}
+
+/* The name column takes what the longest name needs, at most half of the width. */
+static struct layout layout_for(const cJSON *root, unsigned width)
+{
+    struct layout layout = {.width = width};
+    size_t longest = 8;
+    const cJSON *component, *shard;
+    cJSON_ArrayForEach(component, array_of(root, "components"))
+    {
+        size_t columns = human_columns(string_of(component, "name", "?"));
+        longest = columns > longest ? columns : longest;
+        cJSON_ArrayForEach(shard, array_of(component, "shards"))
+        {
+            columns = 2 + human_columns(base_name(string_of(shard, "file", "?")));
+            longest = columns > longest ? columns : longest;
+        }
+    }
+    const unsigned figures = 46; /* percentage, bytes, state, spaces and brackets */
+    unsigned half = width / 2 > 12 ? width / 2 : 12;
+    layout.name = longest < half ? (unsigned)longest : half;
+    unsigned taken = layout.name + figures;
+    layout.bar = width > taken + 4 ? width - taken : 4;
+    layout.bar = layout.bar < 40 ? layout.bar : 40;
+    return layout;
+}
+
+char *unshard_status_text(const char *json, unsigned width)
+{
+    cJSON *root = parse(json);
+    if (!root)
+        return NULL;
+    struct text text = {0};
+    struct layout layout = layout_for(root, width);
+    append_errors(&text, root);
+    append_header(&text, root);
+    const cJSON *component;
+    cJSON_ArrayForEach(component, array_of(root, "components"))
+    {
+        append_component(&text, &layout, component);
+    }
+    if (cJSON_GetArraySize(array_of(root, "notes")) > 0) {
+        text_append_string(&text, "\n");
+        append_notes(&text, "", array_of(root, "notes"));
+    }
+    cJSON_Delete(root);
+    return text_take(&text);
+}
+
+char *status_summary_line(const char *json)
+{
+    cJSON *root = parse(json);
+    if (!root)
+        return NULL;
+    struct text text = {0};
+    char quoted[QUOTED_CAPACITY];
+    text_printf(&text, "%s ", quote(quoted, string_of(root, "time", "-")));
+    append_totals(&text, root);
+    const char *reason = string_of(root, "paused_reason", NULL);
+    if (reason)
+        text_printf(&text, ", paused: %s", quote(quoted, reason));
+    cJSON_Delete(root);
+    return text_take(&text);
+}
