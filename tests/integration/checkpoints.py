@@ -174,3 +174,40 @@ def save_shards(folder, tensors, count, stem="model", metadata=None, index=True)
         (folder / f"{stem}.safetensors.index.json").write_text(
             json.dumps({"metadata": {"total_size": total}, "weight_map": weight_map}))
     return folder
+
+
+def big(folder):
+    """96 MiB of random tensors in 6 shards, for what needs time or many chunks."""
+    generator = torch.Generator().manual_seed(5)
+    sizes = [2 << 20] * 47 + [2097143]
+    tensors = {f"layer.{number}.weight": torch.randint(0, 256, (size,), dtype=torch.uint8,
+                                                       generator=generator)
+               for number, size in enumerate(sizes)}
+    return save_shards(folder, tensors, 6, metadata={"format": "pt"})
+
+
+def random_tensors(seed, count=24):
+    """Tensors of many dtypes and shapes: scalars, empty ones, odd sizes; for byte identity."""
+    generator = torch.Generator().manual_seed(seed)
+    dtypes = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8,
+              torch.uint8, torch.int16, torch.int32, torch.int64, torch.bool,
+              torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64, torch.uint16]
+
+    def pick(limit):
+        return int(torch.randint(0, limit, (1,), generator=generator))
+
+    tensors = {}
+    for number in range(count):
+        dtype = dtypes[pick(len(dtypes))]
+        shape = [pick(12) for _ in range(pick(4))]
+        elements = 1
+        for size in shape:
+            elements *= size
+        width = torch.empty(0, dtype=dtype).element_size()
+        bound = 2 if dtype == torch.bool else 256
+        raw = torch.randint(0, bound, (elements * width,), dtype=torch.uint8, generator=generator)
+        name = "blöck.%d.\u0001\"%s" % (pick(50), number) if number % 7 == 0 else \
+            f"block.{pick(50)}.{number}"
+        tensors[name] = raw.view(dtype).reshape(shape) if elements else torch.empty(shape,
+                                                                                   dtype=dtype)
+    return tensors

@@ -38,26 +38,4 @@ llama_fp16 = once("llama_fp16", lambda folder: checkpoints.llama(folder, variant
 t5 = once("t5", checkpoints.t5_encoder)
 flux = once("flux", checkpoints.flux)
 flux_fp16 = once("flux_fp16", lambda folder: checkpoints.flux(folder, "fp16"))
-
-
-@pytest.fixture
-def big(tmp_path_factory):
-    """96 MiB of random tensors in 6 shards, for what needs time or many chunks."""
-    return _big(tmp_path_factory)
-
-
-_built = {}
-
-
-def _big(factory):
-    if "big" not in _built:
-        import torch
-
-        generator = torch.Generator().manual_seed(5)
-        tensors = {f"layer.{i}.weight": torch.randint(0, 256, (2 << 20,), dtype=torch.uint8,
-                                                      generator=generator)
-                   for i in range(47)}
-        tensors["odd"] = torch.randint(0, 256, (2097143,), dtype=torch.uint8, generator=generator)
-        _built["big"] = checkpoints.save_shards(factory.mktemp("big") / "checkpoint", tensors, 6,
-                                                metadata={"format": "pt"})
-    return _built["big"]
+big = once("big", checkpoints.big)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""The mount as a filesystem: read-only, sensible attributes, right bytes at every boundary."""
+
+import errno
+import json
+import mmap
+import os
+import subprocess
+
+import pytest
+
+import checkpoints
+from harness import drop_caches, mounted, run
+
+WRITES = {
+    "create": lambda root: os.open(root / "new", os.O_CREAT | os.O_WRONLY),
+    "open for writing": lambda root: os.open(root / "model.safetensors", os.O_WRONLY),
+    "open read-write": lambda root: os.open(root / "config.json", os.O_RDWR),
+    "truncate": lambda root: os.truncate(root / "model.safetensors", 0),
+    "unlink": lambda root: os.unlink(root / "config.json"),
+    "mkdir": lambda root: os.mkdir(root / "folder"),
+    "rmdir": lambda root: os.rmdir(root / ".unshard"),
+    "rename": lambda root: os.rename(root / "config.json", root / "other"),
+    "symlink": lambda root: os.symlink("x", root / "link"),
+    "link": lambda root: os.link(root / "config.json", root / "link"),
+    "chmod": lambda root: os.chmod(root / "config.json", 0o600),
+    "chown": lambda root: os.chown(root / "config.json", 1, 1),
+    "utime": lambda root: os.utime(root / "config.json"),
+    "setxattr": lambda root: os.setxattr(root / "config.json", "user.a", b"b"),
+    "write to status": lambda root: os.open(root / ".unshard/status", os.O_WRONLY),
+}
+
+
+@pytest.fixture(scope="module")
+def mount(llama):
+    with mounted(llama) as mount:
+        yield mount
+
+
+@pytest.mark.parametrize("operation", WRITES)
+def test_read_only(mount, operation):
+    with pytest.raises(OSError) as caught:
+        WRITES[operation](mount.path)
+    assert caught.value.errno == errno.EROFS
+
+
+def test_stat(mount, llama):
+    view = os.stat(mount / "model.safetensors")
+    tensors = checkpoints.tensors_of(checkpoints.shard_files(llama))
+    data = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    assert data < view.st_size < data + (1 << 20)
+    assert view.st_blocks == (view.st_size + 511) // 512
+    assert view.st_blksize & (view.st_blksize - 1) == 0
+    assert view.st_mode & 0o222 == 0
+    newest = max(path.stat().st_mtime for path in checkpoints.shard_files(llama))
+    assert abs(view.st_mtime - newest) < 2
+    config, original = os.stat(mount / "config.json"), os.stat(llama / "config.json")
+    assert (config.st_size, config.st_mtime_ns) == (original.st_size, original.st_mtime_ns)
+
+
+def inodes(root):
+    return {os.path.relpath(os.path.join(folder, name), root):
+            os.lstat(os.path.join(folder, name)).st_ino
+            for folder, folders, files in os.walk(root) for name in folders + files
+            if ".unshard" not in folder and name != ".unshard"}
+
+
+def test_inode_numbers_are_stable_and_distinct(flux):
+    with mounted(flux) as mount:
+        first = inodes(mount.path)
+    with mounted(flux) as mount:
+        assert inodes(mount.path) == first
+    assert len(set(first.values())) == len(first)
+
+
+def test_readdir_agrees_with_stat(mount):
+    entries = list(os.scandir(mount.path))
+    assert sorted(entry.name for entry in entries) == [
+        ".unshard", "config.json", "generation_config.json", "model.safetensors",
+        "model.safetensors.index.json"]
+    for entry in entries:
+        assert entry.inode() == os.lstat(entry.path).st_ino
+        assert entry.is_dir() == (entry.name == ".unshard")
+
+
+def test_statfs(mount):
+    total = os.statvfs(mount.path)
+    assert total.f_bsize >= 512 and total.f_blocks > 0
+    assert total.f_blocks * total.f_frsize >= os.stat(mount / "model.safetensors").st_size
+    assert total.f_flag & os.ST_RDONLY
+
+
+def test_missing_names(mount):
+    for name in ("nothing", "model-00001-of-00009.safetensors", "config.json/x", "x" * 300):
+        with pytest.raises(OSError) as caught:
+            os.stat(mount / name)
+        assert caught.value.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+
+
+def test_cp_and_tar_make_true_copies(mount, tmp_path):
+    subprocess.run(["cp", "-r", mount / "model.safetensors", tmp_path / "copy"], check=True)
+    expected = (mount / "model.safetensors").read_bytes()
+    assert (tmp_path / "copy").read_bytes() == expected
+    archive = tmp_path / "all.tar"
+    subprocess.run(["tar", "-C", mount.path, "-cf", archive, "model.safetensors"], check=True)
+    out = subprocess.run(["tar", "-xOf", archive, "model.safetensors"], check=True,
+                         stdout=subprocess.PIPE).stdout
+    assert out == expected
+
+
+def boundaries(data):
+    """Offsets where tensors meet, and the header's end, and pages: each and one byte beside."""
+    length = int.from_bytes(data[:8], "little")
+    points = {0, 8, 8 + length, len(data), 4096, 131072, 1 << 20, 2 << 20}
+    for name, tensor in json.loads(data[8:8 + length]).items():
+        if name != "__metadata__":
+            points.update(8 + length + offset for offset in tensor["data_offsets"])
+    return sorted({point + beside for point in points for beside in (-1, 0, 1)
+                   if 0 <= point + beside <= len(data)})
+
+
+@pytest.mark.parametrize("prefetch", ["prefetch=off", "prefetch=follow", "prefetch=all"])
+@pytest.mark.parametrize("chunk", ["chunk=64K", "chunk=2M"])
+def test_reads_at_every_boundary(llama, prefetch, chunk):
+    with mounted(llama, "order=shard", prefetch, chunk) as mount:
+        path = mount / "model.safetensors"
+        data = path.read_bytes()
+        points = boundaries(data)
+        drop_caches()
+        fd = os.open(path, os.O_RDONLY)
+        for number, point in enumerate(points):
+            for size in (1, 2, 4097, 700001):
+                assert os.pread(fd, size, point) == data[point:point + size]
+            if number % 16 == 0:
+                drop_caches()
+        os.close(fd)
+
+
+def test_direct_reads(mount):
+    path = mount / "model.safetensors"
+    expected = path.read_bytes()
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    buffer = mmap.mmap(-1, 1 << 20)
+    found = b""
+    while True:
+        got = os.preadv(fd, [buffer], len(found))
+        if got <= 0:
+            break
+        found += buffer[:got]
+    os.close(fd)
+    assert found == expected
+
+
+def test_warm_pages_survive_close_and_open(big):
+    with mounted(big) as mount:
+        mount.wait_warm()
+        view = mount / "model.safetensors"
+        first = view.read_bytes()
+        before = mount.component("model.safetensors")
+        assert view.read_bytes() == first
+        after = mount.component("model.safetensors")
+        assert [shard["bytes_read"] for shard in before["shards"]] == \
+            [shard["bytes_read"] for shard in after["shards"]]
+
+
+def test_zero_tensor_and_tiny_shards(tmp_path):
+    import torch
+
+    from compare import assert_same
+    from safetensors.torch import load_file, save_file
+
+    parts = [{}, {"a": torch.tensor([7], dtype=torch.uint8)}, {"e": torch.empty(0, 3)},
+             {"b": torch.tensor([1.5])}]
+    for number, part in enumerate(parts):
+        save_file(part, tmp_path / f"model-{number + 1:05d}-of-00004.safetensors")
+    with mounted(tmp_path) as mount:
+        expected = {name: tensor for part in parts for name, tensor in part.items()}
+        assert_same(load_file(mount / "model.safetensors"), expected)
+    assert run("ls", tmp_path).returncode == 0
