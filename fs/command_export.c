@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/error.h"
+#include "fs/commands.h"
+#include "fs/options.h"
+#include "fs/progress.h"
+#include "status/human.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+struct export_report {
+    struct progress_line line;
+    uint64_t done, total;
+};
+
+static void show_progress(void *context, const char *path, uint64_t done, uint64_t total)
+{
+    struct export_report *report = context;
+    report->done = done;
+    report->total = total;
+    progress_show(&report->line, path, done, total);
+}
+
+static void add_error(cJSON *object, const struct unshard_error *error)
+{
+    cJSON *item = cJSON_AddObjectToObject(object, "error");
+    cJSON_AddStringToObject(item, "code", error->code ? error->code : "error");
+    cJSON_AddStringToObject(item, "message", error->message);
+    if (error->offset != UNSHARD_NO_OFFSET)
+        cJSON_AddNumberToObject(item, "offset", (double)error->offset);
+    else
+        cJSON_AddNullToObject(item, "offset");
+    cJSON_AddNumberToObject(item, "errno", error->errno_value);
+}
+
+static void print_json(const struct options *options, const struct export_report *report,
+                       double seconds, const struct unshard_error *error)
+{
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddNumberToObject(object, "schema", 1);
+    cJSON_AddStringToObject(object, "source", options->mount.source);
+    cJSON_AddStringToObject(object, "target", options->mount.mountpoint);
+    cJSON_AddNumberToObject(object, "bytes_total", (double)report->total);
+    cJSON_AddNumberToObject(object, "bytes_done", (double)report->done);
+    cJSON_AddNumberToObject(object, "seconds", seconds);
+    if (error)
+        add_error(object, error);
+    else
+        cJSON_AddNullToObject(object, "error");
+    char *text = cJSON_PrintUnformatted(object);
+    puts(text ? text : "{\"schema\":1,\"error\":{\"code\":\"no-memory\"}}");
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
+static int run(const struct options *options, struct export_report *report,
+               struct unshard_error *error)
+{
+    struct unshard_checkpoint *checkpoint;
+    int result =
+        unshard_checkpoint_open(options->mount.source, &options->mount.view, &checkpoint, error);
+    if (result < 0)
+        return result;
+    result = unshard_export(checkpoint, &options->mount.fetch, options->mount.mountpoint,
+                            show_progress, report, error);
+    unshard_checkpoint_close(checkpoint);
+    return result;
+}
+
+static int export_and_report(const struct options *options)
+{
+    struct export_report report = {0};
+    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    char bytes[HUMAN_CAPACITY], duration[HUMAN_CAPACITY], rate[HUMAN_CAPACITY];
+    progress_begin(&report.line, stderr);
+    int result = run(options, &report, &error);
+    double seconds = monotonic_seconds() - report.line.started;
+    progress_end(&report.line);
+    if (result < 0)
+        fprintf(stderr, "unshard export: %s\n", error.message);
+    if (options->json)
+        print_json(options, &report, seconds, result < 0 ? &error : NULL);
+    else if (result == 0)
+        printf("%s: %s in %s, %s\n", options->mount.mountpoint, human_bytes(bytes, report.done),
+               human_duration(duration, seconds),
+               human_rate(rate, seconds > 0 ? (double)report.done / seconds : 0));
+    return result < 0 ? EXIT_STATUS_FAILED : EXIT_STATUS_OK;
+}
+
+int command_export(int argc, char **argv)
+{
+    struct options options;
+    int result = options_parse_or_print("export", argc, argv, &options);
+    int status = result < 0 ? EXIT_STATUS_USAGE : EXIT_STATUS_OK;
+    if (result == 0)
+        status = export_and_report(&options);
+    options_release(&options);
+    return status;
+}
