@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+#include "prefetch/engine_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    return &engine->files[fetch->file].chunks[fetch->index];
+}
+
+#ifdef UNSHARD_CHECK_INVARIANTS
+static void require(bool holds, const char *what, uint32_t file, uint32_t index)
+{
+    if (holds)
+        return;
+    fprintf(stderr, "chunk %u of file %u: invariant broken: %s\n", index, file, what);
+    abort();
+}
+
+void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    const struct chunk *chunk = &engine->files[file].chunks[index];
+    const struct fetch *fetch = chunk->fetch;
+    bool active = chunk->state == CHUNK_QUEUED || chunk->state == CHUNK_READING ||
+                  chunk->state == CHUNK_READY;
+    bool buffered = chunk->state == CHUNK_READING || chunk->state == CHUNK_READY;
+    require((fetch != NULL) == active, "a fetch exactly in QUEUED, READING, READY", file, index);
+    require(engine->free_count <= engine->buffer_count, "no buffer returned twice", file, index);
+    if (fetch == NULL)
+        return;
+    require(fetch->file == file && fetch->index == index, "the fetch is its own", file, index);
+    require((fetch->buffer != NULL) == buffered, "a buffer exactly in READING, READY", file, index);
+    require(chunk->state != CHUNK_READY || fetch->waiters == NULL, "READY has no waiters", file,
+            index);
+    require(chunk->state != CHUNK_READY || fetch->references > 0, "READY is referenced", file,
+            index);
+}
+#else
+void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    (void)engine, (void)file, (void)index;
+}
+#endif
+
+void fetch_list_append(struct fetch_list *list, struct fetch *fetch)
+{
+    fetch->next = NULL;
+    fetch->previous = list->last;
+    *(list->last != NULL ? &list->last->next : &list->first) = fetch;
+    list->last = fetch;
+    list->count++;
+}
+
+void fetch_list_remove(struct fetch_list *list, struct fetch *fetch)
+{
+    *(fetch->previous != NULL ? &fetch->previous->next : &list->first) = fetch->next;
+    *(fetch->next != NULL ? &fetch->next->previous : &list->last) = fetch->previous;
+    fetch->next = fetch->previous = NULL;
+    list->count--;
+}
+
+void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    struct file_state *state = &engine->files[file];
+    struct chunk *chunk = &state->chunks[index];
+    if (chunk->state != CHUNK_PUBLISHED)
+        return;
+    uint64_t start = (uint64_t)index * engine->chunk_bytes;
+    uint64_t length = state->size - start;
+    if (length > engine->chunk_bytes)
+        length = engine->chunk_bytes;
+    state->bytes_published -= length;
+    if (!chunk->consumed)
+        engine->unconsumed_bytes -= length;
+    chunk->consumed = false;
+    chunk->state = CHUNK_ABSENT;
+}
+
+struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    struct file_state *state = &engine->files[file];
+    struct chunk *chunk = &state->chunks[index];
+    struct fetch *fetch = calloc(1, sizeof *fetch);
+    if (fetch == NULL)
+        return NULL;
+    chunk_forget(engine, file, index);
+    uint64_t rest = state->size - (uint64_t)index * engine->chunk_bytes;
+    fetch->file = file;
+    fetch->index = index;
+    fetch->length = rest < engine->chunk_bytes ? (uint32_t)rest : engine->chunk_bytes;
+    if (chunk->state == CHUNK_FAILED)
+        state->chunks_failed--;
+    chunk->fetch = fetch;
+    chunk->state = CHUNK_QUEUED;
+    fetch->since_ns = engine_now_ns();
+    return fetch;
+}
+
+void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
+{
+    fetch->demanded = true;
+    fetch_list_append(&engine->demand, fetch);
+    chunk_check(engine, fetch->file, fetch->index);
+}
+
+void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
+{
+    fetch->buffer = engine->free_buffers[--engine->free_count];
+    fetch->references = 1;
+    fetch->since_ns = engine_now_ns();
+    fetch->stalled = false;
+    chunk_of(engine, fetch)->state = CHUNK_READING;
+    fetch_list_append(&engine->reading, fetch);
+    engine->reading_count++;
+    chunk_check(engine, fetch->file, fetch->index);
+}
+
+void fetch_hold(struct fetch *fetch)
+{
+    fetch->references++;
+}
+
+static void return_buffer(struct unshard_engine *engine, struct fetch *fetch)
+{
+    engine->free_buffers[engine->free_count++] = fetch->buffer;
+    fetch->buffer = NULL;
+    if (engine->demand.count > 0)
+        pthread_cond_signal(&engine->reserve_work);
+    if (engine->idle_workers > 0)
+        pthread_cond_signal(&engine->work);
+}
+
+void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    if (--fetch->references > 0)
+        return;
+    return_buffer(engine, fetch);
+    chunk->fetch = NULL;
+    chunk->state = CHUNK_ABSENT;
+    if (fetch->stored) {
+        chunk->state = CHUNK_PUBLISHED;
+        chunk->consumed = fetch->demanded && engine->window_limited;
+        state->bytes_published += fetch->length;
+        if (!chunk->consumed)
+            engine->unconsumed_bytes += fetch->length;
+    }
+    chunk_check(engine, fetch->file, fetch->index);
+    free(fetch);
+}
+
+/* Errors that a second try may cure. */
+static bool is_transient(const struct unshard_error *error)
+{
+    return strcmp(error->code, "read-error") == 0;
+}
+
+bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
+                const struct unshard_error *error, struct waiter **waiters)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    state->has_error = true;
+    state->error = *error;
+    if (state->error.time == 0)
+        state->error.time = (int64_t)time(NULL);
+    return_buffer(engine, fetch);
+    fetch->references = 0;
+    if (fetch->retried)
+        state->retrying--;
+    fetch->retried = false;
+    if (chunk->attempts < UINT8_MAX)
+        chunk->attempts++;
+    if (is_transient(error) && chunk->attempts < MAX_ATTEMPTS && !engine->stopping) {
+        fetch->since_ns = engine_now_ns();
+        chunk->state = CHUNK_QUEUED;
+        fetch_list_append(&engine->retries, fetch);
+        fetch->retried = true;
+        state->retrying++;
+        chunk_check(engine, fetch->file, fetch->index);
+        return true;
+    }
+    *waiters = fetch->waiters;
+    chunk->fetch = NULL;
+    chunk->state = CHUNK_FAILED;
+    chunk->retry_at = (uint32_t)((engine_now_ns() - engine->start_ns) / 1000000000U) + 1;
+    state->chunks_failed++;
+    chunk_check(engine, fetch->file, fetch->index);
+    free(fetch);
+    return false;
+}

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: MIT */
+#include "prefetch/engine_internal.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define HELD_PAGES_LIMIT 4096
+#define FIRST_JOBS 4U
+
+uint64_t engine_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+void engine_log(struct unshard_engine *engine, int priority, const char *format, ...)
+{
+    char line[1024];
+    va_list arguments;
+    if (engine->publisher.log == NULL)
+        return;
+    va_start(arguments, format);
+    vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    engine->publisher.log(engine->publisher.context, priority, line);
+}
+
+/* The end of the last byte that any view shows of each file: a file that is shorter than its header
+ * says is asked for all the same, and answers with an error. */
+static void find_file_sizes(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        engine->files[i].size = checkpoint->files[i].size;
+    for (uint32_t v = 0; v < checkpoint->view_count; v++) {
+        const struct extent_map *map = &checkpoint->views[v].map;
+        for (size_t e = 0; e < map->count; e++) {
+            const struct extent *extent = &map->extents[e];
+            uint64_t next = e + 1 < map->count ? extent[1].view_offset : map->size;
+            uint64_t end = extent->source_offset + (next - extent->view_offset);
+            if (extent->source != EXTENT_LITERAL && end > engine->files[extent->source].size)
+                engine->files[extent->source].size = end;
+        }
+    }
+}
+
+static int allocate_chunks(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        struct file_state *file = &engine->files[i];
+        uint64_t count = (file->size + engine->chunk_bytes - 1) / engine->chunk_bytes;
+        if (count > UINT32_MAX)
+            return -EFBIG;
+        file->chunk_count = (uint32_t)count;
+        file->chunks = calloc(count + 1, sizeof *file->chunks);
+        file->digests = calloc(count + 1, sizeof *file->digests);
+        if (file->chunks == NULL || file->digests == NULL)
+            return -ENOMEM;
+        if (engine->checkpoint->files[i].failed) {
+            file->has_error = true;
+            file->error = engine->checkpoint->files[i].error;
+        }
+    }
+    return 0;
+}
+
+/* Calls found(engine, file, view) once for each file that a view shows. */
+static void for_each_file_of_views(struct unshard_engine *engine,
+                                   void (*found)(struct unshard_engine *, uint32_t, uint32_t))
+{
+    for (uint32_t v = 0; v < engine->checkpoint->view_count; v++) {
+        const struct extent_map *map = &engine->checkpoint->views[v].map;
+        uint32_t last = EXTENT_LITERAL;
+        for (size_t i = 0; i < map->count; i++) {
+            uint32_t source = map->extents[map->by_source[i]].source;
+            if (source != EXTENT_LITERAL && source != last)
+                found(engine, source, v);
+            last = source;
+        }
+    }
+}
+
+static void count_view(struct unshard_engine *engine, uint32_t file, uint32_t view)
+{
+    (void)view;
+    engine->files[file].view_count++;
+}
+
+static void add_view(struct unshard_engine *engine, uint32_t file, uint32_t view)
+{
+    struct file_state *state = &engine->files[file];
+    engine->file_views[state->first_view + state->view_count++] = view;
+}
+
+static int index_views_by_file(struct unshard_engine *engine)
+{
+    uint32_t total = 0;
+    for_each_file_of_views(engine, count_view);
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        engine->files[i].first_view = total;
+        total += engine->files[i].view_count;
+        engine->files[i].view_count = 0;
+    }
+    engine->file_views = calloc(total + 1U, sizeof *engine->file_views);
+    if (engine->file_views == NULL)
+        return -ENOMEM;
+    for_each_file_of_views(engine, add_view);
+    return 0;
+}
+
+static int compare_load_order(const void *a, const void *b, void *context)
+{
+    const struct unshard_checkpoint *checkpoint = context;
+    const struct view *x = &checkpoint->views[*(const uint32_t *)a];
+    const struct view *y = &checkpoint->views[*(const uint32_t *)b];
+    unsigned order_x = checkpoint->components[x->component].load_order;
+    unsigned order_y = checkpoint->components[y->component].load_order;
+    if (order_x != order_y)
+        return order_x < order_y ? -1 : 1;
+    return strcmp(x->path, y->path);
+}
+
+static int make_plan(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    engine->plan = calloc(checkpoint->view_count + 1U, sizeof *engine->plan);
+    if (engine->plan == NULL)
+        return -ENOMEM;
+    for (uint32_t v = 0; v < checkpoint->view_count; v++)
+        if (checkpoint->views[v].prefetch && checkpoint->views[v].component != NO_COMPONENT) {
+            engine->plan[engine->plan_count++] = v;
+            engine->total_bytes += checkpoint->views[v].size;
+        }
+    qsort_r(engine->plan, engine->plan_count, sizeof *engine->plan, compare_load_order,
+            (void *)checkpoint);
+    return 0;
+}
+
+static int allocate_buffers(struct unshard_engine *engine)
+{
+    uint64_t bytes = engine->options.buffer_bytes;
+    size_t count = (size_t)(bytes / engine->chunk_bytes);
+    engine->buffer_count = engine->free_count = count < 8 ? 8 : count;
+    engine->reserve = engine->buffer_count / 8 < 2 ? 2 : engine->buffer_count / 8;
+    if (engine->reserve > 8)
+        engine->reserve = 8;
+    size_t total = engine->buffer_count * engine->chunk_bytes;
+    engine->buffer_memory =
+        mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (engine->buffer_memory == MAP_FAILED) {
+        engine->buffer_memory = NULL;
+        return -ENOMEM;
+    }
+    madvise(engine->buffer_memory, total, MADV_HUGEPAGE);
+    engine->free_buffers = calloc(engine->buffer_count, sizeof *engine->free_buffers);
+    if (engine->free_buffers == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < engine->buffer_count; i++)
+        engine->free_buffers[i] =
+            engine->buffer_memory + (engine->buffer_count - 1 - i) * engine->chunk_bytes;
+    return 0;
+}
+
+static void engine_free(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
+        free(engine->files[i].chunks);
+        free(engine->files[i].digests);
+    }
+    if (engine->buffer_memory != NULL)
+        munmap(engine->buffer_memory, engine->buffer_count * engine->chunk_bytes);
+    free(engine->free_buffers);
+    free(engine->files);
+    free(engine->file_views);
+    free(engine->views);
+    free(engine->plan);
+    held_pages_free(&engine->held);
+    source_free(engine->source);
+    pthread_mutex_destroy(&engine->lock);
+    pthread_cond_destroy(&engine->work);
+    pthread_cond_destroy(&engine->reserve_work);
+    pthread_cond_destroy(&engine->tick);
+    pthread_cond_destroy(&engine->stores_done);
+    free(engine);
+}
+
+static void set_options(struct unshard_engine *engine, const struct unshard_fetch_options *options,
+                        const struct unshard_publisher *publisher)
+{
+    engine->options = *options;
+    if (engine->options.chunk_bytes == 0)
+        engine->options.chunk_bytes = DEFAULT_CHUNK_BYTES;
+    if (engine->options.buffer_bytes == 0)
+        engine->options.buffer_bytes = DEFAULT_BUFFER_BYTES;
+    engine->chunk_bytes = (uint32_t)engine->options.chunk_bytes;
+    engine->no_stores = publisher == NULL || publisher->store == NULL;
+    if (publisher != NULL)
+        engine->publisher = *publisher;
+    engine->jobs.fixed = options->jobs < MAX_WORKERS ? options->jobs : MAX_WORKERS;
+    engine->jobs.current = engine->jobs.fixed != 0 ? engine->jobs.fixed : FIRST_JOBS;
+    engine->start_ns = engine->rate_ns = engine->jobs.epoch_start_ns = engine_now_ns();
+}
+
+static void init_locks(struct unshard_engine *engine)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&engine->lock, NULL);
+    pthread_cond_init(&engine->work, &monotonic);
+    pthread_cond_init(&engine->reserve_work, &monotonic);
+    pthread_cond_init(&engine->tick, &monotonic);
+    pthread_cond_init(&engine->stores_done, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+static int allocate(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    engine->files = calloc(checkpoint->file_count + 1U, sizeof *engine->files);
+    engine->views = calloc(checkpoint->view_count + 1U, sizeof *engine->views);
+    if (engine->files == NULL || engine->views == NULL)
+        return -ENOMEM;
+    find_file_sizes(engine);
+    int result = allocate_chunks(engine);
+    if (result == 0)
+        result = index_views_by_file(engine);
+    if (result == 0)
+        result = make_plan(engine);
+    if (result == 0)
+        result = allocate_buffers(engine);
+    if (result == 0)
+        result = held_pages_init(&engine->held, HELD_PAGES_LIMIT);
+    return result;
+}
+
+int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
+                         const struct unshard_fetch_options *options,
+                         const struct unshard_publisher *publisher, struct unshard_engine **out,
+                         struct unshard_error *error)
+{
+    struct unshard_engine *engine = calloc(1, sizeof *engine);
+    if (engine == NULL)
+        return error_no_memory(error);
+    engine->checkpoint = checkpoint;
+    init_locks(engine);
+    set_options(engine, options, publisher);
+    int result = allocate(engine);
+    if (result != 0)
+        error_set(error, "no-memory", -result, "cannot allocate the prefetcher: %s",
+                  strerror(-result));
+    if (result == 0)
+        result = source_create(checkpoint, &engine->source, error);
+    if (result != 0) {
+        engine_free(engine);
+        return result;
+    }
+    uint64_t available = window_available_memory();
+    pthread_mutex_lock(&engine->lock);
+    window_update(engine, available);
+    workers_spawn(engine);
+    bool running = engine->worker_count > 0 && engine->reserve_worker_count > 0;
+    engine->housekeeper_running =
+        running && pthread_create(&engine->housekeeper, NULL, housekeeper, engine) == 0;
+    running = engine->housekeeper_running;
+    pthread_mutex_unlock(&engine->lock);
+    if (!running) {
+        unshard_engine_stop(engine);
+        return error_set(error, "no-threads", EAGAIN, "cannot start threads");
+    }
+    *out = engine;
+    return 0;
+}
+
+static void forget_view(struct unshard_engine *engine, uint32_t view)
+{
+    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    uint32_t last = EXTENT_LITERAL;
+    for (size_t i = 0; i < map->count; i++) {
+        uint32_t file = map->extents[map->by_source[i]].source;
+        if (file == EXTENT_LITERAL || file == last)
+            continue;
+        last = file;
+        for (uint32_t c = 0; c < engine->files[file].chunk_count; c++)
+            chunk_forget(engine, file, c);
+    }
+}
+
+void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, bool known)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool changed = engine->views[view].known != known;
+    engine->views[view].known = known;
+    if (changed && !known && engine->checkpoint->views[view].prefetch)
+        forget_view(engine, view);
+    if (changed && known)
+        schedule_restart(engine);
+    pthread_mutex_unlock(&engine->lock);
+    if (changed && !known)
+        held_pages_forget(&engine->held, view);
+}
+
+void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->views[view].opened += (unsigned)change;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* Drops chunks that wait for a store. Caller holds engine->lock. */
+static void drop_stores(struct unshard_engine *engine)
+{
+    for (struct fetch *fetch; (fetch = engine->stores.first) != NULL;) {
+        fetch_list_remove(&engine->stores, fetch);
+        fetch_release(engine, fetch);
+    }
+}
+
+int unshard_engine_quiesce(struct unshard_engine *engine, unsigned timeout_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    int result = 0;
+    pthread_mutex_lock(&engine->lock);
+    engine->no_stores = true;
+    drop_stores(engine);
+    while (engine->stores_running > 0 && result == 0)
+        result = pthread_cond_timedwait(&engine->stores_done, &engine->lock, &until);
+    pthread_mutex_unlock(&engine->lock);
+    return -result;
+}
+
+static void join_all(struct unshard_engine *engine)
+{
+    for (unsigned i = 0; i < engine->worker_count; i++)
+        pthread_join(engine->workers[i], NULL);
+    for (unsigned i = 0; i < engine->reserve_worker_count; i++)
+        pthread_join(engine->reserve_workers[i], NULL);
+}
+
+/* Answers what no worker took. All threads have ended. */
+static void fail_queue(struct unshard_engine *engine, struct fetch_list *list)
+{
+    for (struct fetch *fetch; (fetch = list->first) != NULL;) {
+        fetch_list_remove(list, fetch);
+        for (struct waiter *waiter = fetch->waiters, *next; waiter != NULL; waiter = next) {
+            next = waiter->next;
+            waiter_complete(waiter, NULL, ESHUTDOWN);
+        }
+        struct chunk *chunk = chunk_of(engine, fetch);
+        chunk->fetch = NULL;
+        chunk->state = CHUNK_ABSENT;
+        free(fetch);
+    }
+}
+
+void unshard_engine_stop(struct unshard_engine *engine)
+{
+    if (engine == NULL)
+        return;
+    pthread_mutex_lock(&engine->lock);
+    engine->stopping = engine->no_stores = true;
+    pthread_cond_broadcast(&engine->work);
+    pthread_cond_broadcast(&engine->reserve_work);
+    pthread_cond_broadcast(&engine->tick);
+    pthread_mutex_unlock(&engine->lock);
+    if (engine->housekeeper_running)
+        pthread_join(engine->housekeeper, NULL);
+    join_all(engine);
+    drop_stores(engine);
+    fail_queue(engine, &engine->demand);
+    fail_queue(engine, &engine->retries);
+    engine_free(engine);
+}

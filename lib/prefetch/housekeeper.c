@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine's timer: due retries, reads that hang, the number of workers, the window, the rate.
+ */
+#include "prefetch/engine_internal.h"
+
+#include <math.h>
+#include <time.h>
+
+#define TICK_NS 100000000
+#define WINDOW_TICKS 20
+/* A read that takes longer hangs, as far as scheduling is concerned. */
+#define STALL_NS UINT64_C(2000000000)
+#define FIRST_RETRY_NS UINT64_C(50000000)
+/* Worker count: a trial needs this long and this many chunks, and holds its verdict so long. */
+#define EPOCH_NS UINT64_C(150000000)
+#define HOLD_NS UINT64_C(3000000000)
+#define GAIN_TO_KEEP_MORE 1.10
+#define LOSS_TO_KEEP_FEWER 0.97
+
+void jobs_note_chunk(struct unshard_engine *engine, uint64_t bytes)
+{
+    engine->jobs.epoch_bytes += bytes;
+    engine->jobs.epoch_chunks++;
+}
+
+static void begin_epoch(struct jobs_control *jobs, uint64_t now)
+{
+    jobs->epoch_start_ns = now;
+    jobs->epoch_bytes = 0;
+    jobs->epoch_chunks = 0;
+    jobs->starved = false;
+}
+
+/* Judges a trial, or begins one: more workers are kept when the source gives a tenth more by them,
+ * fewer when it loses nothing. */
+static unsigned judge(struct jobs_control *jobs, double rate, unsigned most, uint64_t now)
+{
+    unsigned from = jobs->trial_from, more = jobs->current * 2 < most ? jobs->current * 2 : most;
+    if (from == 0) {
+        jobs->trial_from = jobs->current;
+        jobs->trial_rate = rate;
+        return jobs->try_fewer && jobs->current > 2 ? jobs->current / 2 : more;
+    }
+    jobs->trial_from = 0;
+    double ratio = rate / jobs->trial_rate;
+    bool was_more = jobs->current > from;
+    if (ratio >= (was_more ? GAIN_TO_KEEP_MORE : LOSS_TO_KEEP_FEWER))
+        return jobs->current; /* and tries further in the same direction */
+    jobs->try_fewer = !jobs->try_fewer;
+    if (was_more == false)
+        jobs->hold_until_ns = now + HOLD_NS;
+    return from;
+}
+
+/* Caller holds engine->lock. */
+static void adapt_jobs(struct unshard_engine *engine, uint64_t now)
+{
+    struct jobs_control *jobs = &engine->jobs;
+    uint64_t elapsed = now - jobs->epoch_start_ns;
+    unsigned most = (unsigned)(engine->buffer_count - engine->reserve);
+    if (most > MAX_WORKERS)
+        most = MAX_WORKERS;
+    if (jobs->fixed != 0)
+        return;
+    if (jobs->starved || now < jobs->hold_until_ns) {
+        begin_epoch(jobs, now);
+        return;
+    }
+    if (elapsed < EPOCH_NS || jobs->epoch_chunks < 4 * jobs->current)
+        return;
+    jobs->current = judge(jobs, (double)jobs->epoch_bytes / (double)elapsed, most, now);
+    begin_epoch(jobs, now);
+}
+
+static void find_stalls(struct unshard_engine *engine, uint64_t now)
+{
+    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        if (!fetch->stalled && now - fetch->since_ns > STALL_NS) {
+            fetch->stalled = true;
+            engine->stalled_count++;
+            engine->files[fetch->file].stalled++;
+        }
+}
+
+static void requeue_retries(struct unshard_engine *engine, uint64_t now)
+{
+    for (struct fetch *fetch = engine->retries.first, *next; fetch != NULL; fetch = next) {
+        next = fetch->next;
+        unsigned attempts = engine->files[fetch->file].chunks[fetch->index].attempts;
+        if (now - fetch->since_ns < FIRST_RETRY_NS << (2 * (attempts - 1)))
+            continue;
+        fetch_list_remove(&engine->retries, fetch);
+        fetch_list_append(&engine->demand, fetch);
+    }
+}
+
+static void update_rate(struct unshard_engine *engine, uint64_t now)
+{
+    double seconds = (double)(now - engine->rate_ns) / 1e9;
+    if (seconds < 0.25)
+        return;
+    double rate = (double)(engine->bytes_read - engine->rate_bytes) / seconds;
+    double weight = 1.0 - exp(-seconds / 2.0);
+    engine->rate += weight * (rate - engine->rate);
+    engine->rate_ns = now;
+    engine->rate_bytes = engine->bytes_read;
+}
+
+void *housekeeper(void *argument)
+{
+    struct unshard_engine *engine = argument;
+    pthread_mutex_lock(&engine->lock);
+    for (unsigned tick = 0; !engine->stopping; tick++) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += TICK_NS;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&engine->tick, &engine->lock, &until);
+        if (tick % WINDOW_TICKS == WINDOW_TICKS - 1) {
+            pthread_mutex_unlock(&engine->lock);
+            uint64_t available = window_available_memory();
+            pthread_mutex_lock(&engine->lock);
+            window_update(engine, available);
+        }
+        uint64_t now = engine_now_ns();
+        requeue_retries(engine, now);
+        find_stalls(engine, now);
+        adapt_jobs(engine, now);
+        update_rate(engine, now);
+        if (!engine->stopping)
+            workers_spawn(engine);
+        if (engine->idle_workers > 0)
+            pthread_cond_broadcast(&engine->work);
+        if (engine->demand.count > 0)
+            pthread_cond_broadcast(&engine->reserve_work);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return NULL;
+}

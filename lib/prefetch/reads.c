@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Answering reads. A read is cut into pieces, one per extent and chunk. Pieces of READY chunks are
+ * taken at once, the others wait for their chunk, which goes to the demand queue. Whoever completes
+ * the last piece calls `done`. Reads never wait for a store.
+ *
+ * A request that is one piece of one chunk is `direct`: it is answered from the chunk's buffer, and
+ * belongs to its only waiter. Any other has memory of its own, into which pieces are copied.
+ */
+#include "prefetch/engine_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void request_free(struct read_request *request)
+{
+    arena_free(&request->arena);
+    free(request->data);
+    free(request);
+}
+
+static void request_end(struct read_request *request, const char *data)
+{
+    request->done(request->cookie, atomic_load(&request->error), data, request->size);
+    request_free(request);
+}
+
+static void request_unref(struct read_request *request)
+{
+    if (atomic_fetch_sub(&request->pending, 1) == 1)
+        request_end(request, request->data);
+}
+
+void waiter_complete(struct waiter *waiter, const char *buffer, int error)
+{
+    struct read_request *request = waiter->request;
+    if (error != 0)
+        atomic_store(&request->error, error);
+    if (request->direct) {
+        request_end(request, error != 0 ? NULL : buffer + waiter->pieces->in_chunk);
+        return;
+    }
+    for (const struct read_piece *piece = waiter->pieces; error == 0 && piece != NULL;
+         piece = piece->next)
+        memcpy(request->data + piece->in_request, buffer + piece->in_chunk, piece->length);
+    request_unref(request);
+}
+
+/* Adds a piece to the waiter at *list if that is this request's and (for READY) of this fetch, or
+ * to a new waiter in front of it. False when memory is short. */
+static bool add_to_waiters(struct read_request *request, struct waiter **list, struct fetch *fetch,
+                           struct read_piece values)
+{
+    struct waiter *waiter = *list;
+    if (waiter == NULL || waiter->request != request || waiter->fetch != fetch) {
+        bool first = request->first_waiter.request == NULL;
+        waiter = first ? &request->first_waiter : arena_alloc(&request->arena, sizeof *waiter);
+        if (waiter == NULL)
+            return false;
+        *waiter = (struct waiter){.next = *list, .request = request, .fetch = fetch};
+        *list = waiter;
+        atomic_fetch_add(&request->pending, 1);
+    }
+    struct read_piece *piece = &request->first_piece;
+    if (piece->length != 0)
+        piece = arena_alloc(&request->arena, sizeof *piece);
+    if (piece == NULL)
+        return false;
+    *piece = values;
+    piece->next = waiter->pieces;
+    waiter->pieces = piece;
+    return true;
+}
+
+/* The fetch to wait for, brought about when there is none; or NULL with a positive errno. */
+static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file, uint32_t index,
+                                    int *error)
+{
+    struct chunk *chunk = &engine->files[file].chunks[index];
+    if (chunk->fetch != NULL) {
+        chunk->fetch->demanded = true;
+        return chunk->fetch;
+    }
+    uint64_t seconds = (engine_now_ns() - engine->start_ns) / 1000000000U;
+    *error = EIO;
+    if (engine->stopping || (chunk->state == CHUNK_FAILED && seconds < chunk->retry_at))
+        return NULL;
+    if (chunk->state == CHUNK_PUBLISHED)
+        engine->chunks_evicted++;
+    struct fetch *fetch = fetch_create(engine, file, index);
+    *error = ENOMEM;
+    if (fetch != NULL)
+        fetch_queue(engine, fetch);
+    return fetch;
+}
+
+/* One extent's part of a request: splits it at chunk boundaries. Caller holds engine->lock. READY
+ * chunks go to *ready, referenced. 0 or a positive errno. */
+static int add_source_piece(struct unshard_engine *engine, struct read_request *request,
+                            struct extent_piece piece, uint64_t request_offset,
+                            struct waiter **ready)
+{
+    while (piece.length > 0) {
+        uint32_t index = (uint32_t)(piece.source_offset / engine->chunk_bytes);
+        uint32_t in_chunk = (uint32_t)(piece.source_offset % engine->chunk_bytes);
+        uint64_t length = engine->chunk_bytes - in_chunk;
+        if (length > piece.length)
+            length = piece.length;
+        struct read_piece part = {NULL, in_chunk, (uint32_t)(piece.view_offset - request_offset),
+                                  (uint32_t)length};
+        int error = 0;
+        struct fetch *fetch = fetch_for_read(engine, piece.source, index, &error);
+        if (fetch == NULL)
+            return error;
+        bool is_ready = engine->files[piece.source].chunks[index].state == CHUNK_READY;
+        struct waiter *before = *ready;
+        bool added = add_to_waiters(request, is_ready ? ready : &fetch->waiters,
+                                    is_ready ? fetch : NULL, part);
+        if (is_ready && *ready != before)
+            fetch_hold(fetch);
+        if (!added)
+            return ENOMEM;
+        piece.view_offset += length;
+        piece.source_offset += length;
+        piece.length -= length;
+    }
+    return 0;
+}
+
+/* Range of a request that is not there yet. Caller holds engine->lock. 0 or a positive errno. */
+static int add_range(struct unshard_engine *engine, struct read_request *request, uint32_t view,
+                     uint64_t offset, uint64_t end, uint64_t request_offset, struct waiter **ready)
+{
+    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    while (offset < end) {
+        struct extent_piece piece = extent_map_at(map, offset, end - offset);
+        int error = 0;
+        if (piece.source == EXTENT_LITERAL)
+            memcpy(request->data + (offset - request_offset), map->literal + piece.source_offset,
+                   piece.length);
+        else
+            error = add_source_piece(engine, request, piece, request_offset, ready);
+        if (error != 0)
+            return error;
+        offset += piece.length;
+    }
+    return 0;
+}
+
+/* Copies pages that are held in memory and adds what lies between them. Caller does not hold the
+ * lock; it is taken here. */
+static int add_pages(struct unshard_engine *engine, struct read_request *request, uint32_t view,
+                     uint64_t offset, struct waiter **ready)
+{
+    char page_data[HELD_PAGE_BYTES];
+    uint64_t end = offset + request->size, start = offset;
+    int error = 0;
+    for (uint64_t at = offset; at < end && error == 0;) {
+        uint64_t page = at / PAGE_BYTES, page_end = (page + 1) * PAGE_BYTES;
+        uint64_t until = page_end < end ? page_end : end;
+        if (held_pages_take(&engine->held, view, page, page_data)) {
+            memcpy(request->data + (at - offset), page_data + at % PAGE_BYTES, until - at);
+            pthread_mutex_lock(&engine->lock);
+            schedule_note_sentinel(engine, view, page);
+            error = add_range(engine, request, view, start, at, offset, ready);
+            pthread_mutex_unlock(&engine->lock);
+            start = until;
+        }
+        at = until;
+    }
+    if (error == 0 && start < end) {
+        pthread_mutex_lock(&engine->lock);
+        error = add_range(engine, request, view, start, end, offset, ready);
+        pthread_mutex_unlock(&engine->lock);
+    }
+    return error;
+}
+
+static void take_ready(struct unshard_engine *engine, struct waiter *ready, int error)
+{
+    for (struct waiter *next; ready != NULL; ready = next) {
+        next = ready->next;
+        struct fetch *fetch = ready->fetch;
+        waiter_complete(ready, fetch->buffer, error);
+        pthread_mutex_lock(&engine->lock);
+        fetch_release(engine, fetch);
+        pthread_mutex_unlock(&engine->lock);
+    }
+}
+
+/* The request is one piece of one chunk: nothing is copied. The request may be gone on return. */
+static void read_direct(struct unshard_engine *engine, struct read_request *request,
+                        struct extent_piece piece)
+{
+    struct waiter *ready = NULL;
+    request->direct = true;
+    pthread_mutex_lock(&engine->lock);
+    int error = add_source_piece(engine, request, piece, piece.view_offset, &ready);
+    wake_for_demand(engine);
+    pthread_mutex_unlock(&engine->lock);
+    if (error != 0) {
+        atomic_store(&request->error, error);
+        request_end(request, NULL);
+    } else {
+        take_ready(engine, ready, 0);
+    }
+}
+
+static void read_assembled(struct unshard_engine *engine, struct read_request *request,
+                           uint32_t view, uint64_t offset)
+{
+    struct waiter *ready = NULL;
+    atomic_store(&request->pending, 1);
+    request->data = malloc(request->size);
+    int error = ENOMEM;
+    if (request->data != NULL)
+        error = add_pages(engine, request, view, offset, &ready);
+    if (error != 0)
+        atomic_store(&request->error, error);
+    pthread_mutex_lock(&engine->lock);
+    wake_for_demand(engine);
+    pthread_mutex_unlock(&engine->lock);
+    take_ready(engine, ready, 0);
+    request_unref(request);
+}
+
+static bool is_direct(const struct unshard_engine *engine, struct extent_piece piece, size_t size)
+{
+    return piece.length == size && held_pages_empty(&engine->held) &&
+           piece.source_offset % engine->chunk_bytes + size <= engine->chunk_bytes;
+}
+
+void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
+                         unshard_read_done done, void *cookie)
+{
+    if (view >= engine->checkpoint->view_count) {
+        done(cookie, EINVAL, NULL, 0);
+        return;
+    }
+    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    if (offset >= map->size || size == 0) {
+        done(cookie, 0, "", 0);
+        return;
+    }
+    if (size > map->size - offset)
+        size = (size_t)(map->size - offset);
+    struct extent_piece piece = extent_map_at(map, offset, size);
+    if (piece.source == EXTENT_LITERAL && piece.length == size) {
+        done(cookie, 0, map->literal + piece.source_offset, size);
+        return;
+    }
+    struct read_request *request = calloc(1, sizeof *request);
+    if (request == NULL) {
+        done(cookie, ENOMEM, NULL, 0);
+        return;
+    }
+    request->done = done;
+    request->cookie = cookie;
+    request->size = size;
+    pthread_mutex_lock(&engine->lock);
+    engine->reads++;
+    schedule_note_read(engine, view, offset, offset + size);
+    pthread_mutex_unlock(&engine->lock);
+    if (is_direct(engine, piece, size))
+        read_direct(engine, request, piece);
+    else
+        read_assembled(engine, request, view, offset);
+}

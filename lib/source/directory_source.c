@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+#include "source/source.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* Descriptors of one file, opened at the first read and kept: a shard that is deleted later can
+ * still be read to its end. */
+struct handle {
+    pthread_mutex_t opening; /* held while opening; protects the transition to opened */
+    atomic_int buffered;     /* -1: not open */
+    atomic_int direct;       /* -1: not open, or not possible */
+    atomic_bool no_nowait;   /* RWF_NOWAIT is not supported */
+};
+
+struct source {
+    const struct unshard_checkpoint *checkpoint;
+    struct handle *handles; /* one per source file */
+};
+
+int source_create(const struct unshard_checkpoint *checkpoint, struct source **out,
+                  struct unshard_error *error)
+{
+    struct source *source = calloc(1, sizeof *source);
+    if (source == NULL)
+        return error_no_memory(error);
+    source->checkpoint = checkpoint;
+    source->handles = calloc(checkpoint->file_count + 1U, sizeof *source->handles);
+    if (source->handles == NULL) {
+        free(source);
+        return error_no_memory(error);
+    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        pthread_mutex_init(&source->handles[i].opening, NULL);
+        atomic_init(&source->handles[i].buffered, -1);
+        atomic_init(&source->handles[i].direct, -1);
+    }
+    *out = source;
+    return 0;
+}
+
+void source_free(struct source *source)
+{
+    if (source == NULL)
+        return;
+    for (uint32_t i = 0; i < source->checkpoint->file_count; i++) {
+        struct handle *handle = &source->handles[i];
+        if (atomic_load(&handle->buffered) >= 0)
+            close(atomic_load(&handle->buffered));
+        if (atomic_load(&handle->direct) >= 0)
+            close(atomic_load(&handle->direct));
+        pthread_mutex_destroy(&handle->opening);
+    }
+    free(source->handles);
+    free(source);
+}
+
+bool source_is_direct(const struct source *source, uint32_t file)
+{
+    return atomic_load(&source->handles[file].direct) >= 0;
+}
+
+static int fail_open(const struct source_file *file, int negative_errno,
+                     struct unshard_error *error)
+{
+    int number = -negative_errno;
+    if (number == ENOENT)
+        return error_set(error, "missing", number, "%s: the file is gone", file->path);
+    return error_set(error, "read-error", number, "%s: cannot open: %m", file->path);
+}
+
+static int fail_changed(const struct source_file *file, const char *what, uint64_t expected,
+                        uint64_t actual, struct unshard_error *error)
+{
+    return error_set(error, "changed", ESTALE,
+                     "%s: changed since it was mounted: %s was %llu and is %llu", file->path, what,
+                     (unsigned long long)expected, (unsigned long long)actual);
+}
+
+/* The open file is still what discovery saw. */
+static int check_unchanged(const struct source_file *file, int fd, struct unshard_error *error)
+{
+    struct stat now;
+    if (fstat(fd, &now) != 0)
+        return error_set(error, "read-error", errno, "%s: cannot stat: %m", file->path);
+    if ((uint64_t)now.st_ino != file->inode)
+        return fail_changed(file, "inode", file->inode, (uint64_t)now.st_ino, error);
+    if ((uint64_t)now.st_size != file->size)
+        return fail_changed(file, "size", file->size, (uint64_t)now.st_size, error);
+    int64_t mtime = (int64_t)now.st_mtim.tv_sec * 1000000000 + now.st_mtim.tv_nsec;
+    if (mtime != file->mtime_ns)
+        return fail_changed(file, "mtime (ns)", (uint64_t)file->mtime_ns, (uint64_t)mtime, error);
+    return 0;
+}
+
+static int open_handle(struct source *source, uint32_t number, struct unshard_error *error)
+{
+    struct handle *handle = &source->handles[number];
+    const struct source_file *file = &source->checkpoint->files[number];
+    if (atomic_load_explicit(&handle->buffered, memory_order_acquire) >= 0)
+        return 0;
+    int result = 0;
+    pthread_mutex_lock(&handle->opening);
+    if (atomic_load(&handle->buffered) < 0) {
+        int fd = checkpoint_open_file(source->checkpoint, number, 0);
+        if (fd < 0) {
+            errno = -fd;
+            result = fail_open(file, fd, error);
+        } else if ((result = check_unchanged(file, fd, error)) != 0) {
+            close(fd);
+        } else {
+            int direct = checkpoint_open_file(source->checkpoint, number, O_DIRECT);
+            atomic_store(&handle->direct, direct < 0 ? -1 : direct);
+            atomic_store_explicit(&handle->buffered, fd, memory_order_release);
+        }
+    }
+    pthread_mutex_unlock(&handle->opening);
+    return result;
+}
+
+/* Takes the range from the page cache when all of it is there. */
+static bool read_cached(struct handle *handle, uint64_t offset, void *buffer, size_t length)
+{
+    if (atomic_load_explicit(&handle->no_nowait, memory_order_relaxed))
+        return false;
+    struct iovec part = {buffer, length};
+    ssize_t got = preadv2(atomic_load(&handle->buffered), &part, 1, (off_t)offset, RWF_NOWAIT);
+    if (got < 0 && errno == EOPNOTSUPP)
+        atomic_store_explicit(&handle->no_nowait, true, memory_order_relaxed);
+    return got == (ssize_t)length;
+}
+
+/* pread until length bytes are there or the file ends. The bytes read, or a negative errno. */
+static ssize_t read_fully(int fd, uint64_t offset, char *buffer, size_t length, size_t round_up)
+{
+    size_t done = 0;
+    while (done < length) {
+        size_t ask = length - done;
+        if (round_up > 1)
+            ask = (ask + round_up - 1) / round_up * round_up;
+        ssize_t got = pread(fd, buffer + done, ask, (off_t)(offset + done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            break;
+        done += (size_t)got;
+        if (round_up > 1 && done < length && done % round_up != 0)
+            break; /* the end of the file, or an odd short read that direct I/O cannot continue */
+    }
+    return (ssize_t)(done < length ? done : length);
+}
+
+/* Direct I/O, or -EINVAL when the file system does not take it (then it is not tried again). */
+static ssize_t read_direct(struct handle *handle, uint64_t offset, void *buffer, size_t length)
+{
+    int fd = atomic_load(&handle->direct);
+    if (fd < 0)
+        return -EINVAL;
+    return read_fully(fd, offset, buffer, length, SOURCE_ALIGNMENT);
+}
+
+/* Through the page cache; what was not cached before is dropped again, to keep memory for views. */
+static ssize_t read_buffered(struct handle *handle, uint64_t offset, void *buffer, size_t length)
+{
+    int fd = atomic_load(&handle->buffered);
+    ssize_t got = read_fully(fd, offset, buffer, length, 1);
+    if (got > 0 && !atomic_load_explicit(&handle->no_nowait, memory_order_relaxed))
+        posix_fadvise(fd, (off_t)offset, (off_t)got, POSIX_FADV_DONTNEED);
+    return got;
+}
+
+int source_read(struct source *source, uint32_t number, uint64_t offset, void *buffer,
+                size_t length, struct unshard_error *error)
+{
+    struct handle *handle = &source->handles[number];
+    const struct source_file *file = &source->checkpoint->files[number];
+    int result = open_handle(source, number, error);
+    if (result != 0)
+        return result;
+    ssize_t got = (ssize_t)length;
+    if (!read_cached(handle, offset, buffer, length)) {
+        got = read_direct(handle, offset, buffer, length);
+        if (got == -EINVAL || (got >= 0 && (size_t)got < length))
+            got = read_buffered(handle, offset, buffer, length);
+    }
+    if (got < 0) {
+        errno = (int)-got;
+        return error_set_at(error, "read-error", (int)-got, offset, "%s: read at %llu failed: %m",
+                            file->path, (unsigned long long)offset);
+    }
+    if ((size_t)got < length) {
+        uint64_t end = offset + (uint64_t)got;
+        return error_set_at(error, "truncated", EIO, end,
+                            "%s: ends at byte %llu, %llu bytes are missing from there", file->path,
+                            (unsigned long long)end, (unsigned long long)(offset + length - end));
+    }
+    return check_unchanged(file, atomic_load(&handle->buffered), error);
+}

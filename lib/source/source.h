@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * How the bytes of shards are obtained from a directory. Direct I/O where the file system takes it,
+ * so that a page is not cached twice; what is already cached is taken from there.
+ */
+#ifndef SOURCE_SOURCE_H
+#define SOURCE_SOURCE_H
+
+#include "checkpoint/model.h"
+
+struct source;
+
+/* A read buffer must start at a multiple of this, and may be written up to the length rounded up to
+ * it. */
+#define SOURCE_ALIGNMENT 4096
+
+/* *out is owned by the caller. Opens nothing yet. The checkpoint must outlive the source. */
+int source_create(const struct unshard_checkpoint *checkpoint, struct source **out,
+                  struct unshard_error *error);
+/* Closes every descriptor. No read may be running. NULL is allowed. */
+void source_free(struct source *source);
+
+/* Reads exactly [offset, offset + length) of a source file into buffer; offset is a multiple of
+ * SOURCE_ALIGNMENT. Blocks, for as long as the storage does. Thread-safe.
+ * 0, or a negative errno with *error: "missing", "truncated" (the file ends earlier), "changed"
+ * (size, time or inode differ from what discovery saw), "read-error". */
+int source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length,
+                struct unshard_error *error);
+
+/* Tells whether reads of this file go past the page cache (for the status). Thread-safe. */
+bool source_is_direct(const struct source *source, uint32_t file);
+
+#endif

@@ -1,0 +1,351 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine's state as JSON, schema 1. The state is copied under the lock, the text made without
+ * it.
+ */
+#include "base/text.h"
+#include "prefetch/engine_internal.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct shard_snapshot {
+    uint64_t bytes_total, bytes_read, bytes_published;
+    const char *state;
+    bool has_error;
+    struct unshard_error error;
+};
+
+struct snapshot {
+    struct shard_snapshot *files;
+    uint64_t bytes_read, bytes_stored, unconsumed, window, reads, evicted, store_errors, oldest_ns;
+    uint64_t buffer_used, buffer_total;
+    double rate;
+    unsigned workers, jobs, in_flight, stalled, readers;
+    bool plan_done, window_limited, stopping;
+    const char *paused_reason;
+};
+
+static const char *shard_state(const struct file_state *file)
+{
+    if (file->has_error && (file->chunks_failed > 0 || file->retrying == 0))
+        return "failed";
+    if (file->chunk_count == file->chunks_seen)
+        return "unverified";
+    return file->chunks_seen > 0 || file->retrying > 0 ? "reading" : "pending";
+}
+
+static void copy_files(struct unshard_engine *engine, struct snapshot *out)
+{
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        const struct file_state *file = &engine->files[i];
+        out->files[i] = (struct shard_snapshot){engine->checkpoint->files[i].size,
+                                                file->bytes_read,
+                                                file->bytes_published,
+                                                shard_state(file),
+                                                file->has_error,
+                                                file->error};
+    }
+}
+
+static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
+{
+    *out = (struct snapshot){0};
+    out->files = calloc(engine->checkpoint->file_count + 1U, sizeof *out->files);
+    if (out->files == NULL)
+        return false;
+    pthread_mutex_lock(&engine->lock);
+    uint64_t now = engine_now_ns();
+    copy_files(engine, out);
+    out->bytes_read = engine->bytes_read;
+    out->bytes_stored = __atomic_load_n(&engine->bytes_stored, __ATOMIC_RELAXED);
+    out->unconsumed = engine->unconsumed_bytes;
+    out->window = engine->window_bytes;
+    out->window_limited = engine->window_limited;
+    out->reads = engine->reads;
+    out->evicted = engine->chunks_evicted;
+    out->store_errors = engine->store_errors;
+    out->buffer_total = engine->buffer_count * (uint64_t)engine->chunk_bytes;
+    out->buffer_used = out->buffer_total - engine->free_count * (uint64_t)engine->chunk_bytes;
+    out->rate = engine->rate;
+    out->workers = engine->worker_count;
+    out->jobs = engine->jobs.current;
+    out->in_flight = engine->reading_count;
+    out->stalled = engine->stalled_count;
+    out->plan_done = engine->plan_done;
+    out->paused_reason = engine->paused_reason;
+    out->stopping = engine->no_stores;
+    for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        if (now - fetch->since_ns > out->oldest_ns)
+            out->oldest_ns = now - fetch->since_ns;
+    for (uint32_t v = 0; v < engine->checkpoint->view_count; v++)
+        out->readers += engine->views[v].opened;
+    pthread_mutex_unlock(&engine->lock);
+    return true;
+}
+
+static void add_u64(cJSON *object, const char *name, uint64_t value)
+{
+    char digits[24];
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)value);
+    cJSON_AddRawToObject(object, name, digits);
+}
+
+static void add_number(cJSON *object, const char *name, double value)
+{
+    char digits[40];
+    snprintf(digits, sizeof digits, "%.3f", value);
+    cJSON_AddRawToObject(object, name, digits);
+}
+
+static void add_string(cJSON *object, const char *name, const char *value)
+{
+    if (value != NULL)
+        cJSON_AddStringToObject(object, name, value);
+    else
+        cJSON_AddNullToObject(object, name);
+}
+
+static void format_time(int64_t seconds, char *out, size_t capacity)
+{
+    struct tm utc;
+    time_t when = (time_t)seconds;
+    gmtime_r(&when, &utc);
+    strftime(out, capacity, "%Y-%m-%dT%H:%M:%SZ", &utc);
+}
+
+static void add_error(cJSON *object, const struct unshard_error *error)
+{
+    if (error == NULL) {
+        cJSON_AddNullToObject(object, "error");
+        return;
+    }
+    char when[32];
+    cJSON *item = cJSON_AddObjectToObject(object, "error");
+    add_string(item, "code", error->code);
+    add_string(item, "message", error->message);
+    if (error->offset != UNSHARD_NO_OFFSET)
+        add_u64(item, "offset", error->offset);
+    else
+        cJSON_AddNullToObject(item, "offset");
+    if (error->errno_value != 0)
+        add_u64(item, "errno", (uint64_t)error->errno_value);
+    else
+        cJSON_AddNullToObject(item, "errno");
+    format_time(error->time, when, sizeof when);
+    add_string(item, "time", error->time != 0 ? when : NULL);
+}
+
+static void add_notes(cJSON *object, const char *const *notes, uint32_t count)
+{
+    cJSON *list = cJSON_AddArrayToObject(object, "notes");
+    for (uint32_t i = 0; i < count; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateString(notes[i]));
+}
+
+/* The word for a component from its shards: the worst news first. */
+static const char *component_state(const struct component *component,
+                                   const struct snapshot *snapshot)
+{
+    unsigned done = 0, begun = 0;
+    if (component->failed)
+        return "failed";
+    for (uint32_t i = 0; i < component->file_count; i++) {
+        const char *state = snapshot->files[component->files[i]].state;
+        if (strcmp(state, "failed") == 0)
+            return "failed";
+        done += strcmp(state, "unverified") == 0 || strcmp(state, "verified") == 0;
+        begun += strcmp(state, "pending") != 0;
+    }
+    if (done == component->file_count)
+        return "unverified";
+    return begun > 0 ? "reading" : "pending";
+}
+
+static cJSON *shard_json(const struct source_file *file, const struct shard_snapshot *shard)
+{
+    cJSON *item = cJSON_CreateObject();
+    add_string(item, "file", file->path);
+    add_string(item, "state", shard->state);
+    add_u64(item, "bytes_total", shard->bytes_total);
+    add_u64(item, "bytes_read", shard->bytes_read);
+    add_u64(item, "bytes_published", shard->bytes_published);
+    add_error(item, shard->has_error ? &shard->error : NULL);
+    return item;
+}
+
+static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
+                             const struct component *component, const struct snapshot *snapshot,
+                             uint64_t *total, uint64_t *published)
+{
+    uint64_t bytes_total = 0, bytes_published = 0;
+    cJSON *item = cJSON_CreateObject();
+    cJSON *shards = cJSON_CreateArray();
+    for (uint32_t i = 0; i < component->file_count; i++) {
+        const struct shard_snapshot *shard = &snapshot->files[component->files[i]];
+        bytes_total += shard->bytes_total;
+        bytes_published += shard->bytes_published;
+        cJSON_AddItemToArray(shards, shard_json(&checkpoint->files[component->files[i]], shard));
+    }
+    bool has_view = component->view != UNSHARD_NO_VIEW;
+    add_string(item, "name", component->name);
+    add_string(item, "view", has_view ? checkpoint->views[component->view].path : NULL);
+    add_string(item, "format", component->format);
+    add_string(item, "state", component_state(component, snapshot));
+    add_u64(item, "bytes_total", bytes_total);
+    add_u64(item, "bytes_published", bytes_published);
+    add_error(item, component->failed ? &component->error : NULL);
+    add_notes(item, component->notes, component->note_count);
+    cJSON_AddItemToObject(item, "shards", shards);
+    *total += bytes_total;
+    *published += bytes_published;
+    return item;
+}
+
+static const char *overall_state(const struct snapshot *snapshot,
+                                 const struct unshard_fetch_options *options, unsigned failed,
+                                 unsigned components)
+{
+    if (snapshot->stopping)
+        return "stopping";
+    if (failed > 0)
+        return failed == components ? "failed" : "degraded";
+    if (snapshot->paused_reason != NULL)
+        return "paused";
+    if (options->prefetch == UNSHARD_PREFETCH_ALL && !snapshot->plan_done)
+        return "prefetching";
+    return snapshot->in_flight > 0 ? "prefetching" : "ready";
+}
+
+static void add_figures(cJSON *root, struct unshard_engine *engine, const struct snapshot *snapshot)
+{
+    static const char *const modes[] = {"all", "follow", "off"};
+    add_u64(root, "bytes_read", snapshot->bytes_read);
+    add_u64(root, "bytes_stored", snapshot->bytes_stored);
+    add_number(root, "rate_bytes_per_second", snapshot->rate);
+    add_u64(root, "workers", snapshot->workers);
+    add_u64(root, "jobs", snapshot->jobs);
+    add_u64(root, "in_flight", snapshot->in_flight);
+    add_u64(root, "stalled", snapshot->stalled);
+    add_number(root, "oldest_request_seconds", (double)snapshot->oldest_ns / 1e9);
+    add_u64(root, "chunk_bytes", engine->chunk_bytes);
+    add_u64(root, "buffer_bytes", snapshot->buffer_total);
+    add_u64(root, "buffer_used_bytes", snapshot->buffer_used);
+    if (snapshot->window_limited)
+        add_u64(root, "window_bytes", snapshot->window);
+    else
+        cJSON_AddNullToObject(root, "window_bytes");
+    add_u64(root, "unconsumed_bytes", snapshot->unconsumed);
+    add_u64(root, "readers", snapshot->readers);
+    add_u64(root, "reads", snapshot->reads);
+    add_u64(root, "chunks_evicted", snapshot->evicted);
+    add_u64(root, "store_errors", snapshot->store_errors);
+    add_string(root, "prefetch", modes[engine->options.prefetch]);
+    add_string(root, "paused_reason", snapshot->paused_reason);
+}
+
+static cJSON *root_json(struct unshard_engine *engine, const struct snapshot *snapshot)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    uint64_t total = 0, published = 0;
+    unsigned failed = 0;
+    char now[32];
+    cJSON *root = cJSON_CreateObject();
+    cJSON *components = cJSON_CreateArray();
+    for (uint32_t i = 0; i < checkpoint->component_count; i++) {
+        const struct component *component = &checkpoint->components[i];
+        failed += strcmp(component_state(component, snapshot), "failed") == 0;
+        cJSON_AddItemToArray(components,
+                             component_json(checkpoint, component, snapshot, &total, &published));
+    }
+    format_time((int64_t)time(NULL), now, sizeof now);
+    add_u64(root, "schema", 1);
+    add_string(root, "version", UNSHARD_VERSION);
+    add_u64(root, "pid", (uint64_t)getpid());
+    add_string(root, "source", checkpoint->source);
+    add_string(root, "state",
+               overall_state(snapshot, &engine->options, failed, checkpoint->component_count));
+    add_string(root, "time", now);
+    add_number(root, "uptime_seconds", (double)(engine_now_ns() - engine->start_ns) / 1e9);
+    add_u64(root, "bytes_total", total);
+    add_u64(root, "bytes_published", published);
+    add_figures(root, engine, snapshot);
+    add_u64(root, "errors", failed);
+    cJSON_AddItemToObject(root, "components", components);
+    add_notes(root, checkpoint->notes, checkpoint->note_count);
+    return root;
+}
+
+char *unshard_status_json(struct unshard_engine *engine)
+{
+    struct snapshot snapshot;
+    if (!take_snapshot(engine, &snapshot))
+        return NULL;
+    cJSON *root = root_json(engine, &snapshot);
+    char *json = root != NULL ? cJSON_Print(root) : NULL;
+    cJSON_Delete(root);
+    free(snapshot.files);
+    struct text text = {0};
+    if (json != NULL) {
+        text_append_string(&text, json);
+        text_append_string(&text, "\n");
+        cJSON_free(json);
+        return text_take(&text);
+    }
+    return NULL;
+}
+
+static void append_error(struct text *text, const char *component, const char *file,
+                         const struct unshard_error *error)
+{
+    char when[32] = "-";
+    if (error->time != 0)
+        format_time(error->time, when, sizeof when);
+    text_printf(text, "%s component=\"%s\" shard=\"%s\" code=%s", when, component, file,
+                error->code);
+    if (error->offset != UNSHARD_NO_OFFSET)
+        text_printf(text, " offset=%llu", (unsigned long long)error->offset);
+    if (error->errno_value != 0)
+        text_printf(text, " errno=%d", error->errno_value);
+    text_printf(text, " message=\"%s\"\n", error->message);
+}
+
+char *unshard_status_errors(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    struct snapshot snapshot;
+    struct text text = {0};
+    if (!take_snapshot(engine, &snapshot))
+        return NULL;
+    for (uint32_t i = 0; i < checkpoint->component_count; i++)
+        if (checkpoint->components[i].failed)
+            append_error(&text, checkpoint->components[i].name, "-",
+                         &checkpoint->components[i].error);
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        uint32_t component = checkpoint->files[i].component;
+        if (!snapshot.files[i].has_error)
+            continue;
+        append_error(&text,
+                     component != NO_COMPONENT ? checkpoint->components[component].name : "-",
+                     checkpoint->files[i].path, &snapshot.files[i].error);
+    }
+    free(snapshot.files);
+    return text_take(&text);
+}
+
+const char *unshard_view_state(struct unshard_engine *engine, uint32_t view)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    struct snapshot snapshot;
+    if (view >= checkpoint->view_count || checkpoint->views[view].component == NO_COMPONENT ||
+        !take_snapshot(engine, &snapshot))
+        return "unverified";
+    const char *state =
+        component_state(&checkpoint->components[checkpoint->views[view].component], &snapshot);
+    free(snapshot.files);
+    return state;
+}
