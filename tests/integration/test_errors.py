@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""A bad shard fails where it is needed, by name; everything else keeps working."""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import checkpoints
+from compare import assert_same_models, same
+from harness import mounted, run, slow, wait_for
+
+BAD = "diffusion_pytorch_model-00002-of-00005.safetensors"
+VIEW = "transformer/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def copy(flux, tmp_path):
+    return shutil.copytree(flux, tmp_path / "source")
+
+
+def assert_failed(mount, word):
+    """The status blames BAD, errors names it, and the other components still load."""
+    def failed():
+        component, shard = mount.component_of_shard(BAD)
+        return shard["error"]
+
+    error = wait_for(failed, what="the shard failed")
+    assert BAD in error["message"] and word in (error["code"] + error["message"]).lower(), error
+    assert mount.component(VIEW)["state"] == "failed"
+    assert BAD in (mount / ".unshard/errors").read_text()
+    assert BAD in (mount / ".unshard/status").read_text()
+    assert run("status", mount.path).returncode == 3
+
+
+def assert_others_work(mount, source):
+    from transformers import T5EncoderModel
+
+    expected = T5EncoderModel.from_pretrained(source / "text_encoder_2")
+    assert_same_models(T5EncoderModel.from_pretrained(mount / "text_encoder_2"), expected)
+
+
+def test_missing_shard(copy):
+    (copy / "transformer" / BAD).unlink()
+    with mounted(copy) as mount:
+        assert_failed(mount, "missing")
+        assert_others_work(mount, copy)
+
+
+def test_malformed_header(copy):
+    path = copy / "transformer" / BAD
+    data = bytearray(path.read_bytes())
+    data[8] = ord("[")
+    path.write_bytes(data)
+    with mounted(copy) as mount:
+        assert_failed(mount, "header")
+        assert_others_work(mount, copy)
+
+
+@pytest.mark.parametrize("length", [0, 5, 2 ** 63, 2 ** 64 - 8, 100000001])
+def test_header_length_lies(copy, length):
+    path = copy / "transformer" / BAD
+    data = path.read_bytes()
+    path.write_bytes(length.to_bytes(8, "little") + data[8:])
+    with mounted(copy) as mount:
+        assert_failed(mount, "")
+        assert_others_work(mount, copy)
+
+
+def test_overlapping_tensors(copy):
+    path = copy / "transformer" / BAD
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:8 + length])
+    names = [name for name in header if name != "__metadata__"]
+    header[names[1]]["data_offsets"] = header[names[0]]["data_offsets"]
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length:])
+    with mounted(copy) as mount:
+        assert_failed(mount, "")
+        assert_others_work(mount, copy)
+
+
+def test_duplicate_tensor(copy):
+    first = copy / "transformer" / BAD.replace("00002-of", "00001-of")
+    tensors = load_file(copy / "transformer" / BAD)
+    name, tensor = next(iter(load_file(first).items()))
+    save_file({**tensors, name: tensor}, copy / "transformer" / BAD, metadata={"format": "pt"})
+    with mounted(copy) as mount:
+        component = mount.component(VIEW)
+        assert component["state"] == "failed"
+        errors = (mount / ".unshard/errors").read_text()
+        assert name in errors and "00001-of" in errors or BAD in errors
+        assert_others_work(mount, copy)
+
+
+def test_tensor_of_the_index_nowhere(copy):
+    index = copy / "transformer/diffusion_pytorch_model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["ghost.weight"] = BAD
+    index.write_text(json.dumps(content))
+    with mounted(copy) as mount:
+        assert mount.component(VIEW)["state"] == "failed"
+        assert "ghost.weight" in (mount / ".unshard/errors").read_text()
+        assert_others_work(mount, copy)
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..", "", "a/../../b"])
+def test_hostile_index_entry(copy, name):
+    index = copy / "transformer/diffusion_pytorch_model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"][next(iter(content["weight_map"]))] = name
+    index.write_text(json.dumps(content))
+    with mounted(copy) as mount:
+        assert mount.component(VIEW)["state"] == "failed"
+        assert_others_work(mount, copy)
+        for path in mount.path.rglob("*"):
+            if path.is_file():
+                assert b"root:x:0" not in path.read_bytes()
+
+
+def read_range(path, start, end):
+    """The bytes, or the errno."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(fd, end - start, start)
+    except OSError as error:
+        return error.errno
+    finally:
+        os.close(fd)
+
+
+def ranges_of_tensors(path):
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    return {name: (8 + length + tensor["data_offsets"][0], 8 + length + tensor["data_offsets"][1])
+            for name, tensor in header.items() if name != "__metadata__"}
+
+
+def page_apart(ranges, mine, others):
+    """Whether no page of `mine` holds bytes of any of `others`."""
+    first, last = ranges[mine][0] // 4096, (ranges[mine][1] - 1) // 4096
+    return all(ranges[other][1] <= first * 4096 or ranges[other][0] >= (last + 1) * 4096
+               for other in others)
+
+
+def assert_exactly_these_fail(mount, view, expected, bad):
+    """Tensors in `bad` are EIO; all others, unless they share a page with those, are right."""
+    ranges = ranges_of_tensors(mount / view)
+    checked = 0
+    for name, (start, end) in ranges.items():
+        found = read_range(mount / view, start, end)
+        if name in bad:
+            assert found == errno.EIO, name
+        elif page_apart(ranges, name, bad) and end > start:
+            found = torch.frombuffer(bytearray(found), dtype=expected[name].dtype)
+            assert same(found.reshape(expected[name].shape), expected[name]), name
+            checked += 1
+    assert checked
+
+
+def test_truncated_after_the_mount(copy):
+    expected = checkpoints.tensors_of((copy / "transformer").glob("*.safetensors"))
+    with mounted(copy, "prefetch=off", "chunk=64K") as mount:
+        with safe_open(copy / "transformer" / BAD, framework="pt") as file:
+            bad = set(file.keys())
+        os.truncate(copy / "transformer" / BAD, 100)
+        assert_exactly_these_fail(mount, VIEW, expected, bad)
+        _, shard = mount.component_of_shard(BAD)
+        assert shard["state"] == "failed" and BAD in (mount / ".unshard/errors").read_text()
+        assert_others_work(mount, copy)
+
+
+def test_truncated_before_the_mount(copy):
+    os.truncate(copy / "transformer" / BAD, 5000)
+    with mounted(copy) as mount:
+        assert_failed(mount, "")
+        assert_others_work(mount, copy)
+
+
+def test_read_error_in_the_middle(big):
+    expected = checkpoints.tensors_of(checkpoints.shard_files(big))
+    bad_file = "model-00002-of-00006.safetensors"
+    with slow(big) as storage:
+        with mounted(storage.path, "prefetch=off", "chunk=64K") as mount:
+            ranges = ranges_of_tensors(big / bad_file)
+            name = sorted(ranges, key=lambda one: ranges[one])[3]
+            middle = (ranges[name][0] + ranges[name][1]) // 2
+            storage.command(f"fail {bad_file} {middle} 1 {errno.EIO}")
+            assert_exactly_these_fail(mount, "model.safetensors", expected, {name})
+            _, shard = mount.component_of_shard(bad_file)
+            assert shard["error"]["errno"] == errno.EIO
+            assert bad_file in shard["error"]["message"]
+            storage.command("reset")
+            start, end = ranges_of_tensors(mount / "model.safetensors")[name]
+            wait_for(lambda: isinstance(read_range(mount / "model.safetensors", start, end),
+                                        bytes), what="the read to be retried on demand")
+
+
+def test_short_reads_are_completed(big):
+    expected = checkpoints.tensors_of(checkpoints.shard_files(big))
+    with slow(big) as storage:
+        with mounted(storage.path) as mount:
+            storage.command("short *.safetensors 20")
+            found = load_file(mount / "model.safetensors")
+            different = [name for name in expected if not same(found[name], expected[name])]
+            assert not different
+            del found
+
+
+def test_sigbus_for_mmap_readers_of_a_bad_range(copy):
+    code = ("import mmap,sys; f=open(sys.argv[1],'rb'); "
+            "m=mmap.mmap(f.fileno(),0,prot=mmap.PROT_READ); "
+            "sum(m[i] for i in range(0,len(m),4096))")
+    with mounted(copy, "prefetch=off", "chunk=64K") as mount:
+        os.truncate(copy / "transformer" / BAD, 100)
+        done = subprocess.run([sys.executable, "-c", code, mount / VIEW], timeout=60)
+        assert done.returncode == -signal.SIGBUS
+
+
+def test_all_shards_bad_still_mounts(copy):
+    for path in (copy / "transformer").glob("*.safetensors"):
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with mounted(copy) as mount:
+        assert mount.component(VIEW)["state"] == "failed"
+        assert_others_work(mount, copy)

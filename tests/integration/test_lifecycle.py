@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Starting, stopping, dying."""
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+from safetensors.torch import load_file
+
+import checkpoints
+from compare import assert_same
+from harness import (CONNECTIONS, PATIENCE, TOP, UNSHARD, Mount, Sanitizers, detach,
+                     is_alive, is_mounted, mounted, run, slow, wait_for)
+
+
+@pytest.fixture
+def mountpoint(tmp_path):
+    path = tmp_path / "mnt"
+    path.mkdir()
+    yield path
+    detach(path)
+
+
+@pytest.fixture
+def foreground(llama, mountpoint):
+    sanitizers = Sanitizers()
+    process = subprocess.Popen([UNSHARD, "mount", "-f", str(llama), str(mountpoint)],
+                               stderr=subprocess.DEVNULL, env=sanitizers.environment())
+    try:
+        wait_for(lambda: process.poll() is not None or is_mounted(mountpoint), what="mounted")
+        assert process.poll() is None
+        yield process
+        sanitizers.check()
+    finally:
+        process.kill()
+        detach(mountpoint)
+        process.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_signal_unmounts_cleanly(foreground, mountpoint, number):
+    assert (mountpoint / "model.safetensors").stat().st_size > 0
+    foreground.send_signal(number)
+    assert foreground.wait(PATIENCE) == 0
+    assert not is_mounted(mountpoint)
+
+
+def test_umount_ends_the_foreground_daemon(foreground, mountpoint):
+    run("umount", mountpoint, check=True)
+    assert foreground.wait(PATIENCE) == 0
+    assert not is_mounted(mountpoint)
+
+
+def test_signal_ends_the_background_daemon(llama):
+    mount = Mount(llama)
+    try:
+        assert mount.result == 0, mount.output
+        os.kill(mount.pid, signal.SIGTERM)
+        wait_for(lambda: not is_alive(mount.pid) and not is_mounted(mount.path))
+        mount.sanitizers.check()
+    finally:
+        mount.discard()
+
+
+def test_signal_in_the_middle_of_a_prefetch(big):
+    with slow(big, latency=5) as storage:
+        mount = Mount(storage.path, "jobs=4")
+        try:
+            assert mount.result == 0, mount.output
+            os.kill(mount.pid, signal.SIGTERM)
+            wait_for(lambda: not is_alive(mount.pid) and not is_mounted(mount.path))
+            mount.sanitizers.check()
+        finally:
+            mount.discard()
+
+
+def test_mount_answers_when_the_command_returns(llama):
+    for _ in range(5):
+        with mounted(llama, "prefetch=off") as mount:
+            assert os.listdir(mount.path)
+
+
+def test_stale_mount_point_is_cleared(llama, mountpoint):
+    first = Mount(llama, mountpoint=mountpoint)
+    assert first.result == 0, first.output
+    os.kill(first.pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(first.pid))
+    with mounted(llama, mountpoint=mountpoint) as mount:
+        assert mount.pid != first.pid
+        expected = checkpoints.tensors_of(checkpoints.shard_files(llama))
+        assert_same(load_file(mount / "model.safetensors"), expected)
+
+
+READER = """
+import sys
+try:
+    with open(sys.argv[1], "rb") as file:
+        while file.read(1 << 20):
+            pass
+except OSError as error:
+    print(error.errno)
+    sys.exit(3)
+"""
+
+
+def start_readers(path, count=4):
+    return [subprocess.Popen([sys.executable, "-c", READER, str(path)],
+                             stdout=subprocess.DEVNULL) for _ in range(count)]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("round_number", range(6))
+def test_killed_in_the_middle_of_a_prefetch(big, mountpoint, round_number):
+    with slow(big, latency=2 + 3 * round_number) as storage:
+        mount = Mount(storage.path, mountpoint=mountpoint)
+        assert mount.result == 0, mount.output
+        already = storage.stats()["bytes"]
+        readers = start_readers(mount / "model.safetensors")
+        wait_for(lambda: storage.stats()["bytes"] > already + (round_number + 1) * (4 << 20),
+                 what="the prefetch to be under way")
+        os.kill(mount.pid, signal.SIGKILL)
+        for reader in readers:
+            # An error (3), or all read before the death (0): never a hang.
+            assert reader.wait(PATIENCE) in (0, 3)
+        wait_for(lambda: not is_alive(mount.pid), what="the daemon to be gone")
+    with mounted(big, mountpoint=mountpoint) as again:
+        expected = checkpoints.tensors_of(checkpoints.shard_files(big))
+        assert_same(load_file(again / "model.safetensors"), expected)
+
+
+def test_busy_mount_is_not_torn_away(llama):
+    with mounted(llama) as mount:
+        with open(mount / "model.safetensors", "rb") as file:
+            done = run("umount", mount.path)
+            assert done.returncode != 0 and str(mount.path) in done.stderr
+            assert file.read(8)
+
+
+def test_unmount_lazily(llama):
+    mount = Mount(llama)
+    try:
+        with open(mount / "model.safetensors", "rb") as file:
+            run("umount", "--lazy", mount.path)
+            wait_for(lambda: not is_mounted(mount.path))
+            assert len(file.read()) > 1 << 20
+        wait_for(lambda: not is_alive(mount.pid))
+    finally:
+        mount.discard()
+
+
+@pytest.fixture
+def public_folder():
+    """A folder and a binary that nobody can reach: pytest's own folders are private."""
+    folder = tempfile.mkdtemp(prefix="unshard-public-", dir="/tmp")
+    os.chmod(folder, 0o755)
+    yield folder
+    detach(folder + "/mnt")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_as_an_ordinary_user(llama, public_folder):
+    nobody = pwd.getpwnam("nobody")
+    binary = shutil.copy(UNSHARD, public_folder)
+    source = shutil.copytree(llama, public_folder + "/source")
+    os.mkdir(public_folder + "/mnt")
+    os.chown(public_folder + "/mnt", nobody.pw_uid, nobody.pw_gid)
+    os.chmod(source, 0o755)
+    before = os.stat("/dev/fuse").st_mode & 0o777
+    os.chmod("/dev/fuse", 0o666)  # as udev sets it; a bare container may lack that
+    command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+    script = (f"{binary} mount {source} {public_folder}/mnt && "
+              f"cat {public_folder}/mnt/.unshard/status.json >/dev/null && "
+              f"cat {public_folder}/mnt/model.safetensors | sha256sum && "
+              f"{binary} umount {public_folder}/mnt")
+    try:
+        done = subprocess.run([*command, "sh", "-c", script], timeout=PATIENCE * 3,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.chmod("/dev/fuse", before)
+    assert done.returncode == 0, done.stderr
+    with mounted(llama) as mount:
+        expected = checkpoints.sha256(mount / "model.safetensors")
+    assert done.stdout.split()[0] == expected
+    assert not is_mounted(public_folder + "/mnt")
+
+
+BAD_COMMANDS = {
+    "no such source": ["mount", "/nonexistent/source", "{mnt}"],
+    "source is a file": ["mount", "{file}", "{mnt}"],
+    "no such mount point": ["mount", "{source}", "/nonexistent/mnt"],
+    "mount point is a file": ["mount", "{source}", "{file}"],
+    "unknown option": ["mount", "-o", "nonsense", "{source}", "{mnt}"],
+    "bad value": ["mount", "-o", "order=random", "{source}", "{mnt}"],
+    "bad size": ["mount", "-o", "chunk=3M", "{source}", "{mnt}"],
+    "negative jobs": ["mount", "-o", "jobs=-1", "{source}", "{mnt}"],
+    "huge buffer": ["mount", "-o", "buffer=99999999999T", "{source}", "{mnt}"],
+    "missing argument": ["mount", "{source}"],
+    "too many": ["mount", "{source}", "{mnt}", "more"],
+    "unknown command": ["mouth", "{source}", "{mnt}"],
+    "nothing mounted": ["umount", "{mnt}"],
+    "export of nothing": ["export", "/nonexistent/source", "{mnt}/out"],
+    "ls of nothing": ["ls", "/nonexistent/source"],
+}
+
+
+@pytest.mark.parametrize("what", BAD_COMMANDS)
+def test_bad_arguments(llama, mountpoint, tmp_path, what):
+    file = tmp_path / "file"
+    file.write_text("x")
+    arguments = [argument.format(mnt=mountpoint, source=llama, file=file)
+                 for argument in BAD_COMMANDS[what]]
+    done = run(*arguments)
+    assert done.returncode not in (0, 139) and done.returncode > 0
+    lines = done.stderr.strip().splitlines()
+    assert lines and lines[0].startswith("unshard") and len(lines) <= 2, done.stderr
+    assert not is_mounted(mountpoint)
+
+
+def test_no_connection_is_left_behind(llama):
+    def connections():
+        return set(os.listdir(CONNECTIONS)) if CONNECTIONS.is_dir() else set()
+
+    before = connections()
+    with mounted(llama):
+        pass
+    wait_for(lambda: connections() <= before, what="connections closed")
+
+
+def test_two_mounts_of_one_checkpoint(llama):
+    with mounted(llama) as first, mounted(llama, "order=canonical") as second:
+        assert first.pid != second.pid
+        assert_same(load_file(first / "model.safetensors"),
+                    load_file(second / "model.safetensors"))
+
+
+def test_install(tmp_path):
+    build = os.path.dirname(UNSHARD)
+    if build != str(TOP / "build"):
+        pytest.skip("installs what a plain build makes")
+    subprocess.run(["make", "-s", "install", f"DESTDIR={tmp_path}", "PREFIX=/usr"], cwd=TOP,
+                   check=True, stdout=subprocess.DEVNULL)
+    for name in ("bin/unshard", "lib/libunshard.so.0", "lib/libunshard.a", "include/unshard.h"):
+        assert (tmp_path / "usr" / name).stat().st_size > 0
+    program = tmp_path / "program.c"
+    program.write_text("#include <unshard.h>\nint main(void)\n{\n    struct unshard_error error;\n"
+                       "    struct unshard_checkpoint *checkpoint;\n"
+                       "    return unshard_checkpoint_open(\"/nonexistent\", 0, &checkpoint,"
+                       " &error) < 0 ? 0 : 1;\n}\n")
+    subprocess.run(["gcc", f"-I{tmp_path}/usr/include", "-o", tmp_path / "program", program,
+                    f"-L{tmp_path}/usr/lib", "-lunshard"], check=True)
+    subprocess.run([tmp_path / "program"], check=True,
+                   env={"LD_LIBRARY_PATH": f"{tmp_path}/usr/lib"})
