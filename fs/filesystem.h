@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT
+ * What the operations, the publisher and the life cycle of one mount share. Everything is set
+ * before the first request and not changed while requests are served. */
+#ifndef FS_FILESYSTEM_H
+#define FS_FILESYSTEM_H
+
+#include "unshard.h"
+
+struct fuse_session;
+struct inode_table;
+
+struct filesystem {
+    struct unshard_checkpoint *checkpoint;
+    struct unshard_engine *engine;
+    struct inode_table *inodes;
+    struct fuse_session *session;
+    uint64_t total_bytes; /* of all views, for statfs */
+};
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_CAPACITY 2048
+
+static int log_fd = STDERR_FILENO; /* -1: syslog; set once before threads exist */
+
+static const char *level_name(int priority)
+{
+    static const char *const names[] = {"emerg",   "alert",  "crit", "error",
+                                        "warning", "notice", "info", "debug"};
+    return names[priority & LOG_PRIMASK];
+}
+
+int log_open(const char *path, bool daemon)
+{
+    log_fd = STDERR_FILENO;
+    if (path) {
+        int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
+        if (fd < 0)
+            return -errno;
+        log_fd = fd;
+    } else if (daemon) {
+        openlog("unshard", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+        log_fd = -1;
+    }
+    return 0;
+}
+
+static size_t put_time(char *line, size_t capacity)
+{
+    struct timespec now;
+    struct tm parts;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &parts);
+    size_t used = strftime(line, capacity, "%Y-%m-%dT%H:%M:%S", &parts);
+    int more = snprintf(line + used, capacity - used, ".%03ldZ ", now.tv_nsec / 1000000);
+    return used + (size_t)more;
+}
+
+static void make_printable(char *text)
+{
+    for (; *text; text++)
+        if ((unsigned char)*text < 0x20 || *text == 0x7f)
+            *text = '?';
+}
+
+void log_line_v(int syslog_priority, const char *component, const char *format, va_list arguments)
+{
+    int saved_errno = errno;
+    char line[LINE_CAPACITY];
+    size_t start = log_fd < 0 ? 0 : put_time(line, sizeof line);
+    int more = snprintf(line + start, sizeof line - start, "%s %s ", level_name(syslog_priority),
+                        component);
+    size_t used = start + (more > 0 ? (size_t)more : 0);
+    if (used < sizeof line - 1)
+        vsnprintf(line + used, sizeof line - used - 1, format, arguments);
+    make_printable(line);
+    if (log_fd < 0) {
+        syslog(syslog_priority, "%s", line);
+    } else {
+        /* One write per line, so that lines of several threads do not mix. */
+        size_t length = strlen(line);
+        line[length] = '\n';
+        if (write(log_fd, line, length + 1) < 0)
+            length = 0; /* nowhere left to complain */
+    }
+    errno = saved_errno;
+}
+
+void log_line(int syslog_priority, const char *component, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    log_line_v(syslog_priority, component, format, arguments);
+    va_end(arguments);
+}

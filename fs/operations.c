@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: MIT */
+#define FUSE_USE_VERSION 312
+#include "fs/operations.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "fs/directories.h"
+#include "fs/features.h"
+#include "fs/filesystem.h"
+#include "fs/inode_table.h"
+#include "fs/nodes.h"
+#include "fs/status_files.h"
+#include "fs/xattrs.h"
+
+static struct filesystem *filesystem_of(fuse_req_t request)
+{
+    return fuse_req_userdata(request);
+}
+
+static void on_init(void *userdata, struct fuse_conn_info *connection)
+{
+    (void)userdata;
+    features_negotiate(connection);
+}
+
+static void on_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
+{
+    struct filesystem *filesystem = filesystem_of(request);
+    struct fuse_entry_param entry = {0};
+    int result = nodes_find(filesystem, parent, name, &entry);
+    if (result) {
+        fuse_reply_err(request, -result);
+        return;
+    }
+    if (!entry.ino) { /* a negative entry: the kernel remembers that there is nothing */
+        fuse_reply_entry(request, &entry);
+        return;
+    }
+    inode_table_lookup(filesystem->inodes, entry.ino);
+    if (fuse_reply_entry(request, &entry))
+        inode_table_forget(filesystem->inodes, entry.ino, 1);
+    else
+        inode_table_replied(filesystem->inodes, entry.ino);
+}
+
+static void on_forget(fuse_req_t request, fuse_ino_t ino, uint64_t count)
+{
+    inode_table_forget(filesystem_of(request)->inodes, ino, count);
+    fuse_reply_none(request);
+}
+
+static void on_forget_multi(fuse_req_t request, size_t count, struct fuse_forget_data *forgets)
+{
+    for (size_t i = 0; i < count; i++)
+        inode_table_forget(filesystem_of(request)->inodes, forgets[i].ino, forgets[i].nlookup);
+    fuse_reply_none(request);
+}
+
+static void on_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    (void)info;
+    struct stat attributes;
+    double timeout;
+    int result = nodes_attributes(filesystem_of(request), ino, &attributes, &timeout);
+    if (result)
+        fuse_reply_err(request, -result);
+    else
+        fuse_reply_attr(request, &attributes, timeout);
+}
+
+static void on_readlink(fuse_req_t request, fuse_ino_t ino)
+{
+    const struct unshard_node *node = inode_table_node(filesystem_of(request)->inodes, ino);
+    if (!node || node->kind != UNSHARD_NODE_SYMLINK)
+        fuse_reply_err(request, EINVAL);
+    else
+        fuse_reply_readlink(request, node->target);
+}
+
+static void open_status(fuse_req_t request, int file, struct fuse_file_info *info)
+{
+    char *snapshot = status_file_render((unsigned)file, filesystem_of(request)->engine);
+    if (!snapshot) {
+        fuse_reply_err(request, ENOMEM);
+        return;
+    }
+    info->fh = (uint64_t)(uintptr_t)snapshot;
+    info->direct_io = 1;
+    info->noflush = 1;
+    if (fuse_reply_open(request, info))
+        free(snapshot);
+}
+
+static void on_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    struct filesystem *filesystem = filesystem_of(request);
+    if ((info->flags & O_ACCMODE) != O_RDONLY) {
+        fuse_reply_err(request, EROFS);
+        return;
+    }
+    int file = nodes_status_file(filesystem, ino);
+    if (file >= 0) {
+        open_status(request, file, info);
+        return;
+    }
+    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
+    if (!node || node->view == UNSHARD_NO_VIEW) {
+        fuse_reply_err(request, ENOENT);
+        return;
+    }
+    info->keep_cache = 1; /* otherwise the kernel throws away what has been stored */
+    info->noflush = 1;
+    unshard_engine_view_opened(filesystem->engine, node->view, 1);
+    if (fuse_reply_open(request, info)) /* the reader is gone: no RELEASE will come */
+        unshard_engine_view_opened(filesystem->engine, node->view, -1);
+}
+
+static void on_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    struct filesystem *filesystem = filesystem_of(request);
+    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
+    if (nodes_status_file(filesystem, ino) >= 0)
+        free((char *)(uintptr_t)info->fh);
+    else if (node && node->view != UNSHARD_NO_VIEW)
+        unshard_engine_view_opened(filesystem->engine, node->view, -1);
+    fuse_reply_err(request, 0);
+}
+
+static void read_status(fuse_req_t request, const char *snapshot, uint64_t offset, size_t size)
+{
+    size_t length = strlen(snapshot);
+    if (offset > length)
+        offset = length;
+    if (size > length - offset)
+        size = length - (size_t)offset;
+    fuse_reply_buf(request, snapshot + offset, size);
+}
+
+/* The only place where a READ of a view is answered. */
+static void read_done(void *cookie, int error, const void *data, size_t size)
+{
+    fuse_req_t request = cookie;
+    if (error)
+        fuse_reply_err(request, error);
+    else
+        fuse_reply_buf(request, data, size);
+}
+
+static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
+                    struct fuse_file_info *info)
+{
+    struct filesystem *filesystem = filesystem_of(request);
+    if (nodes_status_file(filesystem, ino) >= 0) {
+        read_status(request, (const char *)(uintptr_t)info->fh, (uint64_t)offset, size);
+        return;
+    }
+    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
+    if (!node || node->view == UNSHARD_NO_VIEW || offset < 0)
+        fuse_reply_err(request, EINVAL);
+    else if ((uint64_t)offset >= node->size)
+        fuse_reply_buf(request, NULL, 0);
+    else
+        unshard_engine_read(filesystem->engine, node->view, (uint64_t)offset, size, read_done,
+                            request);
+}
+
+static void on_statfs(fuse_req_t request, fuse_ino_t ino)
+{
+    (void)ino;
+    struct filesystem *filesystem = filesystem_of(request);
+    struct statvfs totals = {
+        .f_bsize = 4096,
+        .f_frsize = 4096,
+        .f_blocks = filesystem->total_bytes / 4096 + 1,
+        .f_files = unshard_node_count(filesystem->checkpoint),
+        .f_namemax = 255,
+        .f_flag = ST_RDONLY,
+    };
+    fuse_reply_statfs(request, &totals);
+}
+
+/* The two-step protocol of xattrs: size 0 asks how long the value is. */
+static void reply_xattr(fuse_req_t request, const char *value, size_t length, size_t size)
+{
+    if (size == 0)
+        fuse_reply_xattr(request, length);
+    else if (size < length)
+        fuse_reply_err(request, ERANGE);
+    else
+        fuse_reply_buf(request, value, length);
+}
+
+static void on_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, size_t size)
+{
+    struct filesystem *filesystem = filesystem_of(request);
+    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
+    char value[64];
+    ssize_t length = -ENODATA;
+    if (node && node->view != UNSHARD_NO_VIEW)
+        length = xattr_value(filesystem, node->view, name, value);
+    if (length < 0)
+        fuse_reply_err(request, (int)-length);
+    else
+        reply_xattr(request, value, (size_t)length, size);
+}
+
+static void on_listxattr(fuse_req_t request, fuse_ino_t ino, size_t size)
+{
+    const struct unshard_node *node = inode_table_node(filesystem_of(request)->inodes, ino);
+    size_t length = 0;
+    const char *names = "";
+    if (node && node->view != UNSHARD_NO_VIEW)
+        names = xattr_names(&length);
+    reply_xattr(request, names, length, size);
+}
+
+static void on_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
+                       struct fuse_file_info *info)
+{
+    (void)info;
+    directories_read(filesystem_of(request), request, ino, size, offset, false);
+}
+
+static void on_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
+                           struct fuse_file_info *info)
+{
+    (void)info;
+    directories_read(filesystem_of(request), request, ino, size, offset, true);
+}
+
+const struct fuse_lowlevel_ops *operations_table(void)
+{
+    /* No flush: the kernel learns with the first one not to send them. What modifies is refused by
+     * the kernel, the mount being read-only. */
+    static const struct fuse_lowlevel_ops operations = {
+        .init = on_init,
+        .lookup = on_lookup,
+        .forget = on_forget,
+        .forget_multi = on_forget_multi,
+        .getattr = on_getattr,
+        .readlink = on_readlink,
+        .open = on_open,
+        .release = on_release,
+        .read = on_read,
+        .readdir = on_readdir,
+        .readdirplus = on_readdirplus,
+        .statfs = on_statfs,
+        .getxattr = on_getxattr,
+        .listxattr = on_listxattr,
+    };
+    return &operations;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+#define FUSE_USE_VERSION 312
+#include "fs/publisher.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fs/filesystem.h"
+#include "fs/inode_table.h"
+#include "fs/log.h"
+
+/* The kernel makes the inode a moment after it got the reply to the LOOKUP; a store that is faster
+ * finds nothing. That long, and no longer, "nobody has looked it up" is not believed. */
+#define NOT_YET_RETRIES 10
+#define NOT_YET_WAIT_NS 500000
+
+/* Whether the kernel would keep every page of the range: whole pages, or up to the end of the file.
+ */
+static bool whole_pages(const struct unshard_node *node, uint64_t offset, size_t size)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (offset % page || offset > node->size || size > node->size - offset)
+        return false;
+    return size % page == 0 || offset + size == node->size;
+}
+
+static int store(void *context, uint32_t view, uint64_t offset, const void *data, size_t size)
+{
+    struct filesystem *filesystem = context;
+    uint64_t nodeid = inode_table_view_nodeid(filesystem->inodes, view);
+    if (!nodeid)
+        return -ENOENT;
+    if (!whole_pages(inode_table_node(filesystem->inodes, nodeid), offset, size))
+        return -EINVAL;
+    /* One buffer in memory: libfuse hands it to writev as it is. */
+    struct fuse_bufvec buffer = FUSE_BUFVEC_INIT(size);
+    buffer.buf[0].mem = (void *)(uintptr_t)data;
+    for (int attempt = 0;; attempt++) {
+        buffer.idx = 0;
+        buffer.off = 0;
+        int result = fuse_lowlevel_notify_store(filesystem->session, nodeid, (off_t)offset, &buffer,
+                                                FUSE_BUF_NO_SPLICE);
+        if (result != -ENOENT || attempt == NOT_YET_RETRIES ||
+            !inode_table_view_known(filesystem->inodes, view))
+            return result > 0 ? 0 : result;
+        nanosleep(&(struct timespec){.tv_nsec = NOT_YET_WAIT_NS}, NULL);
+    }
+}
+
+static void write_log(void *context, int syslog_priority, const char *line)
+{
+    (void)context;
+    log_line(syslog_priority, "engine", "%s", line);
+}
+
+struct unshard_publisher publisher_for(struct filesystem *filesystem)
+{
+    return (struct unshard_publisher){.context = filesystem, .store = store, .log = write_log};
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/status_files.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* Inode numbers of the directory and, after it, of its files: "unshard" in ASCII, out of the way of
+ * numbers derived from paths by being fixed. */
+#define FIRST_INODE UINT64_C(0x756e736861726400)
+
+static char *render_status(struct unshard_engine *engine)
+{
+    char *json = unshard_status_json(engine);
+    char *text = json ? unshard_status_text(json, 0) : NULL;
+    free(json);
+    return text;
+}
+
+struct status_file {
+    const char *name;
+    char *(*render)(struct unshard_engine *engine);
+};
+
+static const struct status_file files[] = {
+    {"status", render_status},
+    {"status.json", unshard_status_json},
+    {"errors", unshard_status_errors},
+};
+
+unsigned status_file_count(void)
+{
+    return (unsigned)(sizeof files / sizeof files[0]);
+}
+
+const char *status_file_name(unsigned file)
+{
+    return files[file].name;
+}
+
+int status_file_find(const char *name)
+{
+    for (unsigned file = 0; file < status_file_count(); file++)
+        if (!strcmp(files[file].name, name))
+            return (int)file;
+    return -1;
+}
+
+char *status_file_render(unsigned file, struct unshard_engine *engine)
+{
+    return files[file].render(engine);
+}
+
+void status_file_attributes(int file, const struct unshard_node *like, struct stat *out)
+{
+    memset(out, 0, sizeof *out);
+    out->st_ino = FIRST_INODE + (uint64_t)(file + 1);
+    out->st_mode = file < 0 ? S_IFDIR | 0555 : S_IFREG | 0444;
+    out->st_nlink = 1;
+    out->st_uid = like->uid;
+    out->st_gid = like->gid;
+    out->st_blksize = 4096;
+    /* The length is known only once rendered; direct I/O makes readers go on to the real end. */
+    clock_gettime(CLOCK_REALTIME, &out->st_mtim);
+    out->st_atim = out->st_ctim = out->st_mtim;
+}

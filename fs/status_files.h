@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ * The virtual directory `.unshard` in the root of the mount. Each file is rendered when it is
+ * opened and read from that snapshot, so a reader sees one consistent state; nothing here waits for
+ * a worker or for storage. */
+#ifndef FS_STATUS_FILES_H
+#define FS_STATUS_FILES_H
+
+#include <stddef.h>
+#include <sys/stat.h>
+
+#include "unshard.h"
+
+#define STATUS_DIRECTORY_NAME ".unshard"
+
+/* Number of files in the directory; they are numbered from 0. */
+unsigned status_file_count(void);
+const char *status_file_name(unsigned file);
+/* The file called `name`, or -1. */
+int status_file_find(const char *name);
+/* The content of a file now, zero-terminated. The caller frees it; NULL when memory is short. */
+char *status_file_render(unsigned file, struct unshard_engine *engine);
+/* Attributes of a file, or of the directory itself when file is -1. like: whose owner and group
+ * they take (the root of the checkpoint). st_ino is left to be told apart by the number of the
+ * file. */
+void status_file_attributes(int file, const struct unshard_node *like, struct stat *out);
+
+#endif
