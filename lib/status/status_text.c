@@ -11,19 +11,24 @@
 #include "unshard.h"
 
 #include <cjson/cJSON.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define SCHEMA 1
 /* Above this many shards only those that say something are listed. */
 #define SHARDS_LISTED 20
+/* Columns below which a line leaves something out. */
+#define NARROW 110
 /* A shard name has at most 255 bytes, each of which may be quoted as \xNN; a path is cut. */
 #define QUOTED_CAPACITY 1100
 #define BAR_CAPACITY 64
+#define NAME_CAPACITY 256
 
 struct layout {
     unsigned width; /* 0: plain lines, no bars */
     unsigned name, bar;
+    bool narrow; /* no room for the bytes done */
 };
 
 struct progress {
@@ -86,22 +91,27 @@ static cJSON *parse(const char *json)
 /* ---- errors ------------------------------------------------------------------------------------
  */
 
+/* "  FILE: MESSAGE (CODE, offset N, EIO, TIME)". Most messages begin with the file already. */
 static void append_error(struct text *text, const char *name, const cJSON *error)
 {
-    char quoted[QUOTED_CAPACITY], message[QUOTED_CAPACITY];
-    text_printf(text, "  %s: ", quote(quoted, name));
+    char quoted[QUOTED_CAPACITY];
+    const char *message = string_of(error, "message", "no message");
+    if (strstr(message, name))
+        text_append_string(text, "  ");
+    else
+        text_printf(text, "  %s: ", quote(quoted, name));
+    text_printf(text, "%s (", quote(quoted, message));
     text_printf(text, "%s", quote(quoted, string_of(error, "code", "error")));
     const cJSON *offset = cJSON_GetObjectItemCaseSensitive(error, "offset");
     if (cJSON_IsNumber(offset))
-        text_printf(text, " at offset %llu", (unsigned long long)bytes_of(error, "offset"));
-    text_printf(text, ": %s", quote(message, string_of(error, "message", "no message")));
+        text_printf(text, ", offset %llu", (unsigned long long)bytes_of(error, "offset"));
     int number = (int)count_of(error, "errno");
-    if (number > 0)
-        text_printf(text, " (%s)", strerrorname_np(number) ? strerrorname_np(number) : "errno");
+    if (number > 0 && strerrorname_np(number))
+        text_printf(text, ", %s", strerrorname_np(number));
     const char *time = string_of(error, "time", NULL);
     if (time)
         text_printf(text, ", %s", quote(quoted, time));
-    text_append_string(text, "\n");
+    text_append_string(text, ")\n");
 }
 
 static void append_errors(struct text *text, const cJSON *root)
@@ -205,8 +215,10 @@ static void append_line(struct text *text, const struct layout *layout, unsigned
     if (layout->width)
         text_printf(text, "%s ",
                     human_bar(bar, sizeof bar, layout->bar, progress->done, progress->total));
-    text_printf(text, "%3u %% %10s of %10s  ", human_percent(progress->done, progress->total),
-                human_bytes(done, progress->done), human_bytes(total, progress->total));
+    text_printf(text, "%3u %% ", human_percent(progress->done, progress->total));
+    if (!layout->narrow)
+        text_printf(text, "%10s ", human_bytes(done, progress->done));
+    text_printf(text, "of %10s  ", human_bytes(total, progress->total));
     text_printf(text, "%s\n", quote(quoted, state));
 }
 
@@ -216,10 +228,24 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
+/* The ending says nothing that the component's format does not, and the number needs the room. */
+static const char *shard_name(const cJSON *shard, char out[NAME_CAPACITY])
+{
+    static const char ending[] = ".safetensors";
+    const char *name = base_name(string_of(shard, "file", "?"));
+    size_t length = strlen(name), ending_length = sizeof ending - 1;
+    if (length > ending_length && strcmp(name + length - ending_length, ending) == 0)
+        length -= ending_length;
+    snprintf(out, NAME_CAPACITY, "%.*s", length < NAME_CAPACITY ? (int)length : NAME_CAPACITY,
+             name);
+    return out;
+}
+
 static void append_shard(struct text *text, const struct layout *layout, const cJSON *shard)
 {
     struct progress progress = {bytes_of(shard, "bytes_read"), bytes_of(shard, "bytes_total")};
-    append_line(text, layout, 2, base_name(string_of(shard, "file", "?")), &progress,
+    char name[NAME_CAPACITY];
+    append_line(text, layout, 2, shard_name(shard, name), &progress,
                 string_of(shard, "state", "unknown"));
 }
 
@@ -308,15 +334,21 @@ static struct layout layout_for(const cJSON *root, unsigned width)
         longest = columns > longest ? columns : longest;
         cJSON_ArrayForEach(shard, array_of(component, "shards"))
         {
-            columns = 2 + human_columns(base_name(string_of(shard, "file", "?")));
+            char name[NAME_CAPACITY];
+            columns = 2 + human_columns(shard_name(shard, name));
             longest = columns > longest ? columns : longest;
         }
     }
-    const unsigned figures = 46; /* percentage, bytes, state, spaces and brackets */
-    unsigned half = width / 2 > 12 ? width / 2 : 12;
-    layout.name = longest < half ? (unsigned)longest : half;
+    layout.narrow = width > 0 && width < NARROW;
+    const unsigned least_bar = 4;
+    /* Percentage, bytes, state, spaces and brackets. */
+    unsigned figures = layout.narrow ? 36 : 47;
+    unsigned room = width > figures + least_bar ? width - figures - least_bar : 0;
+    unsigned most = room < width / 2 ? room : width / 2;
+    most = most > 12 ? most : 12;
+    layout.name = longest < most ? (unsigned)longest : most;
     unsigned taken = layout.name + figures;
-    layout.bar = width > taken + 4 ? width - taken : 4;
+    layout.bar = width > taken + least_bar ? width - taken : least_bar;
     layout.bar = layout.bar < 40 ? layout.bar : 40;
     return layout;
 }
