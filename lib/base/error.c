@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/error.h"
+#include "base/utf8.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -60,28 +61,6 @@ int error_set_at(struct unshard_error *error, const char *code, int errno_value,
 int error_no_memory(struct unshard_error *error)
 {
     return error_set(error, "no-memory", ENOMEM, "out of memory");
-}
-
-/* The length of the well-formed UTF-8 sequence at the start of bytes, 0 when there is none. */
-static size_t utf8_sequence(const unsigned char *bytes, size_t length)
-{
-    unsigned char first = bytes[0];
-    size_t size = first < 0x80   ? 1
-                  : first < 0xc2 ? 0
-                  : first < 0xe0 ? 2
-                  : first < 0xf0 ? 3
-                  : first < 0xf5 ? 4
-                                 : 0;
-
-    if (size == 0 || size > length)
-        return 0;
-    for (size_t i = 1; i < size; i++)
-        if ((bytes[i] & 0xc0) != 0x80)
-            return 0;
-    if ((first == 0xe0 && bytes[1] < 0xa0) || (first == 0xed && bytes[1] > 0x9f) ||
-        (first == 0xf0 && bytes[1] < 0x90) || (first == 0xf4 && bytes[1] > 0x8f))
-        return 0;
-    return size;
 }
 
 /* Bytes that would break a line of a log, or a terminal (C1 controls are 0xc2 0x80..0x9f). */
