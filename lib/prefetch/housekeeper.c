@@ -4,7 +4,6 @@
  */
 #include "prefetch/engine_internal.h"
 
-#include <math.h>
 #include <time.h>
 
 #define TICK_NS 100000000
@@ -101,7 +100,7 @@ static void update_rate(struct unshard_engine *engine, uint64_t now)
     if (seconds < 0.25)
         return;
     double rate = (double)(engine->bytes_read - engine->rate_bytes) / seconds;
-    double weight = 1.0 - exp(-seconds / 2.0);
+    double weight = seconds / (seconds + 2.0); /* forgets over a few seconds */
     engine->rate += weight * (rate - engine->rate);
     engine->rate_ns = now;
     engine->rate_bytes = engine->bytes_read;
