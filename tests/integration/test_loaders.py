@@ -97,13 +97,13 @@ def test_diffusers_without_mmap(flux):
 def test_diffusers_variant(flux_fp16, tmp_path, spelling):
     import shutil
 
-    expected = checkpoints.load_flux(flux_fp16, variant="fp16", torch_dtype=torch.float16)
+    expected = checkpoints.load_flux(flux_fp16, variant="fp16", dtype=torch.float16)
     source = shutil.copytree(flux_fp16, tmp_path / "source")
     if spelling == "old":
         checkpoints.respell_variant(source)
     with mounted(source) as mount:
         assert_same_pipelines(
-            checkpoints.load_flux(mount.path, variant="fp16", torch_dtype=torch.float16), expected)
+            checkpoints.load_flux(mount.path, variant="fp16", dtype=torch.float16), expected)
 
 
 def test_hub_load_torch_model(llama):
