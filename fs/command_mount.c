@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/command_mount.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "fs/daemon.h"
+#include "fs/filesystem.h"
+#include "fs/inode_table.h"
+#include "fs/log.h"
+#include "fs/monitor.h"
+#include "fs/mountpoint.h"
+#include "fs/nodes.h"
+#include "fs/options.h"
+#include "fs/prober.h"
+#include "fs/publisher.h"
+#include "fs/session.h"
+#include "fs/shutdown.h"
+
+#define READY_TIMEOUT_MS 30000
+
+/* Everything that one `unshard mount` has. */
+struct mount_run {
+    struct mount_options options;
+    struct daemon_link link;
+    char *source, *mountpoint; /* canonical */
+    struct filesystem filesystem;
+    struct monitor monitor;
+    struct prober prober;
+    struct shutdown shutdown;
+    unsigned connection; /* its number, which is the minor of the mount's device */
+    pthread_t ready_thread;
+    bool ready_thread_runs;
+    struct unshard_error
+        error; /* why the mount did not come up; of the ready thread until joined */
+    bool failed;
+};
+
+static int open_checkpoint(struct mount_run *run)
+{
+    struct filesystem *filesystem = &run->filesystem;
+    int result = unshard_checkpoint_open(run->source, &run->options.view, &filesystem->checkpoint,
+                                         &run->error);
+    if (result)
+        return result;
+    filesystem->inodes = inode_table_new(filesystem->checkpoint, nodes_extra_count());
+    if (!filesystem->inodes)
+        return error_no_memory(&run->error);
+    for (uint32_t i = 0; i < unshard_node_count(filesystem->checkpoint); i++) {
+        const struct unshard_node *node = unshard_node(filesystem->checkpoint, i);
+        if (node->kind == UNSHARD_NODE_FILE)
+            filesystem->total_bytes += node->size;
+    }
+    return 0;
+}
+
+static int prepare(struct mount_run *run)
+{
+    int result = mountpoint_resolve(run->options.source, &run->source, &run->error);
+    if (!result)
+        result = mountpoint_resolve(run->options.mountpoint, &run->mountpoint, &run->error);
+    if (!result)
+        result = mountpoint_prepare(run->mountpoint, run->source, &run->error);
+    return result ? result : open_checkpoint(run);
+}
+
+static int find_connection(struct mount_run *run)
+{
+    struct mount_entry entry;
+    int result = mountpoint_find(run->mountpoint, &entry);
+    if (result)
+        return error_set(&run->error, "mount", -result, "%s: the new mount is not in mountinfo: %s",
+                         run->mountpoint, strerror(-result));
+    run->connection = entry.minor_number;
+    return 0;
+}
+
+/* Forks the helpers. They must come from the main thread, before there are others. */
+static int start_helpers(struct mount_run *run)
+{
+    int result = find_connection(run);
+    if (!result)
+        result = monitor_start(&run->monitor, run->mountpoint, run->connection, &run->error);
+    if (!result)
+        result =
+            prober_start(&run->prober, run->filesystem.checkpoint, run->mountpoint, &run->error);
+    return result;
+}
+
+static void *announce(void *argument)
+{
+    struct mount_run *run = argument;
+    if (prober_run(&run->prober, READY_TIMEOUT_MS, &run->error)) {
+        run->failed = true;
+        shutdown_request(&run->shutdown);
+        return NULL;
+    }
+    prober_reap(&run->prober);
+    daemon_ready(&run->link);
+    log_line(LOG_NOTICE, "mount", "event=mounted source=\"%s\" mountpoint=\"%s\" views=%u",
+             run->source, run->mountpoint, unshard_view_count(run->filesystem.checkpoint));
+    return NULL;
+}
+
+static int start_threads(struct mount_run *run)
+{
+    struct filesystem *filesystem = &run->filesystem;
+    struct unshard_publisher publisher = publisher_for(filesystem);
+    shutdown_init(&run->shutdown, filesystem, run->mountpoint,
+                  mountpoint_open_abort(run->connection));
+    int result = unshard_engine_start(filesystem->checkpoint, &run->options.fetch, &publisher,
+                                      &filesystem->engine, &run->error);
+    if (result)
+        return result;
+    inode_table_set_engine(filesystem->inodes, filesystem->engine);
+    result = shutdown_start(&run->shutdown);
+    if (!result) {
+        result = -pthread_create(&run->ready_thread, NULL, announce, run);
+        run->ready_thread_runs = result == 0;
+    }
+    if (result)
+        return error_set(&run->error, "threads", -result, "cannot start threads: %s",
+                         strerror(-result));
+    return 0;
+}
+
+static void remove_mount(struct mount_run *run)
+{
+    /* libfuse leaves an aborted mount where it is. */
+    struct mount_entry entry;
+    if (mountpoint_find(run->mountpoint, &entry) == 0 && entry.major_number == 0 &&
+        entry.minor_number == run->connection && !strncmp(entry.type, "fuse", 4))
+        mountpoint_detach(run->mountpoint);
+}
+
+/* After the loop, or instead of it when something failed before. */
+static void take_down(struct mount_run *run)
+{
+    bool stopped = true;
+    prober_kill(&run->prober);
+    if (run->filesystem.engine) {
+        shutdown_loop_left(&run->shutdown);
+        stopped = shutdown_finish(&run->shutdown);
+    } else {
+        session_unmount(&run->filesystem);
+    }
+    if (run->connection)
+        remove_mount(run);
+    if (run->ready_thread_runs)
+        pthread_join(run->ready_thread, NULL);
+    prober_close(&run->prober);
+    monitor_stop(&run->monitor);
+    log_line(LOG_NOTICE, "mount", "event=unmounted mountpoint=\"%s\"", run->mountpoint);
+    if (stopped) {
+        session_close(&run->filesystem);
+        return;
+    }
+    /* Threads hang in the source and still use everything: nothing can be freed. */
+    if (run->failed)
+        daemon_failed(&run->link, run->error.message);
+    _exit(run->failed ? 1 : 0);
+}
+
+static int serve(struct mount_run *run)
+{
+    struct session_options options = {
+        .mountpoint = run->mountpoint,
+        .fsname = run->options.fsname ? run->options.fsname : run->source,
+        .allow_other = run->options.allow_other,
+        .allow_root = run->options.allow_root,
+    };
+    shutdown_block_signals();
+    int result = session_open(&run->filesystem, &options, &run->error);
+    if (result)
+        return result;
+    result = start_helpers(run);
+    if (!result)
+        result = start_threads(run);
+    if (!result) {
+        int loop = session_loop(&run->filesystem);
+        if (loop < 0)
+            log_line(LOG_ERR, "mount", "event=loop-ended errno=%d", -loop);
+    }
+    take_down(run);
+    return result ? result : run->failed ? -EIO : 0;
+}
+
+static void release(struct mount_run *run)
+{
+    inode_table_free(run->filesystem.inodes);
+    unshard_checkpoint_close(run->filesystem.checkpoint);
+    free(run->source);
+    free(run->mountpoint);
+    options_free(&run->options);
+}
+
+static int run_mount(struct mount_run *run)
+{
+    int result = daemon_begin(&run->link, run->options.foreground);
+    if (result) {
+        fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-result));
+        return 1;
+    }
+    result = log_open(run->options.log_path, !run->options.foreground);
+    if (result)
+        error_set(&run->error, "log", -result, "%s: cannot open the log: %s", run->options.log_path,
+                  strerror(-result));
+    if (!result)
+        result = prepare(run);
+    if (!result)
+        result = serve(run);
+    if (result)
+        daemon_failed(&run->link, run->error.message);
+    return result ? 1 : 0;
+}
+
+int command_mount(int argc, char **argv)
+{
+    struct mount_run *run = calloc(1, sizeof *run);
+    if (!run) {
+        fprintf(stderr, "unshard: out of memory\n");
+        return 1;
+    }
+    run->link.fd = -1;
+    int parsed = options_parse_mount(argc, argv, &run->options);
+    if (parsed) {
+        free(run);
+        return parsed > 0 ? 0 : 2;
+    }
+    int status = run_mount(run);
+    release(run);
+    free(run);
+    return status;
+}

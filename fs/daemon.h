@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT
+ * Becoming a daemon, and telling whoever started it that the mount works. */
+#ifndef FS_DAEMON_H
+#define FS_DAEMON_H
+
+#include <stdbool.h>
+
+struct daemon_link {
+    int fd; /* to the waiting parent; -1 in the foreground */
+};
+
+/* Forks unless `foreground`. The parent does not return: it waits for daemon_ready or daemon_failed
+ * and exits with 0 or 1, printing the message. The child returns 0 in its own session. Call while
+ * the process has a single thread. 0 or a negative errno. */
+int daemon_begin(struct daemon_link *link, bool foreground);
+/* The mount works: lets the parent exit with 0, leaves standard input, output and error, changes to
+ * "/", and sends READY=1 to a service manager. */
+void daemon_ready(struct daemon_link *link);
+/* It does not: the parent prints the message and exits with 1; in the foreground it is printed
+ * here. */
+void daemon_failed(struct daemon_link *link, const char *message);
+
+/* Sends a state such as "STOPPING=1" to the service manager of $NOTIFY_SOCKET, if there is one.
+ * Does not block for long. Errors are not reported: nobody could act on them. */
+void daemon_notify(const char *state);
+
+#endif

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/mountpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+#define OUR_TYPE "fuse.unshard"
+
+static bool is_octal(char digit)
+{
+    return digit >= '0' && digit <= '7';
+}
+
+/* Copies one field up to the next blank, with \040 and its kin decoded. Returns what follows the
+ * field, or NULL when it does not fit. */
+static const char *copy_field(const char *from, char *out, size_t capacity)
+{
+    size_t used = 0;
+    while (*from && *from != ' ' && *from != '\n') {
+        if (used + 1 >= capacity)
+            return NULL;
+        if (from[0] == '\\' && is_octal(from[1]) && is_octal(from[2]) && is_octal(from[3])) {
+            out[used++] = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
+            from += 4;
+        } else {
+            out[used++] = *from++;
+        }
+    }
+    out[used] = '\0';
+    return from;
+}
+
+int mountpoint_parse_line(const char *line, struct mount_entry *out)
+{
+    /* 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw */
+    int path_at = 0;
+    if (sscanf(line, "%*d %*d %u:%u %*s %n", &out->major_number, &out->minor_number, &path_at) !=
+            2 ||
+        path_at == 0)
+        return -EINVAL;
+    const char *rest = copy_field(line + path_at, out->path, sizeof out->path);
+    const char *type = rest ? strstr(rest, " - ") : NULL;
+    if (!type || !copy_field(type + 3, out->type, sizeof out->type))
+        return -EINVAL;
+    return 0;
+}
+
+int mountpoint_find(const char *path, struct mount_entry *out)
+{
+    FILE *file = fopen("/proc/self/mountinfo", "re");
+    if (!file)
+        return -errno;
+    char *line = NULL;
+    size_t capacity = 0;
+    int result = -ENOENT;
+    struct mount_entry entry;
+    while (getline(&line, &capacity, file) > 0) {
+        if (mountpoint_parse_line(line, &entry) || strcmp(entry.path, path))
+            continue;
+        *out = entry; /* the last one is on top */
+        result = 0;
+    }
+    free(line);
+    fclose(file);
+    return result;
+}
+
+int mountpoint_resolve(const char *path, char **out, struct unshard_error *error)
+{
+    char quoted[256];
+    *out = realpath(path, NULL);
+    if (*out)
+        return 0;
+    int saved = errno;
+    error_quote(quoted, sizeof quoted, path, strlen(path));
+    return error_set(error, "path", saved, "%s: %s", quoted, strerror(saved));
+}
+
+/* Whether `inner` is `outer` or below it. */
+static bool contains(const char *outer, const char *inner)
+{
+    size_t length = strlen(outer);
+    if (!strcmp(outer, "/"))
+        return true;
+    return !strncmp(outer, inner, length) && (inner[length] == '/' || inner[length] == '\0');
+}
+
+static int check_apart(const char *path, const char *source, struct unshard_error *error)
+{
+    char quoted[2][256];
+    error_quote(quoted[0], sizeof quoted[0], path, strlen(path));
+    error_quote(quoted[1], sizeof quoted[1], source, strlen(source));
+    if (!strcmp(path, source))
+        return error_set(error, "mountpoint", EINVAL,
+                         "%s: mount point and source are the same directory", quoted[0]);
+    if (contains(source, path))
+        return error_set(error, "mountpoint", EINVAL, "%s: mount point lies inside the source %s",
+                         quoted[0], quoted[1]);
+    if (contains(path, source))
+        return error_set(error, "mountpoint", EINVAL, "%s: mounting here would cover the source %s",
+                         quoted[0], quoted[1]);
+    return 0;
+}
+
+static int clear_stale(const char *path, struct unshard_error *error)
+{
+    char quoted[256];
+    error_quote(quoted, sizeof quoted, path, strlen(path));
+    struct mount_entry entry;
+    if (mountpoint_find(path, &entry) || strcmp(entry.type, OUR_TYPE))
+        return error_set(error, "mountpoint", ENOTCONN,
+                         "%s: a mount whose server is gone is here, and it is not unshard's",
+                         quoted);
+    int result = mountpoint_detach(path);
+    if (result)
+        return error_set(error, "mountpoint", -result,
+                         "%s: cannot take away the dead unshard mount: %s", quoted,
+                         strerror(-result));
+    return 0;
+}
+
+#define MOST_STALE_MOUNTS 16
+
+int mountpoint_prepare(const char *path, const char *source, struct unshard_error *error)
+{
+    char quoted[256];
+    struct mount_entry entry;
+    struct stat attributes;
+    error_quote(quoted, sizeof quoted, path, strlen(path));
+    for (int round = 0; stat(path, &attributes); round++) {
+        int saved = errno;
+        if ((saved != ENOTCONN && saved != ECONNABORTED) || round == MOST_STALE_MOUNTS)
+            return error_set(error, "mountpoint", saved, "%s: %s", quoted, strerror(saved));
+        int result = clear_stale(path, error);
+        if (result)
+            return result;
+    }
+    if (!S_ISDIR(attributes.st_mode))
+        return error_set(error, "mountpoint", ENOTDIR, "%s: mount point is not a directory",
+                         quoted);
+    if (!mountpoint_find(path, &entry) && !strcmp(entry.type, OUR_TYPE))
+        return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);
+    return check_apart(path, source, error);
+}
+
+static int run_fusermount(const char *path)
+{
+    pid_t child = fork();
+    if (child < 0)
+        return -errno;
+    if (child == 0) {
+        execlp("fusermount3", "fusermount3", "-u", "-z", "-q", "--", path, (char *)NULL);
+        _exit(127);
+    }
+    int status;
+    while (waitpid(child, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
+}
+
+int mountpoint_detach(const char *path)
+{
+    if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        return 0;
+    return errno == EPERM ? run_fusermount(path) : -errno;
+}
+
+int mountpoint_abort(const char *path, int abort_fd)
+{
+    if (abort_fd >= 0 && write(abort_fd, "1", 1) == 1)
+        return 0;
+    /* Aborts first of all; that the mount is then found busy does not matter. */
+    if (umount2(path, MNT_FORCE | UMOUNT_NOFOLLOW) == 0 || errno == EBUSY)
+        return 0;
+    return -errno;
+}
+
+int mountpoint_open_abort(unsigned connection)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/sys/fs/fuse/connections/%u/abort", connection);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT
+ * Mount points: what is mounted where, is it alive, and taking a mount away. */
+#ifndef FS_MOUNTPOINT_H
+#define FS_MOUNTPOINT_H
+
+#include <stdbool.h>
+
+#include "unshard.h"
+
+/* One line of /proc/self/mountinfo. */
+struct mount_entry {
+    unsigned major_number, minor_number; /* the minor is also the number of the FUSE connection */
+    char path[4096];                     /* unescaped */
+    char type[64];                       /* "fuse.unshard" */
+};
+
+/* Parses one line of mountinfo. 0, or -EINVAL when it is none. */
+int mountpoint_parse_line(const char *line, struct mount_entry *out);
+
+/* What is mounted on top at an absolute, canonical path. 0; -ENOENT: nothing; other errors. Does
+ * not touch the mount, so that it cannot hang on a dead one. */
+int mountpoint_find(const char *path, struct mount_entry *out);
+
+/* Makes an existing path absolute and free of links, even when a dead mount is there. *out is owned
+ * by the caller. Blocks on I/O. */
+int mountpoint_resolve(const char *path, char **out, struct unshard_error *error);
+
+/* Checks that `path` can be mounted on: a directory apart from `source`, with no live unshard mount
+ * on it. A dead one that a killed daemon left is taken away first. Both paths are canonical. */
+int mountpoint_prepare(const char *path, const char *source, struct unshard_error *error);
+
+/* Takes the mount on top of `path` out of the tree, lazily: umount2 when allowed, else fusermount3.
+ * Async-signal-safe in a forked child. 0 or a negative errno. */
+int mountpoint_detach(const char *path);
+
+/* Ends the connection, so that every request fails and every waiter wakes: through abort_fd (of
+ * mountpoint_open_abort) when it is not negative, else umount2(MNT_FORCE) of path. 0 or a negative
+ * errno. Async-signal-safe. */
+int mountpoint_abort(const char *path, int abort_fd);
+
+/* Opens the abort file of a connection. A descriptor, or a negative errno when there is no fusectl.
+ */
+int mountpoint_open_abort(unsigned connection);
+
+#endif

@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/prober.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+/* What the child reports: how it ended and, when it failed, with what. */
+struct report {
+    int errno_value;
+    uint32_t view;
+};
+
+static int look_up_views(const struct unshard_checkpoint *checkpoint, const char *path,
+                         struct report *report)
+{
+    struct stat attributes;
+    int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    report->view = UNSHARD_NO_VIEW;
+    if (root < 0)
+        return errno;
+    /* The root itself: an O_PATH open sends nothing. */
+    if (fstatat(root, ".unshard", &attributes, AT_SYMLINK_NOFOLLOW))
+        return errno;
+    for (report->view = 0; report->view < unshard_view_count(checkpoint); report->view++) {
+        const char *view_path = unshard_view_path(checkpoint, report->view);
+        /* A view that the mode bits hide from us is there all the same. */
+        if (fstatat(root, view_path, &attributes, AT_SYMLINK_NOFOLLOW) && errno != EACCES)
+            return errno;
+    }
+    return 0;
+}
+
+static void close_everything_but(int first, int second)
+{
+    int low = first < second ? first : second, high = first < second ? second : first;
+    if (low > 0)
+        close_range(0, (unsigned)low - 1, 0);
+    if (high - low > 1)
+        close_range((unsigned)low + 1, (unsigned)high - 1, 0);
+    close_range((unsigned)high + 1, ~0U, 0);
+}
+
+static void run(const struct unshard_checkpoint *checkpoint, const char *path, int go_fd,
+                int result_fd)
+{
+    char go;
+    struct report report;
+    prctl(PR_SET_NAME, "unshard-prober");
+    signal(SIGPIPE, SIG_IGN);
+    close_everything_but(go_fd, result_fd);
+    if (read(go_fd, &go, 1) != 1)
+        return;
+    report.errno_value = look_up_views(checkpoint, path, &report);
+    if (write(result_fd, &report, sizeof report) < 0)
+        return; /* the daemon sees the end of the pipe */
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpoint,
+                 const char *path, struct unshard_error *error)
+{
+    int go[2] = {-1, -1}, result[2] = {-1, -1};
+    pid_t child = -1;
+    if (pipe2(go, O_CLOEXEC) == 0 && pipe2(result, O_CLOEXEC) == 0)
+        child = fork();
+    int saved = errno;
+    if (child == 0) {
+        run(checkpoint, path, go[0], result[1]);
+        _exit(0);
+    }
+    close_if_open(go[0]);
+    close_if_open(result[1]);
+    if (child < 0) {
+        close_if_open(go[1]);
+        close_if_open(result[0]);
+        return error_set(error, "prober", saved, "cannot fork the prober: %s", strerror(saved));
+    }
+    *prober = (struct prober){.started = true,
+                              .process_fd = pidfd_open(child, 0),
+                              .go_fd = go[1],
+                              .result_fd = result[0]};
+    if (prober->process_fd >= 0)
+        return 0;
+    saved = errno;
+    prober->started = false;
+    close(go[1]); /* the end of the pipe ends it */
+    close(result[0]);
+    waitpid(child, NULL, 0);
+    return error_set(error, "prober", saved, "pidfd_open: %s", strerror(saved));
+}
+
+int prober_run(struct prober *prober, int timeout_ms, struct unshard_error *error)
+{
+    struct report report;
+    struct pollfd result = {.fd = prober->result_fd, .events = POLLIN};
+    if (write(prober->go_fd, "g", 1) != 1)
+        return error_set(error, "prober", errno, "the prober is gone");
+    /* Signals are blocked in every thread, so the wait is not cut short. */
+    int ready = poll(&result, 1, timeout_ms);
+    if (ready == 0)
+        return error_set(error, "mount", ETIMEDOUT, "the mount did not answer within %d s",
+                         timeout_ms / 1000);
+    if (ready < 0 || read(prober->result_fd, &report, sizeof report) != (ssize_t)sizeof report)
+        return error_set(error, "mount", EIO, "looking at the new mount was cut short");
+    if (report.errno_value)
+        return error_set(error, "mount", report.errno_value,
+                         "the new mount does not work: %s (view %d)", strerror(report.errno_value),
+                         (int)report.view);
+    return 0;
+}
+
+void prober_kill(const struct prober *prober)
+{
+    if (prober->started)
+        pidfd_send_signal(prober->process_fd, SIGKILL, NULL, 0);
+}
+
+void prober_reap(struct prober *prober)
+{
+    siginfo_t info;
+    while (waitid(P_PIDFD, (id_t)prober->process_fd, &info, WEXITED) < 0 && errno == EINTR)
+        ;
+    prober->reaped = true;
+}
+
+void prober_close(struct prober *prober)
+{
+    if (!prober->started)
+        return;
+    if (!prober->reaped)
+        prober_reap(prober);
+    close(prober->process_fd);
+    close(prober->go_fd);
+    close(prober->result_fd);
+    prober->started = false;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/shutdown.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <syslog.h>
+#include <time.h>
+
+#include "fs/daemon.h"
+#include "fs/log.h"
+#include "fs/mountpoint.h"
+#include "fs/session.h"
+
+#define DRAIN_SLICE_MS 100u
+#define DRAIN_SLICES 100u /* 10 s in all */
+#define AFTER_LOOP_MS 2000u
+#define STOP_BEFORE_UNMOUNT_MS 1000u
+#define STOP_AFTER_UNMOUNT_MS 5000u
+#define WAKE_INTERVAL_MS 10u
+
+#define END_SIGNAL SIGUSR2  /* to the signal thread: the loop has ended by itself */
+#define WAKE_SIGNAL SIGUSR1 /* to the main thread: look whether the loop is to end */
+
+static void termination_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
+static struct timespec deadline_after(unsigned milliseconds)
+{
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_sec += milliseconds / 1000;
+    deadline.tv_nsec += (long)(milliseconds % 1000) * 1000000;
+    if (deadline.tv_nsec >= 1000000000) {
+        deadline.tv_sec++;
+        deadline.tv_nsec -= 1000000000;
+    }
+    return deadline;
+}
+
+static void init_monotonic_condition(pthread_cond_t *condition)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(condition, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
+
+static void ignore_signal(int number)
+{
+    (void)number; /* its arrival is what counts: it ends a wait with EINTR */
+}
+
+void shutdown_block_signals(void)
+{
+    sigset_t set;
+    termination_signals(&set);
+    sigaddset(&set, END_SIGNAL);
+    sigaddset(&set, WAKE_SIGNAL);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void abort_connection(struct shutdown *shutdown, const char *reason)
+{
+    log_line(LOG_WARNING, "mount", "event=abort reason=\"%s\"", reason);
+    int result = mountpoint_abort(shutdown->mountpoint, shutdown->abort_fd);
+    if (result)
+        log_line(LOG_ERR, "mount", "event=abort-failed errno=%d", -result);
+}
+
+static bool another_signal(void)
+{
+    sigset_t set;
+    struct timespec none = {0};
+    termination_signals(&set);
+    return sigtimedwait(&set, NULL, &none) > 0;
+}
+
+/* Lets running stores end while the loop still answers the reads that they may be waiting for. */
+static bool drain_stores(struct shutdown *shutdown)
+{
+    const char *reason = "stores did not end in time";
+    for (unsigned slice = 0; slice < DRAIN_SLICES; slice++) {
+        if (unshard_engine_quiesce(shutdown->filesystem->engine, DRAIN_SLICE_MS) == 0)
+            return true;
+        if (another_signal()) {
+            reason = "second signal";
+            break;
+        }
+    }
+    abort_connection(shutdown, reason);
+    return unshard_engine_quiesce(shutdown->filesystem->engine, AFTER_LOOP_MS) == 0;
+}
+
+/* The loop looks at its flag only when its thread's wait is interrupted, and a signal that comes
+ * just before the wait is lost: so again and again. */
+static void end_loop(struct shutdown *shutdown)
+{
+    session_exit(shutdown->filesystem);
+    pthread_mutex_lock(&shutdown->mutex);
+    while (!shutdown->loop_left) {
+        pthread_kill(shutdown->main_thread, WAKE_SIGNAL);
+        struct timespec deadline = deadline_after(WAKE_INTERVAL_MS);
+        pthread_cond_timedwait(&shutdown->changed, &shutdown->mutex, &deadline);
+    }
+    pthread_mutex_unlock(&shutdown->mutex);
+}
+
+static void *wait_for_signals(void *argument)
+{
+    struct shutdown *shutdown = argument;
+    sigset_t set;
+    int number = 0;
+    termination_signals(&set);
+    sigaddset(&set, END_SIGNAL);
+    while (sigwait(&set, &number) != 0)
+        ;
+    if (number == END_SIGNAL)
+        return NULL;
+    log_line(LOG_NOTICE, "mount", "event=stopping signal=%d", number);
+    daemon_notify("STOPPING=1");
+    shutdown->quiesced = drain_stores(shutdown);
+    end_loop(shutdown);
+    return NULL;
+}
+
+void shutdown_init(struct shutdown *shutdown, struct filesystem *filesystem, const char *mountpoint,
+                   int abort_fd)
+{
+    *shutdown =
+        (struct shutdown){.filesystem = filesystem, .mountpoint = mountpoint, .abort_fd = abort_fd};
+    pthread_mutex_init(&shutdown->mutex, NULL);
+    init_monotonic_condition(&shutdown->changed);
+}
+
+int shutdown_start(struct shutdown *shutdown)
+{
+    shutdown->main_thread = pthread_self();
+    struct sigaction action = {.sa_handler = ignore_signal}; /* no SA_RESTART */
+    sigaction(WAKE_SIGNAL, &action, NULL);
+    int result = pthread_create(&shutdown->signal_thread, NULL, wait_for_signals, shutdown);
+    if (result)
+        return -result;
+    shutdown->signal_thread_runs = true;
+    sigset_t wake;
+    sigemptyset(&wake);
+    sigaddset(&wake, WAKE_SIGNAL);
+    pthread_sigmask(SIG_UNBLOCK, &wake, NULL);
+    return 0;
+}
+
+void shutdown_request(struct shutdown *shutdown)
+{
+    pthread_kill(shutdown->signal_thread, SIGTERM);
+}
+
+void shutdown_loop_left(struct shutdown *shutdown)
+{
+    pthread_mutex_lock(&shutdown->mutex);
+    shutdown->loop_left = true;
+    pthread_cond_signal(&shutdown->changed);
+    pthread_mutex_unlock(&shutdown->mutex);
+    if (shutdown->signal_thread_runs) {
+        pthread_kill(shutdown->signal_thread, END_SIGNAL);
+        pthread_join(shutdown->signal_thread, NULL);
+        shutdown->signal_thread_runs = false;
+    }
+    struct unshard_engine *engine = shutdown->filesystem->engine;
+    if (shutdown->quiesced || !engine || unshard_engine_quiesce(engine, AFTER_LOOP_MS) == 0)
+        return;
+    abort_connection(shutdown, "stores did not end");
+    unshard_engine_quiesce(engine, AFTER_LOOP_MS);
+}
+
+/* The engine's end, in a thread of its own since a source can hang for ever. Lives as long as the
+ * process when it is never done. */
+struct stopping {
+    struct unshard_engine *engine;
+    pthread_t thread;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool done; /* protected by mutex */
+};
+
+static void *stop_engine(void *argument)
+{
+    struct stopping *stopping = argument;
+    unshard_engine_stop(stopping->engine);
+    pthread_mutex_lock(&stopping->mutex);
+    stopping->done = true;
+    pthread_cond_signal(&stopping->changed);
+    pthread_mutex_unlock(&stopping->mutex);
+    return NULL;
+}
+
+static bool wait_stopped(struct stopping *stopping, unsigned milliseconds)
+{
+    struct timespec deadline = deadline_after(milliseconds);
+    int result = 0;
+    pthread_mutex_lock(&stopping->mutex);
+    while (!stopping->done && result != ETIMEDOUT)
+        result = pthread_cond_timedwait(&stopping->changed, &stopping->mutex, &deadline);
+    bool done = stopping->done;
+    pthread_mutex_unlock(&stopping->mutex);
+    return done;
+}
+
+static struct stopping *begin_stop(struct unshard_engine *engine)
+{
+    struct stopping *stopping = calloc(1, sizeof *stopping);
+    if (!stopping)
+        return NULL;
+    stopping->engine = engine;
+    pthread_mutex_init(&stopping->mutex, NULL);
+    init_monotonic_condition(&stopping->changed);
+    if (pthread_create(&stopping->thread, NULL, stop_engine, stopping)) {
+        free(stopping);
+        return NULL;
+    }
+    return stopping;
+}
+
+bool shutdown_finish(struct shutdown *shutdown)
+{
+    /* Reads are answered through the connection, so the engine ends first if it can; when it
+     * cannot, unmounting frees the readers, and the rest is given a last chance. */
+    struct stopping *stopping = begin_stop(shutdown->filesystem->engine);
+    bool stopped = stopping && wait_stopped(stopping, STOP_BEFORE_UNMOUNT_MS);
+    session_unmount(shutdown->filesystem);
+    if (!stopped)
+        stopped = stopping && wait_stopped(stopping, STOP_AFTER_UNMOUNT_MS);
+    if (!stopped) {
+        log_line(LOG_ERR, "mount", "event=stop-timeout reason=\"a source read does not return\"");
+        return false;
+    }
+    pthread_join(stopping->thread, NULL);
+    pthread_cond_destroy(&stopping->changed);
+    pthread_mutex_destroy(&stopping->mutex);
+    free(stopping);
+    shutdown->filesystem->engine = NULL;
+    pthread_cond_destroy(&shutdown->changed);
+    pthread_mutex_destroy(&shutdown->mutex);
+    return true;
+}
