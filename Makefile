@@ -43,7 +43,7 @@ FS_OBJ := $(FS_SRC:%.c=$(BUILD)/obj/%.o)
 UNIT_BIN := $(UNIT_SRC:tests/%.c=$(BUILD)/tests/%)
 FUZZ_BIN := $(FUZZ_SRC:tests/fuzz/%.c=build/fuzz/%)
 
-MAN_SRC := $(wildcard man/*.[1-8])
+MAN_SRC := $(wildcard contrib/man/*.[1-8])
 SLOWFS_SRC := $(wildcard tests/slowfs/*.c)
 SLOWFS := build/tests/slowfs/slowfs
 
@@ -108,11 +108,15 @@ tests: $(UNIT_BIN) $(SLOWFS)
 fuzz: $(FUZZ_BIN)
 
 LIBDIR := $(DESTDIR)$(PREFIX)/lib
+# mount(8) looks for its helper in /sbin alone; an installation into some other prefix goes without.
+MOUNT_HELPER := $(if $(filter /usr /usr/local,$(PREFIX)),$(DESTDIR)/sbin/mount.unshard)
 install: all
 	install -D -m 755 $(BUILD)/unshard $(DESTDIR)$(PREFIX)/bin/unshard
 	install -D -m 644 $(BUILD)/libunshard.a $(LIBDIR)/libunshard.a
 	install -D -m 755 $(BUILD)/libunshard.so $(LIBDIR)/libunshard.so.0
 	ln -sf libunshard.so.0 $(LIBDIR)/libunshard.so
+	$(if $(MOUNT_HELPER),install -d $(dir $(MOUNT_HELPER)) && \
+	    ln -sf $(PREFIX)/bin/unshard $(MOUNT_HELPER))
 	install -D -m 644 lib/unshard.h $(DESTDIR)$(PREFIX)/include/unshard.h
 	@for page in $(MAN_SRC); do \
 	    install -D -v -m 644 $$page \
@@ -120,7 +124,7 @@ install: all
 	done
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/unshard $(LIBDIR)/libunshard.a $(LIBDIR)/libunshard.so.0 \
+	rm -f $(MOUNT_HELPER) $(DESTDIR)$(PREFIX)/bin/unshard $(LIBDIR)/libunshard.a $(LIBDIR)/libunshard.so.0 \
 	    $(LIBDIR)/libunshard.so $(DESTDIR)$(PREFIX)/include/unshard.h \
 	    $(foreach page,$(MAN_SRC),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
 

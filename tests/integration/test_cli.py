@@ -9,14 +9,14 @@ import pytest
 from harness import TOP, run
 
 COMMANDS = ["mount", "umount", "status", "ls", "export"]
-PAGES = sorted((TOP / "man").glob("*.[1-8]"))
+PAGES = sorted((TOP / "contrib/man").glob("*.[1-8]"))
 LONG_OPTION = re.compile(r"--[a-z][a-z-]+")
 LISTED_OPTION = re.compile(r"^  ([a-z_]+)(?:=| )", re.MULTILINE)
 
 
 def page(command):
     """The page of a command as plain text."""
-    path = TOP / "man" / f"unshard-{command}.1"
+    path = TOP / "contrib/man" / f"unshard-{command}.1"
     assert path.exists(), f"no manual page for {command}"
     text = subprocess.run(["mandoc", "-T", "utf8", "-O", "width=300", path], check=True,
                           stdout=subprocess.PIPE).stdout.decode()
