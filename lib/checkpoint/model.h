@@ -1,5 +1,5 @@
-/* What discovery finds out about a checkpoint, and what views and engine work from. Plain data, built
- * once by checkpoint/discovery.c and view/planner.c, immutable afterwards. */
+/* What discovery finds out about a checkpoint, and what views and engine work from. Plain data,
+ * built once by checkpoint/discovery.c and view/planner.c, immutable afterwards. */
 #ifndef CHECKPOINT_MODEL_H
 #define CHECKPOINT_MODEL_H
 
@@ -19,9 +19,10 @@ struct source_file {
     mode_t mode;
     uid_t uid;
     gid_t gid;
-    uint32_t component;          /* NO_COMPONENT: not a shard */
-    bool failed;                 /* unusable from the start */
-    struct unshard_error error;  /* why, when failed */
+    uint32_t component;         /* NO_COMPONENT: not a shard */
+    bool failed;                /* unusable from the start; "truncated": its last bytes are missing,
+                                 * views ask for more than size */
+    struct unshard_error error; /* why, when failed */
 };
 
 /* A shard set (or single weight file) that loads as one. */
@@ -33,8 +34,9 @@ struct component {
     const char *format;     /* "safetensors", later others */
     uint32_t *files;        /* numbers of its source files in shard order */
     uint32_t file_count;
-    uint32_t view;          /* UNSHARD_NO_VIEW when failed */
-    uint64_t bytes;         /* size of the view */
+    uint32_t view;  /* UNSHARD_NO_VIEW when nothing can be shown. A failed component has a view
+                     * when its layout is known all the same: reads of what is bad fail */
+    uint64_t bytes; /* size of the view */
     uint64_t tensor_count;
     bool failed;
     struct unshard_error error; /* when failed */
@@ -72,8 +74,8 @@ struct unshard_checkpoint {
 
 /* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the
  * checkpoint (or its hub cache repository) unless follow_symlinks. Adds `flags` (O_DIRECT or 0) to
- * O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY. Returns a descriptor or a negative errno; refuses what
- * is no regular file with -EINVAL. May block on I/O. Thread-safe. */
+ * O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY. Returns a descriptor or a negative errno; refuses
+ * what is no regular file with -EINVAL. May block on I/O. Thread-safe. */
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
 
 #endif

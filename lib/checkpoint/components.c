@@ -1,0 +1,420 @@
+/* SPDX-License-Identifier: MIT */
+#include "checkpoint/discovery.h"
+
+#include "base/error.h"
+#include "view/planner.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* One component while it is planned. */
+struct build {
+    struct discovery *discovery;
+    struct candidate *candidate;
+    struct component *component;
+    uint32_t number;
+    struct header *headers; /* of its members */
+};
+
+static struct arena *arena_of(const struct build *build)
+{
+    return &build->discovery->checkpoint->arena;
+}
+
+static void fail(struct build *build, const struct unshard_error *error)
+{
+    if (build->component->failed)
+        return;
+    build->component->failed = true;
+    build->component->error = *error;
+}
+
+static const char *join_path(struct arena *arena, const char *directory, const char *name)
+{
+    size_t prefix = strlen(directory), length = strlen(name);
+    char *path = arena_alloc(arena, prefix + length + 2);
+    if (path == NULL)
+        return NULL;
+    memcpy(path, directory, prefix);
+    if (prefix > 0)
+        path[prefix++] = '/';
+    memcpy(path + prefix, name, length + 1);
+    return path;
+}
+
+/* Shards whose headers cannot be used make the component failed. Only the end of the data missing
+ * is known from the header: such a shard can still be planned. */
+static bool check_headers(struct build *build)
+{
+    bool usable = true;
+    for (uint32_t i = 0; i < build->candidate->member_count; i++) {
+        struct header *header = &build->headers[i];
+        if (header->result == 0)
+            continue;
+        struct source_file *file = &build->discovery->checkpoint->files[header->file];
+        file->failed = true;
+        file->error = header->error;
+        fail(build, &header->error);
+        usable = usable && header->truncated;
+    }
+    return usable;
+}
+
+/* Where each tensor name is: number of the member. */
+static int map_tensors(struct build *build, struct string_map *map)
+{
+    const struct unshard_checkpoint *checkpoint = build->discovery->checkpoint;
+    struct unshard_error error;
+    char quoted[128];
+    for (uint32_t i = 0; i < build->candidate->member_count; i++) {
+        const struct tensor_set *set = &build->headers[i].set;
+        for (size_t t = 0; t < set->tensor_count; t++) {
+            const struct tensor *tensor = &set->tensors[t];
+            uint32_t other = 0;
+            int added = string_map_add(map, tensor->name, tensor->name_length, i, &other);
+            if (added < 0)
+                return added;
+            if (added == 1)
+                continue;
+            error_set(&error, "duplicate-tensor", EINVAL, "tensor \"%s\" is in both %s and %s",
+                      error_quote(quoted, sizeof quoted, tensor->name, tensor->name_length),
+                      checkpoint->files[build->headers[other].file].path,
+                      checkpoint->files[build->headers[i].file].path);
+            fail(build, &error);
+            return -EINVAL;
+        }
+    }
+    return 0;
+}
+
+static size_t count_tensors(const struct build *build)
+{
+    size_t count = 0;
+    for (uint32_t i = 0; i < build->candidate->member_count; i++)
+        count += build->headers[i].set.tensor_count;
+    return count;
+}
+
+/* Headers are authoritative; the index tells what has to be there. */
+static int compare_with_index(struct build *build, const struct string_map *map)
+{
+    const struct candidate *candidate = build->candidate;
+    const struct index_file *index = &candidate->index;
+    const char *index_path = build->discovery->scan.entries[candidate->index_entry].path;
+    size_t elsewhere = 0, listed = 0, total = count_tensors(build);
+    struct unshard_error error;
+    char quoted[128];
+    for (size_t i = 0; i < index->entry_count; i++) {
+        const struct index_entry *entry = &index->entries[i];
+        uint32_t member = 0;
+        if (!string_map_find(map, entry->tensor, entry->tensor_length, &member)) {
+            error_quote(quoted, sizeof quoted, entry->tensor, entry->tensor_length);
+            error_set(&error, "missing-tensor", ENOENT,
+                      "%s: weight_map names tensor \"%s\", which is not in %s", index_path, quoted,
+                      index->files[entry->file]);
+            fail(build, &error);
+            return -EINVAL;
+        }
+        listed++;
+        /* Members are in the order of index->files, as nothing of it is missing. */
+        elsewhere += member != entry->file;
+    }
+    struct note_list *notes = &build->candidate->notes;
+    if (elsewhere > 0)
+        note_add(notes, arena_of(build),
+                 "%zu tensors are in another shard than the index says; the shards decide.",
+                 elsewhere);
+    if (total > listed)
+        note_add(notes, arena_of(build),
+                 "%zu tensors are in the shards but not in the index; they are included.",
+                 total - listed);
+    return 0;
+}
+
+static int check_tensors(struct build *build)
+{
+    struct string_map map = {0};
+    int result = map_tensors(build, &map);
+    if (result == 0 && build->candidate->index_entry != SCAN_NONE && !build->candidate->passthrough)
+        result = compare_with_index(build, &map);
+    string_map_free(&map);
+    return result;
+}
+
+static void add_file(struct build *build, const char *name, uint32_t view,
+                     const struct scan_entry *like, int64_t mtime_ns)
+{
+    struct discovery *discovery = build->discovery;
+    discovery->added[discovery->added_count++] =
+        (struct added_file){.directory = build->candidate->directory,
+                            .name = name,
+                            .view = view,
+                            .mtime_ns = mtime_ns,
+                            .mode = like->mode,
+                            .uid = like->uid,
+                            .gid = like->gid};
+}
+
+/* The view of a text made up by us. */
+static uint32_t add_literal_view(struct build *build, const char *path, const struct text *text)
+{
+    struct extent_map_builder builder = {0};
+    struct extent_map map;
+    if (path == NULL || text->failed ||
+        extent_map_append_literal(&builder, text->data, text->length) != 0) {
+        extent_map_builder_free(&builder);
+        return UNSHARD_NO_VIEW;
+    }
+    if (extent_map_finish(&builder, &map) != 0)
+        return UNSHARD_NO_VIEW;
+    return discovery_add_view(build->discovery, path, &map, NO_COMPONENT);
+}
+
+/* Shows an index that maps every tensor to the view of the component. */
+static int add_index_view(struct build *build, const struct tensor *const *tensors, size_t count,
+                          uint64_t data_bytes)
+{
+    const struct candidate *candidate = build->candidate;
+    struct component *component = build->component;
+    const struct scan *scan = &build->discovery->scan;
+    struct unshard_error error;
+    struct text text = {0};
+    if (candidate->index_entry == SCAN_NONE || candidate->index_name == NULL ||
+        build->discovery->checkpoint->options.index == UNSHARD_INDEX_HIDE)
+        return 0;
+    uint32_t taken = scan_child(scan, candidate->directory, candidate->index_name,
+                                strlen(candidate->index_name));
+    if (taken != SCAN_NONE && scan->entries[taken].kind == SCAN_DIRECTORY)
+        return 0;
+    int result =
+        index_file_write(tensors, count, component->view_name, candidate->index.metadata_json,
+                         candidate->index.metadata_json_length, data_bytes, &text, &error);
+    if (result == 0) {
+        const char *path = join_path(arena_of(build), component->directory, candidate->index_name);
+        uint32_t view = add_literal_view(build, path, &text);
+        const struct scan_entry *like = &scan->entries[candidate->index_entry];
+        if (view == UNSHARD_NO_VIEW) {
+            result = -ENOMEM;
+        } else {
+            component->index_name = candidate->index_name;
+            add_file(build, candidate->index_name, view, like, like->mtime_ns);
+        }
+    }
+    text_free(&text);
+    return result == -ENOMEM ? result : 0;
+}
+
+/* One complete file: shown byte for byte. */
+static int build_passthrough(struct build *build)
+{
+    const struct header *header = &build->headers[0];
+    const struct tensor_set *set = &header->set;
+    struct component *component = build->component;
+    struct source_file *file = &build->discovery->checkpoint->files[header->file];
+    uint64_t size = header->truncated ? header->needed : file->size;
+    component->bytes = size;
+    component->view = discovery_add_passthrough(build->discovery, build->candidate->members[0],
+                                                size, build->number);
+    if (component->view == UNSHARD_NO_VIEW)
+        return -ENOMEM;
+    if ((header->result != 0 && !header->truncated) || set->tensor_count == 0)
+        return 0;
+    component->tensor_count = set->tensor_count;
+    const struct tensor **tensors = calloc(set->tensor_count, sizeof *tensors);
+    if (tensors == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < set->tensor_count; i++)
+        tensors[i] = &set->tensors[i];
+    int result = add_index_view(build, tensors, set->tensor_count, size - set->data_offset);
+    free(tensors);
+    return result;
+}
+
+/* What the merged file takes its times and permissions from: the newest shard, and what all allow.
+ */
+static struct scan_entry merged_attributes(const struct build *build)
+{
+    const struct scan_entry *entries = build->discovery->scan.entries;
+    struct scan_entry result = entries[build->candidate->members[0]];
+    for (uint32_t i = 1; i < build->candidate->member_count; i++) {
+        const struct scan_entry *entry = &entries[build->candidate->members[i]];
+        if (entry->mtime_ns > result.mtime_ns)
+            result.mtime_ns = entry->mtime_ns;
+        result.mode &= entry->mode | S_IFMT;
+    }
+    return result;
+}
+
+static int show_merged(struct build *build, struct merged_view *merged)
+{
+    struct component *component = build->component;
+    const char *path = join_path(arena_of(build), component->directory, component->view_name);
+    if (merged->conflict[0] != '\0') {
+        char quoted[128];
+        note_add(&build->candidate->notes, arena_of(build),
+                 "The shards differ in metadata \"%s\"; the value of the first one is kept.",
+                 error_quote(quoted, sizeof quoted, merged->conflict, strlen(merged->conflict)));
+    }
+    if (path == NULL)
+        return -ENOMEM;
+    component->bytes = merged->map.size;
+    component->tensor_count = merged->tensor_count;
+    component->view = discovery_add_view(build->discovery, path, &merged->map, build->number);
+    if (component->view == UNSHARD_NO_VIEW)
+        return -ENOMEM;
+    build->discovery->checkpoint->views[component->view].prefetch = true;
+    struct scan_entry like = merged_attributes(build);
+    add_file(build, component->view_name, component->view, &like, like.mtime_ns);
+    return add_index_view(build, merged->tensors, merged->tensor_count, merged->data_bytes);
+}
+
+static int build_merged(struct build *build)
+{
+    const struct candidate *candidate = build->candidate;
+    struct merged_view merged = {0};
+    struct unshard_error error;
+    struct tensor_set *sets = calloc(candidate->member_count + 1U, sizeof *sets);
+    if (sets == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < candidate->member_count; i++)
+        sets[i] = build->headers[i].set;
+    struct planner_input input = {.sets = sets,
+                                  .set_count = candidate->member_count,
+                                  .order = build->discovery->checkpoint->options.order,
+                                  .component = build->component->name};
+    int result = planner_merge(&input, &merged, &error);
+    if (result == 0) {
+        result = show_merged(build, &merged);
+        merged_view_free(&merged);
+    } else if (result != -ENOMEM) {
+        fail(build, &error);
+        result = 0;
+    }
+    free(sets);
+    return result;
+}
+
+static int build_views(struct build *build)
+{
+    const struct candidate *candidate = build->candidate;
+    if (candidate->failed) {
+        fail(build, &candidate->error);
+        return 0;
+    }
+    bool usable = check_headers(build);
+    if (candidate->passthrough)
+        return build_passthrough(build);
+    if (!usable)
+        return 0;
+    int result = check_tensors(build);
+    if (result == 0)
+        return build_merged(build);
+    return result == -ENOMEM ? result : 0;
+}
+
+/* With a set that cannot be shown its shards have no view, but the status lists them. */
+static int list_files(struct build *build)
+{
+    const struct candidate *candidate = build->candidate;
+    struct component *component = build->component;
+    component->files =
+        arena_alloc_array(arena_of(build), candidate->member_count + 1U, sizeof *component->files);
+    if (component->files == NULL)
+        return -ENOMEM;
+    component->file_count = candidate->member_count;
+    for (uint32_t i = 0; i < candidate->member_count; i++) {
+        uint32_t number = build->discovery->scan.entries[candidate->members[i]].file;
+        struct source_file *file = &build->discovery->checkpoint->files[number];
+        component->files[i] = number;
+        if (file->component == NO_COMPONENT)
+            file->component = build->number;
+    }
+    return 0;
+}
+
+/* "DIRECTORY", and what tells it from others in there when there are others. */
+static const char *component_name(struct discovery *discovery, const struct candidate *candidate,
+                                  bool alone, bool same_stem)
+{
+    const char *directory = discovery->scan.entries[candidate->directory].path;
+    const char *suffix = alone ? "" : same_stem ? candidate->variant : candidate->base;
+    struct text text = {0};
+    text_append_string(&text, directory[0] == '\0' ? "." : directory);
+    if (suffix[0] != '\0') {
+        text_append_string(&text, " (");
+        text_append_string(&text, suffix);
+        text_append_string(&text, ")");
+    }
+    char *name = text_take(&text);
+    if (name == NULL)
+        return NULL;
+    const char *kept = arena_copy_string(&discovery->checkpoint->arena, name, strlen(name));
+    free(name);
+    return kept;
+}
+
+static int name_components(struct discovery *discovery)
+{
+    struct component *components = discovery->checkpoint->components;
+    uint32_t end;
+    for (uint32_t i = 0; i < discovery->candidate_count; i = end) {
+        const struct candidate *first = &discovery->candidates[i];
+        bool same_stem = true;
+        for (end = i + 1; end < discovery->candidate_count &&
+                          discovery->candidates[end].directory == first->directory;
+             end++)
+            same_stem = same_stem && strcmp(discovery->candidates[end].stem, first->stem) == 0;
+        for (uint32_t k = i; k < end; k++) {
+            components[k].name =
+                component_name(discovery, &discovery->candidates[k], end == i + 1, same_stem);
+            if (components[k].name == NULL)
+                return -ENOMEM;
+        }
+    }
+    return 0;
+}
+
+static int build_component(struct discovery *discovery, uint32_t number)
+{
+    struct candidate *candidate = &discovery->candidates[number];
+    struct component *component = &discovery->checkpoint->components[number];
+    struct build build = {
+        .discovery = discovery,
+        .candidate = candidate,
+        .component = component,
+        .number = number,
+        .headers = discovery->headers + candidate->first_header,
+    };
+    component->directory = discovery->scan.entries[candidate->directory].path;
+    component->view_name = candidate->merged_name;
+    component->format = candidate->format->name;
+    component->view = UNSHARD_NO_VIEW;
+    component->load_order = candidate->load_order;
+    int result = list_files(&build);
+    if (result == 0)
+        result = build_views(&build);
+    if (result != 0)
+        return result;
+    return notes_take(&candidate->notes, arena_of(&build), &component->notes,
+                      &component->note_count);
+}
+
+int components_build(struct discovery *discovery, struct unshard_error *error)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    uint32_t count = discovery->candidate_count;
+    checkpoint->components =
+        arena_alloc_array(&checkpoint->arena, count + 1U, sizeof *checkpoint->components);
+    discovery->added = calloc(2U * (size_t)count + 1U, sizeof *discovery->added);
+    if (checkpoint->components == NULL || discovery->added == NULL ||
+        name_components(discovery) != 0)
+        return error_no_memory(error);
+    checkpoint->component_count = count;
+    for (uint32_t i = 0; i < count; i++)
+        if (build_component(discovery, i) != 0)
+            return error_no_memory(error);
+    return 0;
+}

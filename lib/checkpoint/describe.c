@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+#include "checkpoint/headers.h"
+#include "checkpoint/model.h"
+
+#include "base/error.h"
+#include "base/text.h"
+#include "json/json_string.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* File names may hold any bytes, JSON may not. */
+static void write_name(struct text *text, const char *name)
+{
+    struct text quoted = {0};
+    struct json_reader reader;
+    struct json_string ignored;
+    char escaped[512];
+    json_string_write(&quoted, name, strlen(name));
+    if (quoted.failed) {
+        text->failed = true;
+        return;
+    }
+    json_reader_init(&reader, quoted.data, quoted.length);
+    if (json_read_string(&reader, &ignored) == 0) {
+        text_append(text, quoted.data, quoted.length);
+    } else {
+        error_quote(escaped, sizeof escaped, name, strlen(name));
+        json_string_write(text, escaped, strlen(escaped));
+    }
+    json_reader_free(&reader);
+    text_free(&quoted);
+}
+
+static void write_key_name(struct text *text, const char *key, const char *name)
+{
+    text_printf(text, "\"%s\":", key);
+    if (name == NULL)
+        text_append_string(text, "null");
+    else
+        write_name(text, name);
+}
+
+static void write_error(struct text *text, const struct unshard_error *error)
+{
+    if (error == NULL) {
+        text_append_string(text, "\"error\":null");
+        return;
+    }
+    text_append_string(text, "\"error\":{");
+    write_key_name(text, "code", error->code);
+    text_printf(text, ",\"errno\":%d,", error->errno_value);
+    if (error->offset != UNSHARD_NO_OFFSET)
+        text_printf(text, "\"offset\":%llu,", (unsigned long long)error->offset);
+    write_key_name(text, "message", error->message);
+    text_append_string(text, "}");
+}
+
+static void write_notes(struct text *text, const char *const *notes, uint32_t count)
+{
+    text_append_string(text, "\"notes\":[");
+    for (uint32_t i = 0; i < count; i++) {
+        if (i > 0)
+            text_append_string(text, ",");
+        write_name(text, notes[i]);
+    }
+    text_append_string(text, "]");
+}
+
+static void write_shards(const struct unshard_checkpoint *checkpoint,
+                         const struct component *component, struct text *text)
+{
+    text_append_string(text, "\"shards\":[");
+    for (uint32_t i = 0; i < component->file_count; i++) {
+        const struct source_file *file = &checkpoint->files[component->files[i]];
+        text_append_string(text, i > 0 ? ",{" : "{");
+        write_key_name(text, "file", file->path);
+        text_printf(text, ",\"bytes\":%llu,\"state\":\"%s\",", (unsigned long long)file->size,
+                    file->failed ? "failed" : "ok");
+        write_error(text, file->failed ? &file->error : NULL);
+        text_append_string(text, "}");
+    }
+    text_append_string(text, "]");
+}
+
+static void write_tensor(const struct unshard_checkpoint *checkpoint, const struct tensor *tensor,
+                         struct text *text)
+{
+    text_append_string(text, "{\"name\":");
+    json_string_write(text, tensor->name, tensor->name_length);
+    text_printf(text, ",\"dtype\":\"%s\",\"shape\":[", dtype_name(tensor->dtype));
+    for (uint32_t i = 0; i < tensor->rank; i++) {
+        if (i > 0)
+            text_append_string(text, ",");
+        text_append_u64(text, tensor->shape[i]);
+    }
+    text_append_string(text, "],\"bytes\":");
+    text_append_u64(text, tensor->length);
+    text_append_string(text, ",");
+    write_key_name(text, "shard", checkpoint->files[tensor->file].path);
+    text_append_string(text, "}");
+}
+
+static int write_tensors(const struct unshard_checkpoint *checkpoint,
+                         const struct component *component, struct text *text)
+{
+    const char *separator = "";
+    struct header *headers = calloc(component->file_count + 1U, sizeof *headers);
+    if (headers == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < component->file_count; i++) {
+        headers[i].file = component->files[i];
+        headers[i].format = format_of_name(component->format);
+    }
+    headers_read(checkpoint, headers, component->file_count);
+    text_append_string(text, ",\"tensors\":[");
+    for (uint32_t i = 0; i < component->file_count; i++) {
+        if (headers[i].result != 0 && !headers[i].truncated)
+            continue;
+        for (size_t t = 0; t < headers[i].set.tensor_count; t++) {
+            text_append_string(text, separator);
+            separator = ",";
+            write_tensor(checkpoint, &headers[i].set.tensors[t], text);
+        }
+    }
+    text_append_string(text, "]");
+    headers_free(headers, component->file_count);
+    return 0;
+}
+
+static int write_component(const struct unshard_checkpoint *checkpoint,
+                           const struct component *component, bool tensors, struct text *text)
+{
+    int result = 0;
+    text_append_string(text, "{");
+    write_key_name(text, "name", component->name);
+    text_append_string(text, ",");
+    write_key_name(text, "directory", component->directory);
+    text_append_string(text, ",");
+    write_key_name(text, "view",
+                   component->view == UNSHARD_NO_VIEW ? NULL
+                                                      : checkpoint->views[component->view].path);
+    text_append_string(text, ",");
+    write_key_name(text, "format", component->format);
+    text_printf(text, ",\"state\":\"%s\",\"bytes\":%llu,\"tensor_count\":%llu,",
+                component->failed ? "failed" : "ok", (unsigned long long)component->bytes,
+                (unsigned long long)component->tensor_count);
+    write_shards(checkpoint, component, text);
+    text_append_string(text, ",");
+    write_error(text, component->failed ? &component->error : NULL);
+    text_append_string(text, ",");
+    write_notes(text, component->notes, component->note_count);
+    if (tensors)
+        result = write_tensors(checkpoint, component, text);
+    text_append_string(text, "}");
+    return result;
+}
+
+char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoint, bool tensors,
+                                       struct unshard_error *error)
+{
+    struct text text = {0};
+    uint32_t files = 0;
+    int result = 0;
+    for (uint32_t i = 0; i < checkpoint->node_count; i++)
+        files += checkpoint->nodes[i].kind == UNSHARD_NODE_FILE;
+    text_append_string(&text, "{\"schema\":1,");
+    write_key_name(&text, "source", checkpoint->source);
+    text_append_string(&text, ",\"components\":[");
+    for (uint32_t i = 0; i < checkpoint->component_count && result == 0; i++) {
+        if (i > 0)
+            text_append_string(&text, ",");
+        result = write_component(checkpoint, &checkpoint->components[i], tensors, &text);
+    }
+    text_printf(&text, "],\"files\":%u,", files);
+    write_notes(&text, checkpoint->notes, checkpoint->note_count);
+    text_append_string(&text, "}");
+    char *json = result == 0 ? text_take(&text) : NULL;
+    text_free(&text);
+    if (json == NULL)
+        error_no_memory(error);
+    return json;
+}

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+#include "checkpoint/discovery.h"
+
+#include "base/error.h"
+#include "checkpoint/path_policy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
+{
+    struct scan_entry *entry = &discovery->scan.entries[entry_number];
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    if (entry->file != SCAN_NONE)
+        return entry->file;
+    entry->file = checkpoint->file_count++;
+    checkpoint->files[entry->file] = (struct source_file){
+        .path = entry->path,
+        .size = entry->size,
+        .mtime_ns = entry->mtime_ns,
+        .ctime_ns = entry->ctime_ns,
+        .device = entry->device,
+        .inode = entry->inode,
+        .mode = entry->mode,
+        .uid = entry->uid,
+        .gid = entry->gid,
+        .component = NO_COMPONENT,
+    };
+    return entry->file;
+}
+
+uint32_t discovery_add_view(struct discovery *discovery, const char *path, struct extent_map *map,
+                            uint32_t component)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    uint32_t number = checkpoint->view_count++;
+    checkpoint->views[number] =
+        (struct view){.path = path, .size = map->size, .map = *map, .component = component};
+    *map = (struct extent_map){0};
+    return number;
+}
+
+uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry_number,
+                                   uint64_t size, uint32_t component)
+{
+    struct extent_map_builder builder = {0};
+    struct extent_map map;
+    struct scan_entry *entry = &discovery->scan.entries[entry_number];
+    uint32_t file = discovery_add_file(discovery, entry_number);
+    if (extent_map_append_source(&builder, file, 0, size) != 0) {
+        extent_map_builder_free(&builder);
+        return UNSHARD_NO_VIEW;
+    }
+    if (extent_map_finish(&builder, &map) != 0)
+        return UNSHARD_NO_VIEW;
+    entry->view = discovery_add_view(discovery, entry->path, &map, component);
+    discovery->checkpoint->views[entry->view].prefetch = component != NO_COMPONENT;
+    return entry->view;
+}
+
+/* Reads to the end, whatever size was told before. */
+static int read_to_end(int fd, uint64_t limit, struct text *text)
+{
+    char buffer[16384];
+    for (;;) {
+        ssize_t got = read(fd, buffer, sizeof buffer);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            return 0;
+        text_append(text, buffer, (size_t)got);
+        if (text->length > limit)
+            return -EFBIG;
+    }
+}
+
+int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint64_t limit,
+                        char **out, size_t *length)
+{
+    struct stat status;
+    struct text text = {0};
+    int path_fd =
+        path_policy_resolve(discovery->checkpoint, discovery->scan.entries[entry].path, &status);
+    if (path_fd < 0)
+        return path_fd;
+    int fd = S_ISREG(status.st_mode) ? path_policy_reopen(path_fd, 0) : -EINVAL;
+    close(path_fd);
+    if (fd < 0)
+        return fd;
+    int result = read_to_end(fd, limit, &text);
+    close(fd);
+    *length = text.length;
+    *out = result == 0 ? text_take(&text) : NULL;
+    text_free(&text);
+    return result == 0 && *out == NULL ? -ENOMEM : result;
+}
+
+/* Every regular file may become a source file and a view; a component adds a merged file and an
+ * index. */
+static int reserve_arrays(struct discovery *discovery)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    size_t files = 0;
+    for (uint32_t i = 0; i < discovery->scan.count; i++)
+        files += discovery->scan.entries[i].kind == SCAN_FILE;
+    size_t views = files + 2U * (size_t)discovery->candidate_count;
+    checkpoint->files = arena_alloc_array(&checkpoint->arena, files + 1, sizeof *checkpoint->files);
+    checkpoint->views = arena_alloc_array(&checkpoint->arena, views + 1, sizeof *checkpoint->views);
+    return checkpoint->files == NULL || checkpoint->views == NULL ? -ENOMEM : 0;
+}
+
+/* Members of components become source files; of those that have not failed the headers are read. */
+static int read_headers(struct discovery *discovery)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < discovery->candidate_count; i++)
+        count += discovery->candidates[i].member_count;
+    discovery->headers = calloc((size_t)count + 1, sizeof *discovery->headers);
+    if (discovery->headers == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < discovery->candidate_count; i++) {
+        struct candidate *candidate = &discovery->candidates[i];
+        candidate->first_header = discovery->header_count;
+        for (uint32_t k = 0; k < candidate->member_count; k++) {
+            uint32_t file = discovery_add_file(discovery, candidate->members[k]);
+            if (candidate->failed)
+                continue;
+            struct header *header = &discovery->headers[discovery->header_count++];
+            header->file = file;
+            header->format = candidate->format;
+        }
+    }
+    headers_read(discovery->checkpoint, discovery->headers, discovery->header_count);
+    return 0;
+}
+
+static int run(struct discovery *discovery, struct unshard_error *error)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    int result = scan_tree(checkpoint, &discovery->notes, &discovery->scan, error);
+    if (result == 0)
+        result = grouping_find(discovery, error);
+    if (result == 0)
+        result = load_order_apply(discovery, error);
+    if (result == 0 && (reserve_arrays(discovery) != 0 || read_headers(discovery) != 0))
+        result = error_no_memory(error);
+    if (result == 0)
+        result = components_build(discovery, error);
+    if (result == 0)
+        result = tree_build(discovery, error);
+    if (result == 0 && notes_take(&discovery->notes, &checkpoint->arena, &checkpoint->notes,
+                                  &checkpoint->note_count) != 0)
+        result = error_no_memory(error);
+    return result;
+}
+
+static void discovery_free(struct discovery *discovery)
+{
+    headers_free(discovery->headers, discovery->header_count);
+    for (uint32_t i = 0; i < discovery->candidate_count; i++) {
+        arena_free(&discovery->candidates[i].index_arena);
+        notes_free(&discovery->candidates[i].notes);
+    }
+    free(discovery->candidates);
+    free(discovery->added);
+    notes_free(&discovery->notes);
+    scan_free(&discovery->scan);
+}
+
+static int open_source(struct unshard_checkpoint *checkpoint, const char *source,
+                       struct unshard_error *error)
+{
+    checkpoint->source = realpath(source, NULL);
+    if (checkpoint->source == NULL)
+        return error_set(error, "no-source", errno, "%s: %s", source, strerrordesc_np(errno));
+    checkpoint->source_fd = open(checkpoint->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (checkpoint->source_fd < 0)
+        return error_set(error, "no-source", errno, "%s: %s", source, strerrordesc_np(errno));
+    if (path_policy_blob_root(checkpoint->source, &checkpoint->arena, &checkpoint->blob_root) != 0)
+        return error_no_memory(error);
+    return 0;
+}
+
+int unshard_checkpoint_open(const char *source, const struct unshard_view_options *options,
+                            struct unshard_checkpoint **out, struct unshard_error *error)
+{
+    struct unshard_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
+    if (checkpoint == NULL)
+        return error_no_memory(error);
+    struct discovery discovery = {.checkpoint = checkpoint};
+    checkpoint->source_fd = -1;
+    if (options != NULL)
+        checkpoint->options = *options;
+    int result = open_source(checkpoint, source, error);
+    if (result == 0)
+        result = run(&discovery, error);
+    discovery_free(&discovery);
+    if (result != 0) {
+        unshard_checkpoint_close(checkpoint);
+        return result;
+    }
+    *out = checkpoint;
+    return 0;
+}
+
+void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint)
+{
+    if (checkpoint == NULL)
+        return;
+    for (uint32_t i = 0; i < checkpoint->view_count; i++)
+        extent_map_free(&checkpoint->views[i].map);
+    if (checkpoint->source_fd >= 0)
+        close(checkpoint->source_fd);
+    free(checkpoint->source);
+    arena_free(&checkpoint->arena);
+    free(checkpoint);
+}

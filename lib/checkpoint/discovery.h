@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The steps from a directory to a checkpoint, each in a file of its own:
+ *   scan.c       what is on disk
+ *   grouping.c   which files form a component (names and index files only)
+ *   headers.c    what tensors they hold (reads headers, several at once)
+ *   components.c the views of components
+ *   tree.c       the views of all other files, and the nodes
+ * What lives only during discovery is here; what stays is in model.h. */
+#ifndef CHECKPOINT_DISCOVERY_H
+#define CHECKPOINT_DISCOVERY_H
+
+#include "checkpoint/headers.h"
+#include "checkpoint/model.h"
+#include "checkpoint/notes.h"
+#include "checkpoint/scan.h"
+#include "checkpoint/shard_name.h"
+#include "formats/format.h"
+#include "formats/index_file.h"
+
+/* A component to be. Strings live in the checkpoint's arena. */
+struct candidate {
+    uint32_t directory; /* scan entry */
+    const char *stem, *variant, *base, *extension;
+    const char *merged_name;
+    const char *index_name; /* under which an index is shown; NULL without one */
+    const struct format *format;
+    bool passthrough;  /* one complete file, shown as it is */
+    uint32_t *members; /* scan entries in shard order */
+    uint32_t member_count;
+    uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
+    struct index_file index;
+    struct arena index_arena; /* of `index` */
+    struct note_list notes;
+    bool failed;
+    struct unshard_error error;
+    unsigned load_order;
+    uint32_t first_header; /* in discovery.headers */
+};
+
+/* A file that the tree shows and that is not on disk under this name. */
+struct added_file {
+    uint32_t directory; /* scan entry */
+    const char *name;
+    uint32_t view;
+    int64_t mtime_ns;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+};
+
+struct discovery {
+    struct unshard_checkpoint *checkpoint;
+    struct scan scan;
+    struct note_list notes; /* about the checkpoint */
+    struct candidate *candidates;
+    uint32_t candidate_count, candidate_capacity;
+    struct header *headers; /* of all members of candidates that have not failed */
+    uint32_t header_count;
+    struct added_file *added;
+    uint32_t added_count;
+};
+
+/* Finds the candidates of all directories and marks scan entries claimed and hidden. Reads index
+ * files. Trouble with one component is kept in it. 0 or -ENOMEM. */
+int grouping_find(struct discovery *discovery, struct unshard_error *error);
+
+/* Sets load_order of every candidate from model_index.json and sorts them by it. 0 or -ENOMEM. */
+int load_order_apply(struct discovery *discovery, struct unshard_error *error);
+
+/* Makes a source file of a scan entry, once. SCAN_NONE when memory is short. */
+uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry);
+/* Adds a view and takes the map over; UNSHARD_NO_VIEW when memory is short (the map is freed). path
+ * lives in the checkpoint's arena. */
+uint32_t discovery_add_view(struct discovery *discovery, const char *path, struct extent_map *map,
+                            uint32_t component);
+/* Shows the file of a scan entry as it is, `size` bytes of it, and makes its source file. As above.
+ */
+uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry, uint64_t size,
+                                   uint32_t component);
+
+/* Plans the components and their views; needs the headers. 0 or -ENOMEM. */
+int components_build(struct discovery *discovery, struct unshard_error *error);
+
+/* Views of all visible files that have none yet, and the nodes. 0 or -ENOMEM. */
+int tree_build(struct discovery *discovery, struct unshard_error *error);
+
+/* Reads at most `limit` bytes of the file at a scan entry into malloc'd memory, terminated. 0 or a
+ * negative errno, -EFBIG when it is larger. May block on I/O. */
+int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint64_t limit,
+                        char **out, size_t *length);
+
+#endif

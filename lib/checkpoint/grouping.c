@@ -1,0 +1,498 @@
+/* SPDX-License-Identifier: MIT */
+#include "checkpoint/discovery.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A file of one directory whose name is one of weights. */
+struct weight_file {
+    uint32_t entry;
+    enum weight_name_kind kind;
+    bool legacy;
+    uint32_t number, total;
+    const char *stem, *variant, *base, *extension, *merged_name, *index_name;
+    const struct format *format;
+};
+
+struct directory_weights {
+    struct weight_file *files; /* sorted by compare_weights */
+    uint32_t count;
+};
+
+static const char *keep(struct discovery *discovery, const char *string)
+{
+    return arena_copy_string(&discovery->checkpoint->arena, string, strlen(string));
+}
+
+static struct scan_entry *entry_of(struct discovery *discovery, uint32_t entry)
+{
+    return &discovery->scan.entries[entry];
+}
+
+static int fill_weight(struct discovery *discovery, const struct weight_name *name,
+                       struct weight_file *out)
+{
+    char text[WEIGHT_NAME_CAPACITY];
+    out->kind = name->kind;
+    out->legacy = name->legacy;
+    out->number = name->number;
+    out->total = name->total;
+    out->stem = keep(discovery, name->stem);
+    out->variant = keep(discovery, name->variant);
+    out->extension = keep(discovery, name->extension);
+    out->base = keep(discovery, weight_name_base(name, text));
+    out->merged_name = weight_name_merged(name, text) ? keep(discovery, text) : out->base;
+    out->index_name = weight_name_index(name, text) ? keep(discovery, text) : NULL;
+    return out->stem == NULL || out->variant == NULL || out->extension == NULL ||
+                   out->base == NULL || out->merged_name == NULL
+               ? -ENOMEM
+               : 0;
+}
+
+static int compare_numbers(uint32_t a, uint32_t b)
+{
+    return (a > b) - (a < b);
+}
+
+/* Indexes first and in their new spelling before the legacy one; shards of a set together and in
+ * their order; then single files. */
+static int compare_weights(const void *left, const void *right)
+{
+    static const int rank[] = {
+        [WEIGHT_NAME_INDEX] = 0, [WEIGHT_NAME_SHARD] = 1, [WEIGHT_NAME_SINGLE] = 2};
+    const struct weight_file *a = left, *b = right;
+    int order = rank[a->kind] - rank[b->kind];
+    if (order == 0)
+        order = strcmp(a->merged_name, b->merged_name);
+    if (order == 0 && a->kind == WEIGHT_NAME_INDEX)
+        order = (int)a->legacy - (int)b->legacy;
+    if (order == 0)
+        order = compare_numbers(a->total, b->total);
+    if (order == 0)
+        order = compare_numbers(a->number, b->number);
+    return order != 0 ? order : compare_numbers(a->entry, b->entry);
+}
+
+static int collect_weights(struct discovery *discovery, uint32_t directory,
+                           struct directory_weights *out)
+{
+    const struct scan_entry *parent = entry_of(discovery, directory);
+    out->count = 0;
+    out->files = calloc(parent->child_count + 1U, sizeof *out->files);
+    if (out->files == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < parent->child_count; i++) {
+        const struct scan_entry *entry = entry_of(discovery, parent->first_child + i);
+        struct weight_name name;
+        struct weight_file *file = &out->files[out->count];
+        if (entry->kind == SCAN_DIRECTORY || !weight_name_parse(entry->name, &name) ||
+            (file->format = format_of_extension(name.extension)) == NULL)
+            continue;
+        file->entry = parent->first_child + i;
+        if (fill_weight(discovery, &name, file) != 0)
+            return -ENOMEM;
+        out->count++;
+    }
+    qsort(out->files, out->count, sizeof *out->files, compare_weights);
+    return 0;
+}
+
+static struct candidate *add_candidate(struct discovery *discovery, uint32_t directory,
+                                       const struct weight_file *file)
+{
+    if (discovery->candidate_count == discovery->candidate_capacity) {
+        uint32_t capacity =
+            discovery->candidate_capacity == 0 ? 16 : discovery->candidate_capacity * 2;
+        struct candidate *grown = realloc(discovery->candidates, capacity * sizeof *grown);
+        if (grown == NULL)
+            return NULL;
+        discovery->candidates = grown;
+        discovery->candidate_capacity = capacity;
+    }
+    struct candidate *candidate = &discovery->candidates[discovery->candidate_count++];
+    *candidate = (struct candidate){.directory = directory,
+                                    .stem = file->stem,
+                                    .variant = file->variant,
+                                    .base = file->base,
+                                    .extension = file->extension,
+                                    .merged_name = file->merged_name,
+                                    .format = file->format,
+                                    .index_entry = SCAN_NONE};
+    return candidate;
+}
+
+/* Room for `count` members. */
+static int reserve_members(struct discovery *discovery, struct candidate *candidate, size_t count)
+{
+    candidate->members =
+        arena_alloc_array(&discovery->checkpoint->arena, count, sizeof *candidate->members);
+    return candidate->members == NULL ? -ENOMEM : 0;
+}
+
+static void add_member(struct discovery *discovery, struct candidate *candidate, uint32_t entry)
+{
+    candidate->members[candidate->member_count++] = entry;
+    entry_of(discovery, entry)->claimed = true;
+    if (!candidate->passthrough && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED)
+        entry_of(discovery, entry)->hidden = true;
+}
+
+static void fail_candidate(struct candidate *candidate, const struct unshard_error *error)
+{
+    if (candidate->failed)
+        return;
+    candidate->failed = true;
+    candidate->error = *error;
+}
+
+/* The merged name is a complete file on disk already: that one is the component. */
+static int use_complete_file(struct discovery *discovery, struct candidate *candidate,
+                             uint32_t entry)
+{
+    if (candidate->failed)
+        note_add(&candidate->notes, &discovery->checkpoint->arena, "%s.", candidate->error.message);
+    candidate->passthrough = true;
+    candidate->failed = false;
+    candidate->member_count = 0;
+    if (reserve_members(discovery, candidate, 1) != 0)
+        return -ENOMEM;
+    entry_of(discovery, entry)->hidden = false;
+    add_member(discovery, candidate, entry);
+    return 0;
+}
+
+/* Claims what the index names. A name that leads to no usable file makes the component failed. */
+static int claim_named_shards(struct discovery *discovery, struct candidate *candidate)
+{
+    const struct index_file *index = &candidate->index;
+    const char *index_path = entry_of(discovery, candidate->index_entry)->path;
+    struct unshard_error error;
+    if (reserve_members(discovery, candidate, index->file_count) != 0)
+        return -ENOMEM;
+    for (size_t i = 0; i < index->file_count; i++) {
+        uint32_t found = scan_find(&discovery->scan, candidate->directory, index->files[i]);
+        if (found == SCAN_NONE) {
+            error_set(&error, "missing-shard", ENOENT, "%s: weight_map names %s, which is missing",
+                      index_path, index->files[i]);
+        } else if (entry_of(discovery, found)->kind == SCAN_FILE) {
+            add_member(discovery, candidate, found);
+            continue;
+        } else if (entry_of(discovery, found)->kind == SCAN_DIRECTORY) {
+            error_set(&error, "not-regular", EISDIR,
+                      "%s: weight_map names %s, which is a directory", index_path, index->files[i]);
+        } else {
+            error = entry_of(discovery, found)->problem;
+            entry_of(discovery, found)->hidden = true;
+        }
+        fail_candidate(candidate, &error);
+    }
+    if (index->file_count == 0) {
+        error_set(&error, "empty-index", EINVAL, "%s: weight_map names no shard", index_path);
+        fail_candidate(candidate, &error);
+    }
+    return 0;
+}
+
+static int read_index(struct discovery *discovery, struct candidate *candidate)
+{
+    const struct scan_entry *entry = entry_of(discovery, candidate->index_entry);
+    struct unshard_error error;
+    char *json = NULL;
+    size_t length = 0;
+    int result = -EINVAL;
+    if (entry->kind != SCAN_FILE) {
+        fail_candidate(candidate, &entry->problem);
+        return -EINVAL;
+    }
+    result = discovery_read_file(discovery, candidate->index_entry, INDEX_FILE_MAX_BYTES, &json,
+                                 &length);
+    if (result != 0) {
+        error_set(&error, "unreadable", -result, "%s: cannot read: %s", entry->path,
+                  strerrordesc_np(-result));
+        fail_candidate(candidate, &error);
+        return result;
+    }
+    result = index_file_parse(json, length, entry->path, entry->name, &candidate->index_arena,
+                              &candidate->index, &error);
+    if (result != 0)
+        fail_candidate(candidate, &error);
+    free(json);
+    return result;
+}
+
+/* Claims the numbered shards of an index that cannot be used, so that they are not taken for more
+ * than they are. */
+static int claim_numbered_shards(struct discovery *discovery, struct candidate *candidate,
+                                 const struct directory_weights *weights)
+{
+    if (reserve_members(discovery, candidate, weights->count) != 0)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < weights->count; i++) {
+        const struct weight_file *file = &weights->files[i];
+        if (file->kind == WEIGHT_NAME_SHARD &&
+            strcmp(file->merged_name, candidate->merged_name) == 0 &&
+            entry_of(discovery, file->entry)->kind == SCAN_FILE)
+            add_member(discovery, candidate, file->entry);
+    }
+    return 0;
+}
+
+static bool is_member(const struct candidate *candidate, uint32_t entry)
+{
+    for (uint32_t i = 0; i < candidate->member_count; i++)
+        if (candidate->members[i] == entry)
+            return true;
+    return false;
+}
+
+/* What stands under the merged name on disk. */
+static int settle_merged_name(struct discovery *discovery, struct candidate *candidate)
+{
+    uint32_t entry = scan_child(&discovery->scan, candidate->directory, candidate->merged_name,
+                                strlen(candidate->merged_name));
+    struct unshard_error error;
+    if (entry == SCAN_NONE || candidate->passthrough)
+        return 0;
+    switch (entry_of(discovery, entry)->kind) {
+    case SCAN_FILE:
+        if (!is_member(candidate, entry)) {
+            note_add(&candidate->notes, &discovery->checkpoint->arena,
+                     "%s is complete and is shown as it is; the shards beside it are not used.",
+                     entry_of(discovery, entry)->path);
+            return use_complete_file(discovery, candidate, entry);
+        }
+        if (candidate->member_count == 1)
+            return use_complete_file(discovery, candidate, entry);
+        entry_of(discovery, entry)->hidden = true;
+        return 0;
+    case SCAN_DIRECTORY:
+        error_set(&error, "name-taken", EEXIST,
+                  "%s: the merged file would have this name, but it "
+                  "is a directory",
+                  entry_of(discovery, entry)->path);
+        fail_candidate(candidate, &error);
+        return 0;
+    default:
+        entry_of(discovery, entry)->hidden = true;
+        return 0;
+    }
+}
+
+static int group_index(struct discovery *discovery, uint32_t directory,
+                       const struct directory_weights *weights, uint32_t number)
+{
+    const struct weight_file *file = &weights->files[number];
+    struct candidate *candidate = add_candidate(discovery, directory, file);
+    if (candidate == NULL)
+        return -ENOMEM;
+    candidate->index_entry = file->entry;
+    candidate->index_name = file->index_name;
+    int result = read_index(discovery, candidate) == 0
+                     ? claim_named_shards(discovery, candidate)
+                     : claim_numbered_shards(discovery, candidate, weights);
+    if (result == 0)
+        result = settle_merged_name(discovery, candidate);
+    struct scan_entry *entry = entry_of(discovery, file->entry);
+    entry->hidden =
+        entry->kind == SCAN_FILE &&
+        !(candidate->failed && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH);
+    return result;
+}
+
+/* Names the numbers that are not there: at most a few, then how many. */
+static void describe_missing(const struct weight_file *files, uint32_t count, char *out,
+                             size_t capacity)
+{
+    uint32_t expected = 1, listed = 0, i = 0;
+    size_t used = 0;
+    out[0] = '\0';
+    while (expected <= files[0].total && listed < 8) {
+        if (i < count && files[i].number == expected) {
+            i++;
+        } else {
+            int wrote =
+                snprintf(out + used, capacity - used, "%s%u", used == 0 ? "" : ", ", expected);
+            if (wrote < 0 || (size_t)wrote >= capacity - used)
+                return;
+            used += (size_t)wrote;
+            listed++;
+        }
+        expected++;
+    }
+    if (files[0].total - count > listed)
+        snprintf(out + used, capacity - used, " and %u more", files[0].total - count - listed);
+}
+
+/* Files of one merged name, sorted by total and number: is it one whole set? */
+static int check_numbers(struct discovery *discovery, const struct weight_file *files,
+                         uint32_t count, struct unshard_error *error)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        const struct scan_entry *entry = entry_of(discovery, files[i].entry);
+        if (entry->kind != SCAN_FILE) {
+            *error = entry->problem;
+            return -EINVAL;
+        }
+        if (files[i].number == 0 || files[i].number > files[i].total)
+            return error_set(error, "bad-shard-number", EINVAL,
+                             "%s: shard number %u is not in 1..%u", entry->path, files[i].number,
+                             files[i].total);
+        if (files[i].total != files[0].total)
+            return error_set(error, "ambiguous-shards", EINVAL,
+                             "%s: shards of %u and shards of %u, and no index tells which to use",
+                             entry->path, files[0].total, files[i].total);
+        if (i > 0 && files[i].number == files[i - 1].number)
+            return error_set(error, "ambiguous-shards", EINVAL, "%s: another file is shard %u, too",
+                             entry->path, files[i].number);
+    }
+    if (count == files[0].total)
+        return 0;
+    char missing[160];
+    describe_missing(files, count, missing, sizeof missing);
+    return error_set(error, "missing-shard", ENOENT, "%s: of %u shards these are missing: %s",
+                     entry_of(discovery, files[0].entry)->path, files[0].total, missing);
+}
+
+static int group_numbered(struct discovery *discovery, uint32_t directory,
+                          const struct weight_file *files, uint32_t count)
+{
+    struct unshard_error error;
+    struct candidate *candidate = add_candidate(discovery, directory, &files[0]);
+    if (candidate == NULL || reserve_members(discovery, candidate, count) != 0)
+        return -ENOMEM;
+    if (check_numbers(discovery, files, count, &error) != 0)
+        fail_candidate(candidate, &error);
+    for (uint32_t i = 0; i < count; i++) {
+        if (entry_of(discovery, files[i].entry)->kind == SCAN_FILE)
+            add_member(discovery, candidate, files[i].entry);
+        else
+            entry_of(discovery, files[i].entry)->hidden = true;
+    }
+    return settle_merged_name(discovery, candidate);
+}
+
+/* The candidates of a directory that have an index: they come first, sorted by merged name. */
+struct indexed_range {
+    uint32_t first, end;
+};
+
+static struct candidate *indexed_candidate(struct discovery *discovery, struct indexed_range range,
+                                           const char *merged_name)
+{
+    while (range.first < range.end) {
+        uint32_t middle = range.first + (range.end - range.first) / 2;
+        int order = strcmp(merged_name, discovery->candidates[middle].merged_name);
+        if (order == 0)
+            return &discovery->candidates[middle];
+        if (order < 0)
+            range.end = middle;
+        else
+            range.first = middle + 1;
+    }
+    return NULL;
+}
+
+static void note_not_in_index(struct discovery *discovery, struct candidate *candidate,
+                              uint32_t entry)
+{
+    note_add(&candidate->notes, &discovery->checkpoint->arena,
+             "%s is not named by the index; it is shown as it is.",
+             entry_of(discovery, entry)->path);
+}
+
+static int group_indexes(struct discovery *discovery, uint32_t directory,
+                         const struct directory_weights *weights, struct indexed_range *out)
+{
+    out->first = out->end = discovery->candidate_count;
+    for (uint32_t i = 0; i < weights->count; i++) {
+        const struct weight_file *file = &weights->files[i];
+        if (file->kind != WEIGHT_NAME_INDEX)
+            break;
+        struct candidate *other = indexed_candidate(discovery, *out, file->merged_name);
+        if (other == NULL) {
+            int result = group_index(discovery, directory, weights, i);
+            if (result != 0)
+                return result;
+            out->end = discovery->candidate_count;
+        } else {
+            entry_of(discovery, file->entry)->hidden = true;
+            note_add(&other->notes, &discovery->checkpoint->arena,
+                     "%s is a second index of the same files; it is not used.",
+                     entry_of(discovery, file->entry)->path);
+        }
+    }
+    return 0;
+}
+
+static int group_shards(struct discovery *discovery, uint32_t directory, struct indexed_range range,
+                        const struct directory_weights *weights)
+{
+    uint32_t end;
+    for (uint32_t i = 0; i < weights->count; i = end) {
+        const struct weight_file *file = &weights->files[i];
+        end = i + 1;
+        if (file->kind != WEIGHT_NAME_SHARD || entry_of(discovery, file->entry)->claimed)
+            continue;
+        struct candidate *indexed = indexed_candidate(discovery, range, file->merged_name);
+        if (indexed != NULL && indexed->passthrough) {
+            entry_of(discovery, file->entry)->hidden =
+                discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
+        } else if (indexed != NULL) {
+            note_not_in_index(discovery, indexed, file->entry);
+        } else {
+            while (end < weights->count && weights->files[end].kind == WEIGHT_NAME_SHARD &&
+                   !entry_of(discovery, weights->files[end].entry)->claimed &&
+                   strcmp(weights->files[end].merged_name, file->merged_name) == 0)
+                end++;
+            int result = group_numbered(discovery, directory, file, end - i);
+            if (result != 0)
+                return result;
+        }
+    }
+    return 0;
+}
+
+static int group_single_files(struct discovery *discovery, uint32_t directory,
+                              struct indexed_range range, const struct directory_weights *weights)
+{
+    for (uint32_t i = 0; i < weights->count; i++) {
+        const struct weight_file *file = &weights->files[i];
+        const struct scan_entry *entry = entry_of(discovery, file->entry);
+        if (file->kind != WEIGHT_NAME_SINGLE || entry->kind != SCAN_FILE || entry->claimed)
+            continue;
+        if (range.first < range.end)
+            note_not_in_index(discovery, &discovery->candidates[range.first], file->entry);
+        struct candidate *candidate = add_candidate(discovery, directory, file);
+        if (candidate == NULL)
+            return -ENOMEM;
+        candidate->merged_name = entry->name;
+        int result = use_complete_file(discovery, candidate, file->entry);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+int grouping_find(struct discovery *discovery, struct unshard_error *error)
+{
+    int result = 0;
+    for (uint32_t i = 0; i < discovery->scan.count && result == 0; i++) {
+        struct directory_weights weights;
+        struct indexed_range range;
+        if (entry_of(discovery, i)->kind != SCAN_DIRECTORY)
+            continue;
+        result = collect_weights(discovery, i, &weights);
+        if (result == 0)
+            result = group_indexes(discovery, i, &weights, &range);
+        if (result == 0)
+            result = group_shards(discovery, i, range, &weights);
+        if (result == 0)
+            result = group_single_files(discovery, i, range, &weights);
+        free(weights.files);
+    }
+    return result == 0 ? 0 : error_no_memory(error);
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT */
+#include "checkpoint/headers.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define HEADER_THREADS 8U
+
+struct header_queue {
+    const struct unshard_checkpoint *checkpoint;
+    struct header *headers;
+    uint32_t count;
+    atomic_uint next;
+};
+
+static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
+{
+    int fd = *(const int *)context;
+    size_t done = 0;
+    while (done < length) {
+        ssize_t got =
+            pread(fd, (char *)buffer + done, length - done, (off_t)(offset + (uint64_t)done));
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return -errno;
+        if (got == 0)
+            return -ENODATA;
+        done += (size_t)got;
+    }
+    return 0;
+}
+
+/* What git leaves in place of a file that git-lfs has not fetched. */
+static bool is_lfs_pointer(int fd, uint64_t size)
+{
+    static const char first_line[] = "version https://git-lfs";
+    char start[sizeof first_line - 1];
+    return size >= sizeof start && size < 1024 && read_at(&fd, 0, start, sizeof start) == 0 &&
+           memcmp(start, first_line, sizeof start) == 0;
+}
+
+static void set_tensor_files(struct header *header)
+{
+    for (size_t i = 0; i < header->set.tensor_count; i++) {
+        struct tensor *tensor = &header->set.tensors[i];
+        tensor->file = header->file;
+        if (tensor->offset + tensor->length > header->needed)
+            header->needed = tensor->offset + tensor->length;
+    }
+}
+
+static void read_header(const struct unshard_checkpoint *checkpoint, struct header *header)
+{
+    const struct source_file *file = &checkpoint->files[header->file];
+    int fd = checkpoint_open_file(checkpoint, header->file, 0);
+    if (fd < 0) {
+        header->result = error_set(&header->error, fd == -ENOENT ? "missing" : "unreadable", -fd,
+                                   "%s: cannot open: %s", file->path, strerrordesc_np(-fd));
+        return;
+    }
+    if (is_lfs_pointer(fd, file->size)) {
+        header->result = error_set(&header->error, "lfs-pointer", EINVAL,
+                                   "%s: a git-lfs pointer, its content was not pulled", file->path);
+    } else {
+        struct byte_reader reader = {.context = &fd, .size = file->size, .read = read_at};
+        header->result =
+            header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
+        header->truncated = header->result != 0 && header->set.tensor_count > 0 &&
+                            strcmp(header->error.code, "truncated") == 0;
+        header->needed = file->size;
+        if (header->result == 0 || header->truncated)
+            set_tensor_files(header);
+    }
+    close(fd);
+}
+
+static void *header_thread(void *argument)
+{
+    struct header_queue *queue = argument;
+    uint32_t number;
+    while ((number = atomic_fetch_add(&queue->next, 1)) < queue->count)
+        read_header(queue->checkpoint, &queue->headers[number]);
+    return NULL;
+}
+
+void headers_read(const struct unshard_checkpoint *checkpoint, struct header *headers,
+                  uint32_t count)
+{
+    struct header_queue queue = {.checkpoint = checkpoint, .headers = headers, .count = count};
+    pthread_t threads[HEADER_THREADS];
+    uint32_t started = 0;
+    while (started < HEADER_THREADS && started + 1 < count &&
+           pthread_create(&threads[started], NULL, header_thread, &queue) == 0)
+        started++;
+    header_thread(&queue);
+    for (uint32_t i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+}
+
+void headers_free(struct header *headers, uint32_t count)
+{
+    for (uint32_t i = 0; headers != NULL && i < count; i++)
+        arena_free(&headers[i].arena);
+    free(headers);
+}

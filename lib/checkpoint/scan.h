@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The source directory as it is on disk: every entry that a mount might show, and those that it may
+ * not, with the reason. */
+#ifndef CHECKPOINT_SCAN_H
+#define CHECKPOINT_SCAN_H
+
+#include "checkpoint/model.h"
+#include "checkpoint/notes.h"
+
+#define SCAN_MAX_DEPTH 16
+#define SCAN_MAX_ENTRIES 1000000U
+#define SCAN_NONE UINT32_MAX
+
+enum scan_kind {
+    SCAN_DIRECTORY,
+    SCAN_FILE,
+    SCAN_SYMLINK, /* dangling, shown as it is */
+    SCAN_EXCLUDED /* never shown; problem says why */
+};
+
+struct scan_entry {
+    const char *name, *path; /* path relative to the source, "" for the source itself */
+    const char *target;      /* what a symlink says, else NULL */
+    enum scan_kind kind;
+    uint32_t parent, first_child, child_count; /* children are contiguous and sorted by bytes */
+    unsigned depth;
+    bool through_symlink;
+    uint64_t size, device, inode;
+    int64_t mtime_ns, ctime_ns;
+    mode_t mode;
+    uid_t uid;
+    gid_t gid;
+    struct unshard_error problem; /* of SCAN_SYMLINK and SCAN_EXCLUDED */
+
+    /* Set by later steps. */
+    bool claimed;  /* belongs to a component */
+    bool hidden;   /* not shown under its name */
+    uint32_t file; /* number of its source file, or SCAN_NONE */
+    uint32_t view; /* that shows it under its name, or UNSHARD_NO_VIEW */
+};
+
+struct scan {
+    struct scan_entry *entries; /* 0 is the source; a parent has a lower number than its children */
+    uint32_t count, capacity;
+};
+
+/* Reads the tree below checkpoint->source_fd. Strings live in checkpoint->arena. What is left out
+ * is told in notes. Errors: the source itself cannot be read, or memory. Blocks on I/O. */
+int scan_tree(struct unshard_checkpoint *checkpoint, struct note_list *notes, struct scan *out,
+              struct unshard_error *error);
+void scan_free(struct scan *scan);
+
+/* The child of a directory called by the first `length` bytes of name, or SCAN_NONE. */
+uint32_t scan_child(const struct scan *scan, uint32_t directory, const char *name, size_t length);
+/* The entry at a relative path below a directory, or SCAN_NONE. */
+uint32_t scan_find(const struct scan *scan, uint32_t directory, const char *path);
+
+#endif
