@@ -4,6 +4,7 @@
 #            DEBUG=1                               -O1 and the invariant checks of the engine
 #            PREFIX= DESTDIR=                      where `make install` puts things
 #            SRC= MNT=                             your own checkpoint for `make demo`
+#            V=1                                   show the commands of the compiler
 #            FUZZ_SECONDS=10                       how long each fuzz target runs in `make check`
 #            PYTEST=                               further arguments for pytest
 .DEFAULT_GOAL := all
@@ -14,6 +15,8 @@ CC := gcc
 SAN ?=
 DEBUG ?=
 comma := ,
+# V=1 shows the commands of the compiler.
+Q := $(if $(V),,@)
 BUILD := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))$(if $(DEBUG),/debug)
 
 PKGS := fuse3 libcjson libxxhash libcrypto
@@ -64,45 +67,54 @@ help:
 lib: $(BUILD)/libunshard.a $(BUILD)/libunshard.so
 
 $(BUILD)/unshard: $(FS_OBJ) $(BUILD)/libunshard.a
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(FS_OBJ) $(BUILD)/libunshard.a $(FUSE_LIBS) $(LIB_LIBS)
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(FS_OBJ) $(BUILD)/libunshard.a $(FUSE_LIBS) $(LIB_LIBS)
 
 # The archive for the tests and the daemon: every symbol of the library is reachable.
 $(BUILD)/libunshard.a: $(LIB_OBJ)
 	@rm -f $@
-	$(AR) rcs $@ $^
+	@echo '  AR    $@'
+	$(Q)$(AR) rcs $@ $^
 
 # The library for others: only what lib/unshard.h declares is visible.
 $(BUILD)/libunshard.so: $(LIB_OBJ) lib/libunshard.map
-	$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libunshard.so.0 \
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libunshard.so.0 \
 	    -Wl,--version-script=lib/libunshard.map -o $@ $(LIB_OBJ) $(LIB_LIBS)
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # One program per file in tests/unit and tests/property.
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libunshard.a Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -Itests $(LDFLAGS) -o $@ $< $(BUILD)/libunshard.a \
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d -Itests $(LDFLAGS) -o $@ $< $(BUILD)/libunshard.a \
 	    $(shell pkg-config --libs cmocka) $(LIB_LIBS)
 
 # One libFuzzer program per file in tests/fuzz, with all of the library under ASan and UBSan.
 FUZZ_CFLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 build/fuzz/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
+	@echo '  CLANG $@'
+	$(Q)clang $(CPPFLAGS) $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
 build/fuzz/%: tests/fuzz/%.c $(LIB_SRC:%.c=build/fuzz/obj/%.o)
 	@mkdir -p $(@D)
-	clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIB_LIBS)
+	@echo '  CLANG $@'
+	$(Q)clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LIB_LIBS)
 
 # The slow and failing storage of the integration tests and benchmarks; never sanitized.
 $(SLOWFS): $(SLOWFS_SRC) $(wildcard tests/slowfs/*.h) Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -std=gnu11 -g -O2 $(WARNINGS) -pthread -o $@ $(SLOWFS_SRC) $(FUSE_LIBS)
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -g -O2 $(WARNINGS) -pthread -o $@ $(SLOWFS_SRC) $(FUSE_LIBS)
 
 build/tests/bench/%: tests/bench/%.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -std=gnu11 -g -O2 $(WARNINGS) -pthread -o $@ $<
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -g -O2 $(WARNINGS) -pthread -o $@ $<
 
 tests: $(UNIT_BIN) $(SLOWFS)
 fuzz: $(FUZZ_BIN)
@@ -131,5 +143,7 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(LIB_OBJ:.o=.d) $(FS_OBJ:.o=.d) $(UNIT_BIN:=.d)
+# The fuzzers' objects are made by a chain of rules; without this make would delete them again.
+.SECONDARY:
+-include $(LIB_OBJ:.o=.d) $(FS_OBJ:.o=.d) $(UNIT_BIN:=.d) $(LIB_SRC:%.c=build/fuzz/obj/%.d)
 include tests/tests.mk
