@@ -26,7 +26,8 @@ struct listing {
 
 static uint64_t entry_count(const struct listing *listing)
 {
-    return 2 + (listing->directory ? listing->directory->child_count : status_file_count());
+    uint64_t children = listing->directory ? listing->directory->child_count : status_file_count();
+    return 2 + children + (listing->nodeid == FUSE_ROOT_ID ? 1 : 0); /* `.unshard` is the last */
 }
 
 /* The name and node id of the entry at an offset. */
@@ -43,6 +44,10 @@ static const char *entry_at(const struct listing *listing, uint64_t offset, uint
         *nodeid = nodes_status_nodeid(listing->filesystem, (int)(offset - 2));
         return status_file_name((unsigned)(offset - 2));
     }
+    if (offset - 2 == listing->directory->child_count) {
+        *nodeid = nodes_status_nodeid(listing->filesystem, -1);
+        return STATUS_DIRECTORY_NAME;
+    }
     uint32_t number = listing->directory->first_child + (uint32_t)(offset - 2);
     *nodeid = (uint64_t)number + 1;
     return unshard_node(listing->filesystem->checkpoint, number)->name;
@@ -51,7 +56,8 @@ static const char *entry_at(const struct listing *listing, uint64_t offset, uint
 /* Whether a child of the checkpoint's root is covered by the virtual directory. */
 static bool covered(const struct listing *listing, uint64_t offset, const char *name)
 {
-    return offset >= 2 && listing->nodeid == FUSE_ROOT_ID && !strcmp(name, STATUS_DIRECTORY_NAME);
+    return listing->nodeid == FUSE_ROOT_ID && offset >= 2 &&
+           offset - 2 < listing->directory->child_count && !strcmp(name, STATUS_DIRECTORY_NAME);
 }
 
 /* Adds one entry; false when it does not fit any more. */

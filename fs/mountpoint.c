@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -111,44 +112,49 @@ static int check_apart(const char *path, const char *source, struct unshard_erro
     return 0;
 }
 
-static int clear_stale(const char *path, struct unshard_error *error)
+/* Whether the server of a mount is gone. Asks for what the kernel does not answer from its cache.
+ */
+static bool is_dead(const char *path)
 {
-    char quoted[256];
-    error_quote(quoted, sizeof quoted, path, strlen(path));
-    struct mount_entry entry;
-    if (mountpoint_find(path, &entry) || strcmp(entry.type, OUR_TYPE))
-        return error_set(error, "mountpoint", ENOTCONN,
-                         "%s: a mount whose server is gone is here, and it is not unshard's",
-                         quoted);
-    int result = mountpoint_detach(path);
-    if (result)
-        return error_set(error, "mountpoint", -result,
-                         "%s: cannot take away the dead unshard mount: %s", quoted,
-                         strerror(-result));
-    return 0;
+    struct statfs totals;
+    return statfs(path, &totals) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
 }
 
 #define MOST_STALE_MOUNTS 16
 
+/* Takes dead unshard mounts away from the top of `path`. */
+static int clear_stale(const char *path, const char *quoted, struct unshard_error *error)
+{
+    struct mount_entry entry;
+    for (int round = 0; round < MOST_STALE_MOUNTS; round++) {
+        if (mountpoint_find(path, &entry) || strcmp(entry.type, OUR_TYPE))
+            return 0;
+        if (!is_dead(path))
+            return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);
+        int result = mountpoint_detach(path);
+        if (result)
+            return error_set(error, "mountpoint", -result,
+                             "%s: cannot take away the dead unshard mount: %s", quoted,
+                             strerror(-result));
+    }
+    return error_set(error, "mountpoint", ENOTCONN, "%s: too many dead mounts", quoted);
+}
+
 int mountpoint_prepare(const char *path, const char *source, struct unshard_error *error)
 {
     char quoted[256];
-    struct mount_entry entry;
     struct stat attributes;
     error_quote(quoted, sizeof quoted, path, strlen(path));
-    for (int round = 0; stat(path, &attributes); round++) {
+    int result = clear_stale(path, quoted, error);
+    if (result)
+        return result;
+    if (stat(path, &attributes)) {
         int saved = errno;
-        if ((saved != ENOTCONN && saved != ECONNABORTED) || round == MOST_STALE_MOUNTS)
-            return error_set(error, "mountpoint", saved, "%s: %s", quoted, strerror(saved));
-        int result = clear_stale(path, error);
-        if (result)
-            return result;
+        return error_set(error, "mountpoint", saved, "%s: %s", quoted, strerror(saved));
     }
     if (!S_ISDIR(attributes.st_mode))
         return error_set(error, "mountpoint", ENOTDIR, "%s: mount point is not a directory",
                          quoted);
-    if (!mountpoint_find(path, &entry) && !strcmp(entry.type, OUR_TYPE))
-        return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);
     return check_apart(path, source, error);
 }
 
