@@ -23,8 +23,6 @@
 /* A daemon ends within its own deadlines; the source may still hold it in a read. */
 #define DAEMON_TIMEOUT_MS 30000
 
-extern char **environ;
-
 static bool has_name(pid_t pid, const char *name)
 {
     char path[64], line[64] = "";
@@ -105,7 +103,7 @@ static int wait_for_fusermount(pid_t pid, int errors)
 static int run_fusermount(const char *mountpoint, bool lazy)
 {
     int ends[2];
-    pid_t pid;
+    pid_t pid = -1;
     char *path = strdup(mountpoint);
     if (!path)
         return -ENOMEM;
