@@ -15,8 +15,8 @@ struct string_map {
     uint64_t seed;
 };
 
-/* Looks the key up and, when it is new, adds it with the value. *existing tells the value that stands
- * under the key afterwards. 1: added, 0: was there already, -ENOMEM. */
+/* Looks the key up and, when it is new, adds it with the value. *existing tells the value that
+ * stands under the key afterwards. 1: added, 0: was there already, -ENOMEM. */
 int string_map_add(struct string_map *map, const char *key, size_t length, uint32_t value,
                    uint32_t *existing);
 /* True and *value when the key is there. */

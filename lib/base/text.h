@@ -1,5 +1,5 @@
-/* A growing byte string. After a failed append `failed` stays set and appends do nothing: check once
- * at the end. Not thread-safe. */
+/* A growing byte string. After a failed append `failed` stays set and appends do nothing: check
+ * once at the end. Not thread-safe. */
 #ifndef BASE_TEXT_H
 #define BASE_TEXT_H
 

@@ -19,7 +19,8 @@ struct index_file {
     size_t entry_count;
     const char **files; /* distinct shard names in order of first use, each a safe relative path */
     size_t file_count;
-    const char *metadata_json; /* the text of the "metadata" object as it stands; NULL when absent */
+    const char
+        *metadata_json; /* the text of the "metadata" object as it stands; NULL when absent */
     size_t metadata_json_length;
 };
 

@@ -13,7 +13,9 @@
 /* Reads and checks the header of the file behind `reader`. Tensors come in data order with absolute
  * offsets. Everything in *out lives in `arena`. Every rule of the reference is enforced, and beyond
  * it: a tensor name twice is refused, and so are serde's array forms. The error's message begins
- * with `path` and names field and value. Blocks on the reader. */
+ * with `path` and names field and value. A file whose data ends too early is "truncated", and *out
+ * is filled all the same, so that the part that is there can be used; after any other error *out is
+ * untouched. Blocks on the reader. */
 int safetensors_read(const struct byte_reader *reader, const char *path, struct arena *arena,
                      struct tensor_set *out, struct unshard_error *error);
 
@@ -22,11 +24,12 @@ int safetensors_read(const struct byte_reader *reader, const char *path, struct 
 int safetensors_parse(const char *json, size_t length, uint64_t file_size, const char *path,
                       struct arena *arena, struct tensor_set *out, struct unshard_error *error);
 
-/* Appends the header of a file that holds `tensors` in this order, one after the other: the 8 bytes of
- * N, the JSON exactly as the reference writes it (metadata first and in the order given), and spaces so
- * that 8 + N is congruent to `phase` modulo `alignment` (alignment a multiple of 8, phase a multiple
- * of 8 below it; 8 and 0 give the reference's form). have_metadata: write `__metadata__` at all.
- * Fails with "header-too-large" above the limit. Offsets come from the lengths, not from `offset`. */
+/* Appends the header of a file that holds `tensors` in this order, one after the other: the 8 bytes
+ * of N, the JSON exactly as the reference writes it (metadata first and in the order given), and
+ * spaces so that 8 + N is congruent to `phase` modulo `alignment` (alignment a multiple of 8, phase
+ * a multiple of 8 below it; 8 and 0 give the reference's form). have_metadata: write `__metadata__`
+ * at all. Fails with "header-too-large" above the limit. Offsets come from the lengths, not from
+ * `offset`. */
 int safetensors_write_header(const struct tensor *const *tensors, size_t tensor_count,
                              const struct metadata_entry *metadata, size_t metadata_count,
                              bool have_metadata, uint64_t alignment, uint64_t phase,

@@ -24,8 +24,9 @@ struct metadata_entry {
     uint32_t key_length, value_length;
 };
 
-/* Tensors in data order, metadata in file order. All memory belongs to the arena of the reader.
- * Zero-initialised is an empty set. */
+/* Tensors in data order, metadata in file order, keys unique. metadata is NULL when the file has
+ * none at all, not NULL with a count of 0 when it has an empty one. All memory belongs to the arena
+ * of the reader. Zero-initialised is an empty set. */
 struct tensor_set {
     struct tensor *tensors;
     size_t tensor_count;

@@ -1,9 +1,9 @@
-/* The mapping from a view to the bytes behind it. A pure data structure: no I/O, immutable once built,
- * any number of concurrent readers.
+/* The mapping from a view to the bytes behind it. A pure data structure: no I/O, immutable once
+ * built, any number of concurrent readers.
  *
  * A view is a sequence of extents without holes: extent i covers view bytes
- * [extents[i].view_offset, extents[i+1].view_offset), the last one up to `size`. No extent is empty.
- * An extent is a range of literal bytes or of a source file. */
+ * [extents[i].view_offset, extents[i+1].view_offset), the last one up to `size`. No extent is
+ * empty. An extent is a range of literal bytes or of a source file. */
 #ifndef VIEW_EXTENT_MAP_H
 #define VIEW_EXTENT_MAP_H
 
@@ -36,8 +36,9 @@ struct extent_piece {
     uint32_t source;
 };
 
-/* Builds a map: begin, append pieces in view order, finish. Pieces of length 0 are dropped, a piece that
- * continues the last one is joined to it. -ENOMEM, -EOVERFLOW when the size would pass INT64_MAX. */
+/* Builds a map: begin, append pieces in view order, finish. Pieces of length 0 are dropped, a piece
+ * that continues the last one is joined to it. -ENOMEM, -EOVERFLOW when the size would pass
+ * INT64_MAX. */
 struct extent_map_builder {
     struct extent *extents;
     size_t count, capacity;
@@ -48,18 +49,19 @@ struct extent_map_builder {
 int extent_map_append_source(struct extent_map_builder *builder, uint32_t source,
                              uint64_t source_offset, uint64_t length);
 int extent_map_append_literal(struct extent_map_builder *builder, const void *bytes, size_t length);
-/* Moves what was appended into *map, builds the reverse index and empties the builder. On failure the
- * builder is emptied too. */
+/* Moves what was appended into *map, builds the reverse index and empties the builder. On failure
+ * the builder is emptied too. */
 int extent_map_finish(struct extent_map_builder *builder, struct extent_map *map);
 void extent_map_builder_free(struct extent_map_builder *builder);
 void extent_map_free(struct extent_map *map);
 
-/* The piece at view_offset, at most max_length long, all of one extent. view_offset < size. O(log n). */
+/* The piece at view_offset, at most max_length long, all of one extent. view_offset < size. O(log
+ * n). */
 struct extent_piece extent_map_at(const struct extent_map *map, uint64_t view_offset,
                                   uint64_t max_length);
 
-/* Where source bytes [offset, offset + length) of file `source` appear in the view: an iterator over
- * pieces, in order of source offset. O(log n) to start. */
+/* Where source bytes [offset, offset + length) of file `source` appear in the view: an iterator
+ * over pieces, in order of source offset. O(log n) to start. */
 struct extent_map_images {
     const struct extent_map *map;
     uint64_t offset, end;

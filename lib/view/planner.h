@@ -3,8 +3,8 @@
 #define VIEW_PLANNER_H
 
 #include "formats/tensor_set.h"
-#include "view/extent_map.h"
 #include "unshard.h"
+#include "view/extent_map.h"
 
 struct planner_input {
     const struct tensor_set *sets; /* one per shard, in shard order; tensor.file is set */
@@ -22,13 +22,13 @@ struct merged_view {
     char conflict[256];  /* first metadata key on which shards differ, for a note; "" when none */
 };
 
-/* Lays the tensors of all shards out as one safetensors file. UNSHARD_ORDER_SHARD keeps shard and data
- * order where every tensor then starts at a multiple of its element size; otherwise tensors are
- * sorted stably by element size descending, which always does. The header is padded so that as many
- * bytes as possible keep their offset modulo the page size. UNSHARD_ORDER_CANONICAL: exactly what
- * the reference library writes for these tensors. Metadata is the union, keys sorted by bytes; a key
- * with differing values keeps the first shard's and is reported in `conflict`.
- * Errors: "duplicate-tensor" (names tensor and both files by number), "header-too-large", memory. */
+/* Lays the tensors of all shards out as one safetensors file. UNSHARD_ORDER_SHARD keeps shard and
+ * data order where every tensor then starts at a multiple of its element size; otherwise tensors
+ * are sorted stably by element size descending, which always does. The header is padded so that as
+ * many bytes as possible keep their offset modulo the page size. UNSHARD_ORDER_CANONICAL: exactly
+ * what the reference library writes for these tensors. Metadata is the union, keys sorted by bytes;
+ * a key with differing values keeps the first shard's and is reported in `conflict`. Errors:
+ * "duplicate-tensor" (names tensor and both files by number), "header-too-large", memory. */
 int planner_merge(const struct planner_input *input, struct merged_view *out,
                   struct unshard_error *error);
 void merged_view_free(struct merged_view *view);

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+#include "view/planner.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/string_map.h"
+#include "base/text.h"
+#include "formats/safetensors.h"
+#include "view/planner_metadata.h"
+
+#define PAGE_SIZE UINT64_C(4096)
+#define HEADER_ALIGNMENT UINT64_C(8)
+#define PHASE_COUNT (PAGE_SIZE / HEADER_ALIGNMENT)
+
+/* ---- collecting --------------------------------------------------------------------------------
+ */
+
+static int duplicate(const struct planner_input *input, const struct tensor *tensor, size_t first,
+                     size_t second, struct unshard_error *error)
+{
+    char name[96];
+
+    error_quote(name, sizeof name, tensor->name, tensor->name_length);
+    if (first == second)
+        return error_set(error, "duplicate-tensor", 0, "%s: tensor \"%s\" is twice in shard %zu",
+                         input->component, name, first + 1);
+    return error_set(error, "duplicate-tensor", 0,
+                     "%s: tensor \"%s\" is in both shard %zu and shard %zu", input->component, name,
+                     first + 1, second + 1);
+}
+
+static int add_set(const struct planner_input *input, size_t number, struct string_map *names,
+                   struct merged_view *view, struct unshard_error *error)
+{
+    const struct tensor_set *set = &input->sets[number];
+
+    for (size_t i = 0; i < set->tensor_count; i++) {
+        const struct tensor *tensor = &set->tensors[i];
+        uint32_t first;
+        int added =
+            string_map_add(names, tensor->name, tensor->name_length, (uint32_t)number, &first);
+
+        if (added < 0)
+            return error_no_memory(error);
+        if (added == 0)
+            return duplicate(input, tensor, first, number, error);
+        view->tensors[view->tensor_count++] = tensor;
+        if (!checked_add(view->data_bytes, tensor->length, &view->data_bytes))
+            return error_set(error, "too-large", EOVERFLOW,
+                             "%s: the sizes of all tensors together overflow", input->component);
+    }
+    return 0;
+}
+
+static int collect_tensors(const struct planner_input *input, struct merged_view *view,
+                           struct unshard_error *error)
+{
+    struct string_map names = {0};
+    uint64_t count = 0;
+    int result = 0;
+
+    for (size_t i = 0; i < input->set_count; i++)
+        count += input->sets[i].tensor_count;
+    view->tensors = count >= UINT32_MAX ? NULL : calloc(count + 1, sizeof *view->tensors);
+    if (view->tensors == NULL)
+        return error_no_memory(error);
+    for (size_t i = 0; i < input->set_count && result == 0; i++)
+        result = add_set(input, i, &names, view, error);
+    string_map_free(&names);
+    return result;
+}
+
+/* ---- order -------------------------------------------------------------------------------------
+ */
+
+static bool all_aligned(const struct merged_view *view)
+{
+    uint64_t offset = 0;
+
+    for (size_t i = 0; i < view->tensor_count; i++) {
+        if (offset % dtype_alignment(view->tensors[i]->dtype) != 0)
+            return false;
+        offset += view->tensors[i]->length;
+    }
+    return true;
+}
+
+/* Each length is a multiple of its element size, and these never grow along the file: so every
+ * tensor starts at a multiple of its own. There are four sizes, so four passes sort stably. */
+static int sort_by_element_size(struct merged_view *view, struct unshard_error *error)
+{
+    const struct tensor **sorted = calloc(view->tensor_count + 1, sizeof *sorted);
+    size_t count = 0;
+
+    if (sorted == NULL)
+        return error_no_memory(error);
+    for (unsigned size = 8; size > 0; size /= 2)
+        for (size_t i = 0; i < view->tensor_count; i++)
+            if (dtype_alignment(view->tensors[i]->dtype) == size)
+                sorted[count++] = view->tensors[i];
+    free(view->tensors);
+    view->tensors = sorted;
+    return 0;
+}
+
+static int compare_canonical(const void *left, const void *right)
+{
+    return safetensors_canonical_compare(*(const struct tensor *const *)left,
+                                         *(const struct tensor *const *)right);
+}
+
+static int order_tensors(enum unshard_order order, struct merged_view *view,
+                         struct unshard_error *error)
+{
+    view->canonical = order == UNSHARD_ORDER_CANONICAL;
+    if (view->canonical) {
+        qsort(view->tensors, view->tensor_count, sizeof *view->tensors, compare_canonical);
+        return 0;
+    }
+    return all_aligned(view) ? 0 : sort_by_element_size(view, error);
+}
+
+/* ---- where the data begins ---------------------------------------------------------------------
+ */
+
+/* Each tensor would like the data to begin so that it keeps its offset within a page: then whole
+ * pages of the source are whole pages of the view. The wish with the most bytes behind it wins. A
+ * wish that is no multiple of 8 cannot be granted, as it would break the alignment of all tensors.
+ */
+static bool best_phase(const struct merged_view *view, uint64_t *phase)
+{
+    uint64_t bytes[PHASE_COUNT] = {0}, offset = 0;
+    size_t best = 0;
+
+    for (size_t i = 0; i < view->tensor_count; i++) {
+        const struct tensor *tensor = view->tensors[i];
+        uint64_t wish = (tensor->offset - offset) % PAGE_SIZE;
+
+        if (wish % HEADER_ALIGNMENT == 0)
+            bytes[wish / HEADER_ALIGNMENT] += tensor->length;
+        offset += tensor->length;
+    }
+    for (size_t i = 1; i < PHASE_COUNT; i++)
+        if (bytes[i] > bytes[best])
+            best = i;
+    *phase = best * HEADER_ALIGNMENT;
+    return bytes[best] > 0;
+}
+
+static int write_header(const struct planner_input *input, const struct merged_view *view,
+                        const struct planner_metadata *metadata, struct text *header,
+                        struct unshard_error *error)
+{
+    uint64_t alignment = HEADER_ALIGNMENT, phase = 0;
+    char message[sizeof error->message];
+    int result;
+
+    if (!view->canonical && best_phase(view, &phase))
+        alignment = PAGE_SIZE;
+    result = safetensors_write_header(view->tensors, view->tensor_count, metadata->entries,
+                                      metadata->count, metadata->present, alignment, phase, header,
+                                      error);
+    if (result != 0 && error != NULL) {
+        memcpy(message, error->message, sizeof message);
+        error_set(error, error->code, error->errno_value, "%s: %s", input->component, message);
+    }
+    return result;
+}
+
+/* ---- the map -----------------------------------------------------------------------------------
+ */
+
+static int build_map(const struct planner_input *input, struct merged_view *view,
+                     const struct text *header, struct unshard_error *error)
+{
+    struct extent_map_builder builder = {0};
+    int result = extent_map_append_literal(&builder, header->data, header->length);
+
+    for (size_t i = 0; i < view->tensor_count && result == 0; i++)
+        result = extent_map_append_source(&builder, view->tensors[i]->file,
+                                          view->tensors[i]->offset, view->tensors[i]->length);
+    if (result == 0)
+        result = extent_map_finish(&builder, &view->map);
+    extent_map_builder_free(&builder);
+    if (result == -ENOMEM)
+        return error_no_memory(error);
+    if (result != 0)
+        return error_set(error, "too-large", -result, "%s: the merged file would be too large",
+                         input->component);
+    return 0;
+}
+
+int planner_merge(const struct planner_input *input, struct merged_view *out,
+                  struct unshard_error *error)
+{
+    struct planner_metadata metadata = {0};
+    struct text header = {0};
+    int result;
+
+    memset(out, 0, sizeof *out);
+    result = collect_tensors(input, out, error);
+    if (result == 0)
+        result = order_tensors(input->order, out, error);
+    if (result == 0)
+        result = planner_metadata_merge(input->sets, input->set_count, &metadata, out->conflict,
+                                        sizeof out->conflict, error);
+    if (result == 0)
+        result = write_header(input, out, &metadata, &header, error);
+    if (result == 0)
+        result = build_map(input, out, &header, error);
+    planner_metadata_free(&metadata);
+    text_free(&header);
+    if (result != 0)
+        merged_view_free(out);
+    return result;
+}
+
+void merged_view_free(struct merged_view *view)
+{
+    extent_map_free(&view->map);
+    free(view->tensors);
+    memset(view, 0, sizeof *view);
+}
