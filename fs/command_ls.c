@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define QUOTED_CAPACITY 1100
+#define SHARDS_LISTED 20
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *name)
 {
@@ -40,6 +41,26 @@ static void print_name(const char *name, int width)
     printf("%s%*s  ", quoted, width > columns ? width - columns : 0, "");
 }
 
+/* Their names follow one pattern, so of many the first and the last tell enough. A component that
+ * is one file already has no shards to tell of. */
+static void print_shards(const struct unshard_checkpoint *checkpoint,
+                         const struct component *component)
+{
+    char quoted[QUOTED_CAPACITY], size[HUMAN_CAPACITY];
+    uint32_t count = component->file_count;
+    for (uint32_t i = 0; i < count && count > 1; i++) {
+        const struct source_file *file = &checkpoint->files[component->files[i]];
+        if (count > SHARDS_LISTED && i == 3) {
+            printf("  ... %u more\n", count - 4);
+            i = count - 1;
+            file = &checkpoint->files[component->files[i]];
+        }
+        printf("  %s  %s", quote(quoted, file->path), human_bytes(size, file->size));
+        printf("%s%s\n", file->failed ? "  failed: " : "",
+               file->failed ? quote(quoted, file->error.message) : "");
+    }
+}
+
 static void print_component(const struct unshard_checkpoint *checkpoint,
                             const struct component *component, int name_width, int path_width)
 {
@@ -52,6 +73,7 @@ static void print_component(const struct unshard_checkpoint *checkpoint,
         printf("%-12s %6u %8llu %10s\n", component->format, component->file_count,
                (unsigned long long)component->tensor_count, human_bytes(size, component->bytes));
     }
+    print_shards(checkpoint, component);
     for (uint32_t i = 0; i < component->note_count; i++)
         printf("  note: %s\n", quote(quoted, component->notes[i]));
 }

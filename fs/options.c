@@ -152,14 +152,15 @@ static int set_option(struct options *options, const struct option_entry *option
         return 0;
     if (option->kind == OPTION_REFUSED)
         return fail(options, "option '%s': %s", option->name, option->help);
-    if (option->argument && (!value || !*value))
-        return fail(options, "option '%s' needs a value: %s", option->name, option->argument);
-    if (!option->argument && value)
+    if (option->kind == OPTION_FLAG && value)
         return fail(options, "option '%s' takes no value, '%.64s' was given", option->name, value);
-    switch (option->kind) {
-    case OPTION_FLAG:
+    if (option->kind == OPTION_FLAG) {
         *(bool *)field = true;
         return 0;
+    }
+    if (!value || !*value)
+        return fail(options, "option '%s' needs a value: %s", option->name, option->argument);
+    switch (option->kind) {
     case OPTION_STRING:
         return set_string((char **)(void *)field, value);
     case OPTION_CHOICE:

@@ -18,6 +18,7 @@
 #define SCHEMA 1
 /* Above this many shards only those that say something are listed. */
 #define SHARDS_LISTED 20
+#define COMPONENTS_SUMMARISED 4
 /* Columns below which a line leaves something out. */
 #define NARROW 110
 /* A shard name has at most 255 bytes, each of which may be quoted as \xNN; a path is cut. */
@@ -77,6 +78,13 @@ static const cJSON *error_of(const cJSON *object)
     return cJSON_IsObject(item) ? item : NULL;
 }
 
+/* The root's component is called "."; the name of its file says more. */
+static const char *component_label(const cJSON *component)
+{
+    const char *name = string_of(component, "name", "?");
+    return strcmp(name, ".") == 0 ? string_of(component, "view", name) : name;
+}
+
 /* The document if it is of a schema known here; to free with cJSON_Delete. */
 static cJSON *parse(const char *json)
 {
@@ -133,7 +141,7 @@ static void append_errors(struct text *text, const cJSON *root)
         if (!error_of(component) || shard_failed)
             continue;
         text_append_string(text, any ? "" : "ERRORS\n");
-        append_error(text, string_of(component, "name", "?"), error_of(component));
+        append_error(text, component_label(component), error_of(component));
         any = true;
     }
     if (any)
@@ -316,7 +324,7 @@ static void append_component(struct text *text, const struct layout *layout, con
     struct progress progress = {bytes_of(component, "bytes_published"),
                                 bytes_of(component, "bytes_total")};
     text_append_string(text, "\n");
-    append_line(text, layout, 0, string_of(component, "name", "?"), &progress,
+    append_line(text, layout, 0, component_label(component), &progress,
                 string_of(component, "state", "unknown"));
     append_shards(text, layout, array_of(component, "shards"));
     append_notes(text, "  ", array_of(component, "notes"));
@@ -330,7 +338,7 @@ static struct layout layout_for(const cJSON *root, unsigned width)
     const cJSON *component, *shard;
     cJSON_ArrayForEach(component, array_of(root, "components"))
     {
-        size_t columns = human_columns(string_of(component, "name", "?"));
+        size_t columns = human_columns(component_label(component));
         longest = columns > longest ? columns : longest;
         cJSON_ArrayForEach(shard, array_of(component, "shards"))
         {
@@ -375,6 +383,27 @@ char *unshard_status_text(const char *json, unsigned width)
     return text_take(&text);
 }
 
+/* ", transformer 45 %, vae 100 %": of the components that are not done, the first few. */
+static void append_unfinished(struct text *text, const cJSON *root)
+{
+    char quoted[QUOTED_CAPACITY];
+    unsigned listed = 0;
+    const cJSON *component;
+    cJSON_ArrayForEach(component, array_of(root, "components"))
+    {
+        uint64_t done = bytes_of(component, "bytes_published");
+        uint64_t total = bytes_of(component, "bytes_total");
+        if (listed == COMPONENTS_SUMMARISED)
+            break;
+        if (done >= total && !error_of(component))
+            continue;
+        text_printf(text, "; %s ", quote(quoted, component_label(component)));
+        text_printf(text, "%u %% %s", human_percent(done, total),
+                    quote(quoted, string_of(component, "state", "unknown")));
+        listed++;
+    }
+}
+
 char *status_summary_line(const char *json)
 {
     cJSON *root = parse(json);
@@ -383,10 +412,12 @@ char *status_summary_line(const char *json)
     struct text text = {0};
     char quoted[QUOTED_CAPACITY];
     text_printf(&text, "%s ", quote(quoted, string_of(root, "time", "-")));
+    text_printf(&text, "%s ", quote(quoted, string_of(root, "source", "-")));
     append_totals(&text, root);
     const char *reason = string_of(root, "paused_reason", NULL);
     if (reason)
         text_printf(&text, ", paused: %s", quote(quoted, reason));
+    append_unfinished(&text, root);
     cJSON_Delete(root);
     return text_take(&text);
 }

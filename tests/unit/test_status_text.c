@@ -168,8 +168,9 @@ static void test_summary_is_one_line(void **state)
 {
     (void)state;
     char *line = status_summary_line(small);
-    assert_string_equal(line, "2026-11-24T10:00:00Z degraded: 1.0 GiB of 4.0 GiB (25 %), 500 MB/s, "
-                              "6 s left, 1 error, paused: window full");
+    assert_string_equal(line,
+                        "2026-11-24T10:00:00Z /models/flux degraded: 1.0 GiB of 4.0 GiB (25 %), "
+                        "500 MB/s, 6 s left, 1 error, paused: window full; vae 0 % failed");
     free(line);
 }
 
