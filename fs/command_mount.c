@@ -93,11 +93,20 @@ static int start_helpers(struct mount_run *run)
     return result;
 }
 
+static bool still_mounted(const struct mount_run *run)
+{
+    struct mount_entry entry;
+    return mountpoint_find(run->mountpoint, &entry) == 0 && entry.major_number == 0 &&
+           entry.minor_number == run->connection && !strncmp(entry.type, "fuse", 4);
+}
+
 static void *announce(void *argument)
 {
     struct mount_run *run = argument;
     if (prober_run(&run->prober, READY_TIMEOUT_MS, &run->error)) {
-        run->failed = true;
+        /* Stopped or unmounted so soon: an answer to what the user did, in the foreground. For a
+         * command that is to leave a mount behind it is a failure all the same. */
+        run->failed = !run->options.foreground || (!run->shutdown.begun && still_mounted(run));
         shutdown_request(&run->shutdown);
         return NULL;
     }
@@ -130,15 +139,6 @@ static int start_threads(struct mount_run *run)
     return 0;
 }
 
-static void remove_mount(struct mount_run *run)
-{
-    /* libfuse leaves an aborted mount where it is. */
-    struct mount_entry entry;
-    if (mountpoint_find(run->mountpoint, &entry) == 0 && entry.major_number == 0 &&
-        entry.minor_number == run->connection && !strncmp(entry.type, "fuse", 4))
-        mountpoint_detach(run->mountpoint);
-}
-
 /* After the loop, or instead of it when something failed before. */
 static void take_down(struct mount_run *run)
 {
@@ -150,8 +150,8 @@ static void take_down(struct mount_run *run)
     } else {
         session_unmount(&run->filesystem);
     }
-    if (run->connection)
-        remove_mount(run);
+    if (run->connection && still_mounted(run))
+        mountpoint_detach(run->mountpoint); /* libfuse leaves an aborted mount where it is */
     if (run->ready_thread_runs)
         pthread_join(run->ready_thread, NULL);
     prober_close(&run->prober);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "fs/status_files.h"
 
 /* What the child reports: how it ended and, when it failed, with what. */
 struct report {
@@ -21,24 +23,28 @@ struct report {
     uint32_t view;
 };
 
-static int look_up_views(const struct unshard_checkpoint *checkpoint, const char *path,
+/* Looks one path of the mount up. 0 or a positive errno. No descriptor of the mount is held, so
+ * that nobody finds it busy because of us. */
+static int look_up(const char *mountpoint, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat attributes;
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", mountpoint, name) >= sizeof path)
+        return 0; /* there, but only reached in steps */
+    /* Neither is it a fault when the mode bits of a directory hide a view from us. */
+    return lstat(path, &attributes) && errno != EACCES ? errno : 0;
+}
+
+static int look_up_views(const struct unshard_checkpoint *checkpoint, const char *mountpoint,
                          struct report *report)
 {
-    struct stat attributes;
-    int root = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     report->view = UNSHARD_NO_VIEW;
-    if (root < 0)
-        return errno;
-    /* The root itself: an O_PATH open sends nothing. */
-    if (fstatat(root, ".unshard", &attributes, AT_SYMLINK_NOFOLLOW))
-        return errno;
-    for (report->view = 0; report->view < unshard_view_count(checkpoint); report->view++) {
-        const char *view_path = unshard_view_path(checkpoint, report->view);
-        /* A view that the mode bits hide from us is there all the same. */
-        if (fstatat(root, view_path, &attributes, AT_SYMLINK_NOFOLLOW) && errno != EACCES)
-            return errno;
+    int result = look_up(mountpoint, STATUS_DIRECTORY_NAME);
+    for (uint32_t view = 0; !result && view < unshard_view_count(checkpoint); view++) {
+        report->view = view;
+        result = look_up(mountpoint, unshard_view_path(checkpoint, view));
     }
-    return 0;
+    return result;
 }
 
 static void close_everything_but(int first, int second)

@@ -124,6 +124,7 @@ static void *wait_for_signals(void *argument)
         ;
     if (number == END_SIGNAL)
         return NULL;
+    shutdown->begun = true;
     log_line(LOG_NOTICE, "mount", "event=stopping signal=%d", number);
     daemon_notify("STOPPING=1");
     shutdown->quiesced = drain_stores(shutdown);

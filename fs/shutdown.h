@@ -4,6 +4,7 @@
 #define FS_SHUTDOWN_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "fs/filesystem.h"
@@ -14,6 +15,7 @@ struct shutdown {
     int abort_fd; /* -1: no fusectl */
     pthread_t main_thread, signal_thread;
     bool signal_thread_runs;
+    atomic_bool begun; /* a signal has come */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool loop_left; /* protected by mutex */
