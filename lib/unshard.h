@@ -63,7 +63,8 @@ struct unshard_fetch_options {
     uint64_t window_bytes; /* how far to prefetch ahead of readers; 0: from available memory */
 };
 
-/* ---- checkpoint: the tree and its views -------------------------------------------------------- */
+/* ---- checkpoint: the tree and its views --------------------------------------------------------
+ */
 
 struct unshard_checkpoint;
 
@@ -118,7 +119,8 @@ int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint
 char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoint, bool tensors,
                                        struct unshard_error *error);
 
-/* ---- engine ------------------------------------------------------------------------------------ */
+/* ---- engine ------------------------------------------------------------------------------------
+ */
 
 struct unshard_engine;
 
@@ -152,8 +154,8 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
 void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
                          unshard_read_done done, void *cookie);
 
-/* Tells that readers can now be served pages of the view (known), or that the kernel has dropped the
- * view and its pages (not known). Stores go to known views only. Never blocks, thread-safe. */
+/* Tells that readers can now be served pages of the view (known), or that the kernel has dropped
+ * the view and its pages (not known). Stores go to known views only. Never blocks, thread-safe. */
 void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, bool known);
 /* Tells that a reader opened (+1) or closed (-1) the view. Never blocks, thread-safe. */
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change);
@@ -165,7 +167,8 @@ int unshard_engine_quiesce(struct unshard_engine *engine, unsigned timeout_ms);
  * running source reads return. NULL is allowed. */
 void unshard_engine_stop(struct unshard_engine *engine);
 
-/* ---- status ------------------------------------------------------------------------------------ */
+/* ---- status ------------------------------------------------------------------------------------
+ */
 
 /* A consistent snapshot as text. The caller frees it; NULL when memory is short. Never blocks on
  * I/O or on a worker. Thread-safe. */
@@ -179,7 +182,8 @@ char *unshard_status_errors(struct unshard_engine *engine);
 /* Word for the state of a view: "pending", "reading", "verified", "unverified", "failed". */
 const char *unshard_view_state(struct unshard_engine *engine, uint32_t view);
 
-/* ---- export ------------------------------------------------------------------------------------ */
+/* ---- export ------------------------------------------------------------------------------------
+ */
 
 /* Progress of a long operation: called from one thread at a time, a few times a second. */
 typedef void (*unshard_progress)(void *context, const char *path, uint64_t done, uint64_t total);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "checkpoint/headers.h"
 
+#include "base/checked.h"
 #include "base/error.h"
 
 #include <errno.h>
@@ -11,6 +12,8 @@
 #include <unistd.h>
 
 #define HEADER_THREADS 8U
+/* A header that asks for more is not believed. */
+#define MAX_FILE_BYTES (UINT64_C(1) << 52)
 
 struct header_queue {
     const struct unshard_checkpoint *checkpoint;
@@ -37,23 +40,19 @@ static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
     return 0;
 }
 
-/* What git leaves in place of a file that git-lfs has not fetched. */
-static bool is_lfs_pointer(int fd, uint64_t size)
-{
-    static const char first_line[] = "version https://git-lfs";
-    char start[sizeof first_line - 1];
-    return size >= sizeof start && size < 1024 && read_at(&fd, 0, start, sizeof start) == 0 &&
-           memcmp(start, first_line, sizeof start) == 0;
-}
-
-static void set_tensor_files(struct header *header)
+/* Numbers the tensors' file and finds how long it must be. False: no file is that long. */
+static bool set_tensor_files(struct header *header)
 {
     for (size_t i = 0; i < header->set.tensor_count; i++) {
         struct tensor *tensor = &header->set.tensors[i];
+        uint64_t end;
         tensor->file = header->file;
-        if (tensor->offset + tensor->length > header->needed)
-            header->needed = tensor->offset + tensor->length;
+        if (!checked_add(tensor->offset, tensor->length, &end) || end > MAX_FILE_BYTES)
+            return false;
+        if (end > header->needed)
+            header->needed = end;
     }
+    return true;
 }
 
 static void read_header(const struct unshard_checkpoint *checkpoint, struct header *header)
@@ -65,20 +64,14 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
                                    "%s: cannot open: %s", file->path, strerrordesc_np(-fd));
         return;
     }
-    if (is_lfs_pointer(fd, file->size)) {
-        header->result = error_set(&header->error, "lfs-pointer", EINVAL,
-                                   "%s: a git-lfs pointer, its content was not pulled", file->path);
-    } else {
-        struct byte_reader reader = {.context = &fd, .size = file->size, .read = read_at};
-        header->result =
-            header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
-        header->truncated = header->result != 0 && header->set.tensor_count > 0 &&
-                            strcmp(header->error.code, "truncated") == 0;
-        header->needed = file->size;
-        if (header->result == 0 || header->truncated)
-            set_tensor_files(header);
-    }
+    struct byte_reader reader = {.context = &fd, .size = file->size, .read = read_at};
+    header->result =
+        header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
     close(fd);
+    header->needed = file->size;
+    bool sane = set_tensor_files(header);
+    header->truncated = header->result != 0 && header->set.tensor_count > 0 && sane &&
+                        strcmp(header->error.code, "truncated") == 0;
 }
 
 static void *header_thread(void *argument)

@@ -479,8 +479,8 @@ static int read_header_length(const struct byte_reader *reader, const char *path
                             strerrordesc_np(-result));
     if (memcmp(head, "version ", sizeof head) == 0)
         return error_set(error, "lfs-pointer", 0,
-                         "%s: is a Git LFS pointer of %" PRIu64 " bytes, not the file itself", path,
-                         reader->size);
+                         "%s: is a Git LFS pointer of %" PRIu64 " bytes, the file was not pulled",
+                         path, reader->size);
     for (int i = 7; i >= 0; i--)
         value = value << 8 | head[i];
     if (value > SAFETENSORS_MAX_HEADER)

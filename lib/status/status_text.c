@@ -216,9 +216,9 @@ static void append_line(struct text *text, const struct layout *layout, unsigned
     char quoted[QUOTED_CAPACITY], bar[BAR_CAPACITY], done[HUMAN_CAPACITY], total[HUMAN_CAPACITY];
     quote(quoted, name);
     unsigned column = layout->name > indent ? layout->name - indent : 1;
-    const char *shown = layout->width ? human_tail(quoted, column) : quoted;
+    const char *shown = human_tail(quoted, column);
     size_t columns = human_columns(shown);
-    unsigned pad = layout->width && columns < column ? (unsigned)(column - columns) : 0;
+    unsigned pad = columns < column ? (unsigned)(column - columns) : 0;
     text_printf(text, "%*s%s%*s ", (int)indent, "", shown, (int)pad, "");
     if (layout->width)
         text_printf(text, "%s ",
@@ -330,7 +330,7 @@ static void append_component(struct text *text, const struct layout *layout, con
     append_notes(text, "  ", array_of(component, "notes"));
 }
 
-/* The name column takes what the longest name needs, at most half of the width. */
+/* The name column takes what the longest name needs; on a terminal at most half of the width. */
 static struct layout layout_for(const cJSON *root, unsigned width)
 {
     struct layout layout = {.width = width};
@@ -354,7 +354,7 @@ static struct layout layout_for(const cJSON *root, unsigned width)
     unsigned room = width > figures + least_bar ? width - figures - least_bar : 0;
     unsigned most = room < width / 2 ? room : width / 2;
     most = most > 12 ? most : 12;
-    layout.name = longest < most ? (unsigned)longest : most;
+    layout.name = longest < most || width == 0 ? (unsigned)longest : most;
     unsigned taken = layout.name + figures;
     layout.bar = width > taken + least_bar ? width - taken : least_bar;
     layout.bar = layout.bar < 40 ? layout.bar : 40;

@@ -2,6 +2,7 @@
 """Starting, stopping, dying."""
 
 import os
+import pathlib
 import pwd
 import shutil
 import signal
@@ -171,6 +172,8 @@ def test_as_an_ordinary_user(llama, public_folder):
     os.mkdir(public_folder + "/mnt")
     os.chown(public_folder + "/mnt", nobody.pw_uid, nobody.pw_gid)
     os.chmod(source, 0o755)
+    for path in pathlib.Path(source).iterdir():
+        path.chmod(0o644)
     before = os.stat("/dev/fuse").st_mode & 0o777
     os.chmod("/dev/fuse", 0o666)  # as udev sets it; a bare container may lack that
     command = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
