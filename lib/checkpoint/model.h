@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/string_map.h"
+#include "digest/expectation.h"
 #include "unshard.h"
 #include "view/extent_map.h"
 
@@ -23,6 +24,7 @@ struct source_file {
     bool failed;                /* unusable from the start; "truncated": its last bytes are missing,
                                  * views ask for more than size */
     struct unshard_error error; /* why, when failed */
+    const struct expectation *expectation; /* NULL: no digest of it is known */
 };
 
 /* A shard set (or single weight file) that loads as one. */

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Digests of any algorithm that checkpoints come with, and computing them piece by piece. */
+#ifndef DIGEST_DIGEST_H
+#define DIGEST_DIGEST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum digest_algorithm {
+    DIGEST_NONE,
+    DIGEST_SHA256,
+    DIGEST_SHA512,
+    DIGEST_SHA1,
+    DIGEST_GIT_SHA1, /* of "blob LENGTH\0" and the content: a git object id */
+    DIGEST_MD5,
+    DIGEST_XXH32,
+    DIGEST_XXH64,
+    DIGEST_XXH3_64,
+    DIGEST_XXH3_128,
+    DIGEST_ALGORITHM_COUNT
+};
+
+#define DIGEST_MAX_BYTES 64
+#define DIGEST_MAX_HEX (2 * DIGEST_MAX_BYTES + 1)
+
+struct digest {
+    enum digest_algorithm algorithm;
+    uint8_t bytes[DIGEST_MAX_BYTES]; /* big-endian (canonical) for the xxHash family; rest zero */
+};
+
+/* Bytes of a digest; 0 for DIGEST_NONE. */
+size_t digest_size(enum digest_algorithm algorithm);
+/* "sha256", "git-sha1", "xxh3-128"...: for status files and messages. */
+const char *digest_algorithm_name(enum digest_algorithm algorithm);
+/* Whether it also holds against somebody who made the file up (SHA-256, SHA-512); the others find
+ * corruption only. */
+bool digest_is_cryptographic(enum digest_algorithm algorithm);
+
+/* False unless `hex` is exactly digest_size() * 2 hexadecimal digits of either case. */
+bool digest_from_hex(enum digest_algorithm algorithm, const char *hex, size_t length,
+                     struct digest *out);
+/* Lower-case hex, terminated. Returns out. */
+const char *digest_to_hex(const struct digest *digest, char out[DIGEST_MAX_HEX]);
+/* Same algorithm and same bytes. */
+bool digest_equal(const struct digest *a, const struct digest *b);
+
+/* One running computation. Not thread-safe. */
+struct hasher;
+/* file_size: of the whole content, which git's digest needs beforehand. NULL: no memory, or the
+ * crypto library does not offer the algorithm. */
+struct hasher *hasher_new(enum digest_algorithm algorithm, uint64_t file_size);
+void hasher_update(struct hasher *hasher, const void *data, size_t length);
+/* The digest of all that was fed; the hasher can only be freed then. */
+void hasher_finish(struct hasher *hasher, struct digest *out);
+void hasher_free(struct hasher *hasher);
+
+#endif
