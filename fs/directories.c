@@ -56,7 +56,7 @@ static const char *entry_at(const struct listing *listing, uint64_t offset, uint
 /* Whether a child of the checkpoint's root is covered by the virtual directory. */
 static bool covered(const struct listing *listing, uint64_t offset, const char *name)
 {
-    return listing->nodeid == FUSE_ROOT_ID && offset >= 2 &&
+    return listing->nodeid == FUSE_ROOT_ID && listing->directory != NULL && offset >= 2 &&
            offset - 2 < listing->directory->child_count && !strcmp(name, STATUS_DIRECTORY_NAME);
 }
 

@@ -70,8 +70,8 @@ void log_line_v(int syslog_priority, const char *component, const char *format, 
         /* One write per line, so that lines of several threads do not mix. */
         size_t length = strlen(line);
         line[length] = '\n';
-        if (write(log_fd, line, length + 1) < 0)
-            length = 0; /* nowhere left to complain */
+        ssize_t written = write(log_fd, line, length + 1);
+        (void)written; /* nowhere left to complain */
     }
     errno = saved_errno;
 }

@@ -40,15 +40,22 @@ static const char *copy_field(const char *from, char *out, size_t capacity)
     return from;
 }
 
+static const char *next_field(const char *line)
+{
+    line += strcspn(line, " ");
+    return line + strspn(line, " ");
+}
+
 int mountpoint_parse_line(const char *line, struct mount_entry *out)
 {
     /* 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw */
-    int path_at = 0;
-    if (sscanf(line, "%*d %*d %u:%u %*s %n", &out->major_number, &out->minor_number, &path_at) !=
-            2 ||
-        path_at == 0)
+    const char *device = next_field(next_field(line)), *path = next_field(next_field(device));
+    char *end;
+    out->major_number = (unsigned)strtoul(device, &end, 10);
+    if (end == device || *end != ':' || *path == '\0')
         return -EINVAL;
-    const char *rest = copy_field(line + path_at, out->path, sizeof out->path);
+    out->minor_number = (unsigned)strtoul(end + 1, NULL, 10);
+    const char *rest = copy_field(path, out->path, sizeof out->path);
     const char *type = rest ? strstr(rest, " - ") : NULL;
     if (!type || !copy_field(type + 3, out->type, sizeof out->type))
         return -EINVAL;
@@ -65,7 +72,7 @@ int mountpoint_find(const char *path, struct mount_entry *out)
     int result = -ENOENT;
     struct mount_entry entry;
     while (getline(&line, &capacity, file) > 0) {
-        if (mountpoint_parse_line(line, &entry) || strcmp(entry.path, path))
+        if (mountpoint_parse_line(line, &entry) || strcmp(entry.path, path) != 0)
             continue;
         *out = entry; /* the last one is on top */
         result = 0;
@@ -127,7 +134,7 @@ static int clear_stale(const char *path, const char *quoted, struct unshard_erro
 {
     struct mount_entry entry;
     for (int round = 0; round < MOST_STALE_MOUNTS; round++) {
-        if (mountpoint_find(path, &entry) || strcmp(entry.type, OUR_TYPE))
+        if (mountpoint_find(path, &entry) || strcmp(entry.type, OUR_TYPE) != 0)
             return 0;
         if (!is_dead(path))
             return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);

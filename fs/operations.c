@@ -113,6 +113,10 @@ static void on_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *i
         fuse_reply_err(request, ENOENT);
         return;
     }
+    if (!unshard_view_readable(filesystem->checkpoint, node->view)) {
+        fuse_reply_err(request, EIO);
+        return;
+    }
     info->keep_cache = 1; /* otherwise the kernel throws away what has been stored */
     info->noflush = 1;
     unshard_engine_view_opened(filesystem->engine, node->view, 1);

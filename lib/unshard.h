@@ -111,6 +111,8 @@ uint32_t unshard_node_number(const struct unshard_checkpoint *checkpoint,
 uint32_t unshard_view_count(const struct unshard_checkpoint *checkpoint);
 /* Path of a view below the mount point, e.g. "transformer/diffusion_pytorch_model.safetensors". */
 const char *unshard_view_path(const struct unshard_checkpoint *checkpoint, uint32_t view);
+/* Whether the layout of the view is known. If not, every read of it fails with EIO. */
+bool unshard_view_readable(const struct unshard_checkpoint *checkpoint, uint32_t view);
 /* The component that a view shows, or -1 for any other file (configuration, tokenizer...). */
 int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint32_t view);
 

@@ -35,7 +35,7 @@ static bool reserve(struct text *text, size_t extra)
 
 void text_append(struct text *text, const void *bytes, size_t length)
 {
-    if (!reserve(text, length))
+    if (!reserve(text, length) || text->data == NULL)
         return;
     if (length > 0)
         memcpy(text->data + text->length, bytes, length);

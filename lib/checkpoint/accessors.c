@@ -60,3 +60,8 @@ int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint
         return -1;
     return (int32_t)checkpoint->views[view].component;
 }
+
+bool unshard_view_readable(const struct unshard_checkpoint *checkpoint, uint32_t view)
+{
+    return !checkpoint->views[view].unreadable;
+}

@@ -251,18 +251,16 @@ static struct scan_entry merged_attributes(const struct build *build)
 static int show_merged(struct build *build, struct merged_view *merged)
 {
     struct component *component = build->component;
-    const char *path = join_path(arena_of(build), component->directory, component->view_name);
     if (merged->conflict[0] != '\0') {
         char quoted[128];
         note_add(&build->candidate->notes, arena_of(build),
                  "The shards differ in metadata \"%s\"; the value of the first one is kept.",
                  error_quote(quoted, sizeof quoted, merged->conflict, strlen(merged->conflict)));
     }
-    if (path == NULL)
-        return -ENOMEM;
     component->bytes = merged->map.size;
     component->tensor_count = merged->tensor_count;
-    component->view = discovery_add_view(build->discovery, path, &merged->map, build->number);
+    component->view =
+        discovery_add_view(build->discovery, component->view_path, &merged->map, build->number);
     if (component->view == UNSHARD_NO_VIEW)
         return -ENOMEM;
     build->discovery->checkpoint->views[component->view].prefetch = true;
@@ -297,6 +295,40 @@ static int build_merged(struct build *build)
     return result;
 }
 
+/* Something is to be seen where a loader looks, so that it fails with the input/output error that
+ * the status explains, and neither takes the component for absent nor loads another form of it. */
+static int show_unreadable(struct build *build)
+{
+    const struct candidate *candidate = build->candidate;
+    const struct scan *scan = &build->discovery->scan;
+    struct component *component = build->component;
+    struct scan_entry like = scan->entries[candidate->directory];
+    struct extent_map_builder builder = {0};
+    struct extent_map map;
+    uint64_t size = 0;
+    uint32_t taken =
+        scan_child(scan, candidate->directory, component->view_name, strlen(component->view_name));
+    if (component->file_count == 0 ||
+        (taken != SCAN_NONE && scan->entries[taken].kind == SCAN_DIRECTORY))
+        return 0;
+    for (uint32_t i = 0; i < component->file_count; i++)
+        size += build->discovery->checkpoint->files[component->files[i]].size;
+    if (candidate->member_count > 0)
+        like = merged_attributes(build);
+    if (extent_map_append_source(&builder, component->files[0], 0, size > 0 ? size : 1) != 0 ||
+        extent_map_finish(&builder, &map) != 0) {
+        extent_map_builder_free(&builder);
+        return -ENOMEM;
+    }
+    component->view =
+        discovery_add_view(build->discovery, component->view_path, &map, build->number);
+    if (component->view == UNSHARD_NO_VIEW)
+        return -ENOMEM;
+    build->discovery->checkpoint->views[component->view].unreadable = true;
+    add_file(build, component->view_name, component->view, &like, like.mtime_ns);
+    return 0;
+}
+
 static int build_views(struct build *build)
 {
     const struct candidate *candidate = build->candidate;
@@ -315,13 +347,22 @@ static int build_views(struct build *build)
     return result == -ENOMEM ? result : 0;
 }
 
-/* With a set that cannot be shown its shards have no view, but the status lists them. */
+/* With a set that cannot be shown its shards have no view, but the status lists them, those that
+ * are absent too. */
+static int compare_paths(const void *a, const void *b, void *context)
+{
+    const struct unshard_checkpoint *checkpoint = context;
+    return strcmp(checkpoint->files[*(const uint32_t *)a].path,
+                  checkpoint->files[*(const uint32_t *)b].path);
+}
+
 static int list_files(struct build *build)
 {
     const struct candidate *candidate = build->candidate;
     struct component *component = build->component;
     component->files =
-        arena_alloc_array(arena_of(build), candidate->member_count + 1U, sizeof *component->files);
+        arena_alloc_array(arena_of(build), candidate->member_count + candidate->absent_count + 1U,
+                          sizeof *component->files);
     if (component->files == NULL)
         return -ENOMEM;
     component->file_count = candidate->member_count;
@@ -332,6 +373,13 @@ static int list_files(struct build *build)
         if (file->component == NO_COMPONENT)
             file->component = build->number;
     }
+    for (uint32_t i = 0; i < candidate->absent_count; i++) {
+        component->files[component->file_count++] = candidate->absent[i].file;
+        build->discovery->checkpoint->files[candidate->absent[i].file].component = build->number;
+    }
+    if (candidate->absent_count > 0)
+        qsort_r(component->files, component->file_count, sizeof *component->files, compare_paths,
+                build->discovery->checkpoint);
     return 0;
 }
 
@@ -393,9 +441,12 @@ static int build_component(struct discovery *discovery, uint32_t number)
     component->format = candidate->format->name;
     component->view = UNSHARD_NO_VIEW;
     component->load_order = candidate->load_order;
-    int result = list_files(&build);
+    component->view_path = join_path(arena_of(&build), component->directory, component->view_name);
+    int result = component->view_path != NULL ? list_files(&build) : -ENOMEM;
     if (result == 0)
         result = build_views(&build);
+    if (result == 0 && component->failed && component->view == UNSHARD_NO_VIEW)
+        result = show_unreadable(&build);
     if (result != 0)
         return result;
     return notes_take(&candidate->notes, arena_of(&build), &component->notes,

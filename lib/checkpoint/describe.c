@@ -138,9 +138,7 @@ static int write_component(const struct unshard_checkpoint *checkpoint,
     text_append_string(text, ",");
     write_key_name(text, "directory", component->directory);
     text_append_string(text, ",");
-    write_key_name(text, "view",
-                   component->view == UNSHARD_NO_VIEW ? NULL
-                                                      : checkpoint->views[component->view].path);
+    write_key_name(text, "view", component->view_path);
     text_append_string(text, ",");
     write_key_name(text, "format", component->format);
     text_printf(text, ",\"state\":\"%s\",\"bytes\":%llu,\"tensor_count\":%llu,",

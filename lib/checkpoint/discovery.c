@@ -108,10 +108,26 @@ static int reserve_arrays(struct discovery *discovery)
     size_t files = 0;
     for (uint32_t i = 0; i < discovery->scan.count; i++)
         files += discovery->scan.entries[i].kind == SCAN_FILE;
+    for (uint32_t i = 0; i < discovery->candidate_count; i++)
+        files += discovery->candidates[i].absent_count;
     size_t views = files + 2U * (size_t)discovery->candidate_count;
     checkpoint->files = arena_alloc_array(&checkpoint->arena, files + 1, sizeof *checkpoint->files);
     checkpoint->views = arena_alloc_array(&checkpoint->arena, views + 1, sizeof *checkpoint->views);
     return checkpoint->files == NULL || checkpoint->views == NULL ? -ENOMEM : 0;
+}
+
+static void add_absent_files(struct discovery *discovery, struct candidate *candidate)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    for (uint32_t i = 0; i < candidate->absent_count; i++) {
+        struct absent_shard *absent = &candidate->absent[i];
+        absent->file = checkpoint->file_count++;
+        checkpoint->files[absent->file] = (struct source_file){.path = absent->path,
+                                                               .mode = S_IFREG,
+                                                               .component = NO_COMPONENT,
+                                                               .failed = true,
+                                                               .error = absent->error};
+    }
 }
 
 /* Members of components become source files; of those that have not failed the headers are read. */
@@ -126,6 +142,7 @@ static int read_headers(struct discovery *discovery)
     for (uint32_t i = 0; i < discovery->candidate_count; i++) {
         struct candidate *candidate = &discovery->candidates[i];
         candidate->first_header = discovery->header_count;
+        add_absent_files(discovery, candidate);
         for (uint32_t k = 0; k < candidate->member_count; k++) {
             uint32_t file = discovery_add_file(discovery, candidate->members[k]);
             if (candidate->failed)
@@ -164,6 +181,7 @@ static void discovery_free(struct discovery *discovery)
     headers_free(discovery->headers, discovery->header_count);
     for (uint32_t i = 0; i < discovery->candidate_count; i++) {
         arena_free(&discovery->candidates[i].index_arena);
+        free(discovery->candidates[i].absent);
         notes_free(&discovery->candidates[i].notes);
     }
     free(discovery->candidates);

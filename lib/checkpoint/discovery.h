@@ -18,6 +18,13 @@
 #include "formats/format.h"
 #include "formats/index_file.h"
 
+/* A shard that an index or the numbers of its neighbours ask for. */
+struct absent_shard {
+    const char *path;
+    uint32_t file; /* its source file, which is failed from the start */
+    struct unshard_error error;
+};
+
 /* A component to be. Strings live in the checkpoint's arena. */
 struct candidate {
     uint32_t directory; /* scan entry */
@@ -28,6 +35,8 @@ struct candidate {
     bool passthrough;  /* one complete file, shown as it is */
     uint32_t *members; /* scan entries in shard order */
     uint32_t member_count;
+    struct absent_shard *absent; /* shards that belong to it and cannot be used */
+    uint32_t absent_count;
     uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
     struct index_file index;
     struct arena index_arena; /* of `index` */
@@ -67,6 +76,11 @@ int grouping_find(struct discovery *discovery, struct unshard_error *error);
 
 /* Sets load_order of every candidate from model_index.json and sorts them by it. 0 or -ENOMEM. */
 int load_order_apply(struct discovery *discovery, struct unshard_error *error);
+
+/* Notes a shard of the candidate that cannot be used, and makes the candidate failed by it. 0 or
+ * -ENOMEM. */
+int candidate_add_absent(struct discovery *discovery, struct candidate *candidate, const char *path,
+                         const struct unshard_error *error);
 
 /* Makes a source file of a scan entry, once. SCAN_NONE when memory is short. */
 uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry);

@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Further ones are not listed: an index may name any number of files. */
+#define MAX_ABSENT 1000
+
 /* A file of one directory whose name is one of weights. */
 struct weight_file {
     uint32_t entry;
@@ -149,6 +152,33 @@ static void fail_candidate(struct candidate *candidate, const struct unshard_err
     candidate->error = *error;
 }
 
+int candidate_add_absent(struct discovery *discovery, struct candidate *candidate, const char *path,
+                         const struct unshard_error *error)
+{
+    fail_candidate(candidate, error);
+    if (candidate->absent_count == MAX_ABSENT)
+        return 0;
+    const char *kept = keep(discovery, path);
+    struct absent_shard *grown =
+        realloc(candidate->absent, (candidate->absent_count + 1U) * sizeof *grown);
+    if (grown != NULL)
+        candidate->absent = grown;
+    if (kept == NULL || grown == NULL)
+        return -ENOMEM;
+    grown[candidate->absent_count++] =
+        (struct absent_shard){.path = kept, .file = SCAN_NONE, .error = *error};
+    return 0;
+}
+
+/* "DIRECTORY/NAME", in malloc'd memory; NULL without memory. */
+static char *path_in(const struct discovery *discovery, uint32_t directory, const char *name)
+{
+    const char *parent = discovery->scan.entries[directory].path;
+    struct text path = {0};
+    text_printf(&path, "%s%s%s", parent, parent[0] != '\0' ? "/" : "", name);
+    return text_take(&path);
+}
+
 /* The merged name is a complete file on disk already: that one is the component. */
 static int use_complete_file(struct discovery *discovery, struct candidate *candidate,
                              uint32_t entry)
@@ -165,6 +195,31 @@ static int use_complete_file(struct discovery *discovery, struct candidate *cand
     return 0;
 }
 
+/* Takes a name of the index as a member, or notes why it cannot be one. */
+static int claim_name(struct discovery *discovery, struct candidate *candidate, const char *name)
+{
+    const char *index_path = entry_of(discovery, candidate->index_entry)->path;
+    uint32_t found = scan_find(&discovery->scan, candidate->directory, name);
+    struct unshard_error error;
+    if (found == SCAN_NONE) {
+        error_set(&error, "missing", ENOENT, "%s: weight_map names %s, which is missing",
+                  index_path, name);
+    } else if (entry_of(discovery, found)->kind == SCAN_FILE) {
+        add_member(discovery, candidate, found);
+        return 0;
+    } else if (entry_of(discovery, found)->kind == SCAN_DIRECTORY) {
+        error_set(&error, "not-regular", EISDIR, "%s: weight_map names %s, which is a directory",
+                  index_path, name);
+    } else {
+        error = entry_of(discovery, found)->problem;
+        entry_of(discovery, found)->hidden = true;
+    }
+    char *path = path_in(discovery, candidate->directory, name);
+    int result = path != NULL ? candidate_add_absent(discovery, candidate, path, &error) : -ENOMEM;
+    free(path);
+    return result;
+}
+
 /* Claims what the index names. A name that leads to no usable file makes the component failed. */
 static int claim_named_shards(struct discovery *discovery, struct candidate *candidate)
 {
@@ -174,21 +229,8 @@ static int claim_named_shards(struct discovery *discovery, struct candidate *can
     if (reserve_members(discovery, candidate, index->file_count) != 0)
         return -ENOMEM;
     for (size_t i = 0; i < index->file_count; i++) {
-        uint32_t found = scan_find(&discovery->scan, candidate->directory, index->files[i]);
-        if (found == SCAN_NONE) {
-            error_set(&error, "missing-shard", ENOENT, "%s: weight_map names %s, which is missing",
-                      index_path, index->files[i]);
-        } else if (entry_of(discovery, found)->kind == SCAN_FILE) {
-            add_member(discovery, candidate, found);
-            continue;
-        } else if (entry_of(discovery, found)->kind == SCAN_DIRECTORY) {
-            error_set(&error, "not-regular", EISDIR,
-                      "%s: weight_map names %s, which is a directory", index_path, index->files[i]);
-        } else {
-            error = entry_of(discovery, found)->problem;
-            entry_of(discovery, found)->hidden = true;
-        }
-        fail_candidate(candidate, &error);
+        if (claim_name(discovery, candidate, index->files[i]) != 0)
+            return -ENOMEM;
     }
     if (index->file_count == 0) {
         error_set(&error, "empty-index", EINVAL, "%s: weight_map names no shard", index_path);
@@ -303,40 +345,56 @@ static int group_index(struct discovery *discovery, uint32_t directory,
     return result;
 }
 
-/* Names the numbers that are not there: at most a few, then how many. */
-static void describe_missing(const struct weight_file *files, uint32_t count, char *out,
-                             size_t capacity)
+/* The name of shard `number` of the set that `like` is a shard of; malloc'd, NULL without memory.
+ */
+static char *numbered_name(const char *like, uint32_t number)
 {
-    uint32_t expected = 1, listed = 0, i = 0;
-    size_t used = 0;
-    out[0] = '\0';
-    while (expected <= files[0].total && listed < 8) {
-        if (i < count && files[i].number == expected) {
-            i++;
-        } else {
-            int wrote =
-                snprintf(out + used, capacity - used, "%s%u", used == 0 ? "" : ", ", expected);
-            if (wrote < 0 || (size_t)wrote >= capacity - used)
-                return;
-            used += (size_t)wrote;
-            listed++;
-        }
-        expected++;
-    }
-    if (files[0].total - count > listed)
-        snprintf(out + used, capacity - used, " and %u more", files[0].total - count - listed);
+    const char *middle = strstr(like, "-of-"), *digits = middle;
+    for (const char *later = middle; later != NULL; later = strstr(later + 1, "-of-"))
+        middle = digits = later;
+    while (digits > like && digits[-1] >= '0' && digits[-1] <= '9')
+        digits--;
+    struct text name = {0};
+    text_printf(&name, "%.*s%0*u%s", (int)(digits - like), like, (int)(middle - digits), number,
+                middle);
+    return text_take(&name);
 }
 
-/* Files of one merged name, sorted by total and number: is it one whole set? */
+/* Files are sorted by number, without doubles. Notes the numbers that are not there. */
+static int add_missing_numbers(struct discovery *discovery, struct candidate *candidate,
+                               const struct weight_file *files, uint32_t count)
+{
+    const char *like = entry_of(discovery, files[0].entry)->name;
+    uint32_t missing = files[0].total - count, i = 0;
+    for (uint32_t number = 1; missing > 0 && candidate->absent_count < MAX_ABSENT; number++) {
+        if (i < count && files[i].number == number) {
+            i++;
+            continue;
+        }
+        char *name = numbered_name(like, number);
+        char *path = name != NULL ? path_in(discovery, candidate->directory, name) : NULL;
+        struct unshard_error error;
+        int result = -ENOMEM;
+        if (path != NULL) {
+            error_set(&error, "missing", ENOENT, "%s: shard %u of %u is missing", path, number,
+                      files[0].total);
+            result = candidate_add_absent(discovery, candidate, path, &error);
+        }
+        free(name);
+        free(path);
+        if (result != 0)
+            return result;
+        missing--;
+    }
+    return 0;
+}
+
+/* Files of one merged name, sorted by total and number: can they be of one set? */
 static int check_numbers(struct discovery *discovery, const struct weight_file *files,
                          uint32_t count, struct unshard_error *error)
 {
     for (uint32_t i = 0; i < count; i++) {
         const struct scan_entry *entry = entry_of(discovery, files[i].entry);
-        if (entry->kind != SCAN_FILE) {
-            *error = entry->problem;
-            return -EINVAL;
-        }
         if (files[i].number == 0 || files[i].number > files[i].total)
             return error_set(error, "bad-shard-number", EINVAL,
                              "%s: shard number %u is not in 1..%u", entry->path, files[i].number,
@@ -349,12 +407,7 @@ static int check_numbers(struct discovery *discovery, const struct weight_file *
             return error_set(error, "ambiguous-shards", EINVAL, "%s: another file is shard %u, too",
                              entry->path, files[i].number);
     }
-    if (count == files[0].total)
-        return 0;
-    char missing[160];
-    describe_missing(files, count, missing, sizeof missing);
-    return error_set(error, "missing-shard", ENOENT, "%s: of %u shards these are missing: %s",
-                     entry_of(discovery, files[0].entry)->path, files[0].total, missing);
+    return 0;
 }
 
 static int group_numbered(struct discovery *discovery, uint32_t directory,
@@ -364,15 +417,21 @@ static int group_numbered(struct discovery *discovery, uint32_t directory,
     struct candidate *candidate = add_candidate(discovery, directory, &files[0]);
     if (candidate == NULL || reserve_members(discovery, candidate, count) != 0)
         return -ENOMEM;
+    int result = 0;
     if (check_numbers(discovery, files, count, &error) != 0)
         fail_candidate(candidate, &error);
-    for (uint32_t i = 0; i < count; i++) {
-        if (entry_of(discovery, files[i].entry)->kind == SCAN_FILE)
+    else
+        result = add_missing_numbers(discovery, candidate, files, count);
+    for (uint32_t i = 0; i < count && result == 0; i++) {
+        struct scan_entry *entry = entry_of(discovery, files[i].entry);
+        if (entry->kind == SCAN_FILE) {
             add_member(discovery, candidate, files[i].entry);
-        else
-            entry_of(discovery, files[i].entry)->hidden = true;
+        } else {
+            entry->hidden = true;
+            result = candidate_add_absent(discovery, candidate, entry->path, &entry->problem);
+        }
     }
-    return settle_merged_name(discovery, candidate);
+    return result != 0 ? result : settle_merged_name(discovery, candidate);
 }
 
 /* The candidates of a directory that have an index: they come first, sorted by merged name. */

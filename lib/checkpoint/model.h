@@ -36,8 +36,9 @@ struct component {
     const char *format;     /* "safetensors", later others */
     uint32_t *files;        /* numbers of its source files in shard order */
     uint32_t file_count;
-    uint32_t view;  /* UNSHARD_NO_VIEW when nothing can be shown. A failed component has a view
-                     * when its layout is known all the same: reads of what is bad fail */
+    uint32_t view; /* UNSHARD_NO_VIEW only when its name is taken. When the layout of a failed
+                    * component is known, reads of what is bad fail; else all reads do */
+    const char *view_path;  /* where the merged file is, or would be */
     uint64_t bytes; /* size of the view */
     uint64_t tensor_count;
     bool failed;
@@ -54,6 +55,7 @@ struct view {
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
     bool prefetch; /* part of what prefetch=all fills: merged and single weight files */
+    bool unreadable; /* its layout is not known: every read fails */
 };
 
 struct unshard_checkpoint {

@@ -129,7 +129,7 @@ bool path_policy_target_is_inside(const char *target, unsigned depth)
 
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags)
 {
-    struct stat status;
+    struct stat status = {0};
     int path_fd = path_policy_resolve(checkpoint, checkpoint->files[file].path, &status);
     if (path_fd < 0)
         return path_fd;

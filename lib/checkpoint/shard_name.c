@@ -86,6 +86,12 @@ static bool set_stem_and_variant(struct slice base, struct weight_name *out)
     return stem.length > 0 && copy_slice(out->stem, stem) && copy_slice(out->variant, variant);
 }
 
+/* Tells "STEM.EXT.V" from a stem with a dot in it. */
+static bool is_weight_extension(struct slice slice)
+{
+    return slice_is(slice, "safetensors") || slice_is(slice, "bin");
+}
+
 /* name without ".json": "STEM.EXT.index", "STEM.EXT.index.V" or "STEM.EXT.V.index". */
 static bool parse_index(struct slice name, struct weight_name *out)
 {
@@ -98,9 +104,16 @@ static bool parse_index(struct slice name, struct weight_name *out)
         if (!split_last_dot(name, &rest, &last) || !slice_is(last, "index"))
             return false;
     }
-    struct slice stem, extension;
+    struct slice stem, extension, inner;
     if (!split_last_dot(rest, &stem, &extension))
         return false;
+    if (variant.length == 0 && !is_weight_extension(extension) &&
+        split_last_dot(stem, &rest, &inner) && is_weight_extension(inner)) {
+        out->legacy = true;
+        variant = extension;
+        extension = inner;
+        stem = rest;
+    }
     out->kind = WEIGHT_NAME_INDEX;
     return copy_slice(out->stem, stem) && copy_slice(out->variant, variant) &&
            copy_slice(out->extension, extension);

@@ -196,7 +196,7 @@ int tree_build(struct discovery *discovery, struct unshard_error *error)
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
     if (add_other_views(discovery) != 0)
         return error_no_memory(error);
-    size_t most = (size_t)discovery->scan.count + discovery->added_count;
+    size_t most = (size_t)discovery->scan.count + discovery->added_count + 1;
     if (discovery->added_count > 0)
         qsort(discovery->added, discovery->added_count, sizeof *discovery->added, compare_added);
     builder.nodes = arena_alloc_array(&checkpoint->arena, most, sizeof *builder.nodes);

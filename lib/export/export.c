@@ -390,6 +390,7 @@ static uint64_t plan(struct export *export)
     uint64_t items = 0;
     for (uint32_t i = 0; i < export->checkpoint->view_count; i++) {
         export->outputs[i].fd = -1;
+        export->outputs[i].failed = export->checkpoint->views[i].unreadable;
         export->outputs[i].items = item_count(export->checkpoint->views[i].size);
         export->total += export->checkpoint->views[i].size;
         items += export->outputs[i].items;

@@ -133,7 +133,7 @@ static int number_file(struct parse *parse, struct index_entry *entry, struct js
 static int parse_entry(struct parse *parse, struct json_string tensor)
 {
     struct index_entry entry = {.tensor_length = (uint32_t)tensor.length};
-    struct json_string file;
+    struct json_string file = {0};
     char quoted[QUOTED], place[QUOTED + 32];
     int result;
 
@@ -162,7 +162,7 @@ static int parse_entry(struct parse *parse, struct json_string tensor)
 
 static int parse_weight_map(struct parse *parse)
 {
-    struct json_string tensor;
+    struct json_string tensor = {0};
     int more, result;
 
     if (parse->have_weight_map)
@@ -181,7 +181,7 @@ static int parse_weight_map(struct parse *parse)
 
 static int parse_metadata(struct parse *parse)
 {
-    struct json_string span;
+    struct json_string span = {0};
     enum json_type type = json_peek(&parse->reader);
     int result;
 
@@ -207,7 +207,7 @@ static bool key_is(struct json_string key, const char *name)
 
 static int parse_index(struct parse *parse)
 {
-    struct json_string key;
+    struct json_string key = {0};
     int more = json_enter_object(&parse->reader), result = 0;
 
     if (more == 0)

@@ -291,7 +291,7 @@ static int parse_tensor(struct parse *parse, struct json_string name)
 static int parse_header(struct parse *parse)
 {
     static const char metadata_name[] = "__metadata__";
-    struct json_string key;
+    struct json_string key = {0};
     int more = json_enter_object(&parse->reader), result = 0;
 
     if (more == 0)

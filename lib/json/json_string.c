@@ -77,7 +77,8 @@ static int read_code_unit(struct json_reader *reader, unsigned *out)
 static int read_unicode_escape(struct json_reader *reader, unsigned *out)
 {
     const char *first = reader->position;
-    unsigned low;
+    unsigned low = 0;
+    *out = 0;
     int result = read_code_unit(reader, out);
 
     if (result != 0 || *out < 0xd800 || *out > 0xdfff)

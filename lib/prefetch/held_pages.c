@@ -53,6 +53,8 @@ static struct held_page **find(struct held_pages *held, uint32_t view, uint64_t 
 static void drop(struct held_pages *held, struct held_page **slot)
 {
     struct held_page *page = *slot;
+    if (page == NULL)
+        return;
     *slot = page->chain;
     *(page->older != NULL ? &page->older->newer : &held->oldest) = page->newer;
     *(page->newer != NULL ? &page->newer->older : &held->newest) = page->older;

@@ -234,8 +234,8 @@ static bool is_direct(const struct unshard_engine *engine, struct extent_piece p
 void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
                          unshard_read_done done, void *cookie)
 {
-    if (view >= engine->checkpoint->view_count) {
-        done(cookie, EINVAL, NULL, 0);
+    if (view >= engine->checkpoint->view_count || engine->checkpoint->views[view].unreadable) {
+        done(cookie, view >= engine->checkpoint->view_count ? EINVAL : EIO, NULL, 0);
         return;
     }
     const struct extent_map *map = &engine->checkpoint->views[view].map;
@@ -266,4 +266,4 @@ void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t 
         read_direct(engine, request, piece);
     else
         read_assembled(engine, request, view, offset);
-}
+} /* NOLINT(clang-analyzer-unix.Malloc): the request belongs to its waiters now */

@@ -12,6 +12,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* Direct reads in a row that bring less than a block: the file ends there. */
+#define MAX_FUTILE_READS 3
+
 /* Descriptors of one file, opened at the first read and kept: a shard that is deleted later can
  * still be read to its end. */
 struct handle {
@@ -138,10 +141,12 @@ static bool read_cached(struct handle *handle, uint64_t offset, void *buffer, si
     return got == (ssize_t)length;
 }
 
-/* pread until length bytes are there or the file ends. The bytes read, or a negative errno. */
+/* pread until length bytes are there or the file ends. The bytes read, or a negative errno. Direct
+ * I/O (round_up above 1) that ends within a block goes on from the start of the block. */
 static ssize_t read_fully(int fd, uint64_t offset, char *buffer, size_t length, size_t round_up)
 {
-    size_t done = 0;
+    size_t done = 0, reached = 0;
+    unsigned futile = 0;
     while (done < length) {
         size_t ask = length - done;
         if (round_up > 1)
@@ -154,10 +159,15 @@ static ssize_t read_fully(int fd, uint64_t offset, char *buffer, size_t length, 
         if (got == 0)
             break;
         done += (size_t)got;
-        if (round_up > 1 && done < length && done % round_up != 0)
-            break; /* the end of the file, or an odd short read that direct I/O cannot continue */
+        reached = done > reached ? done : reached;
+        if (round_up > 1 && done < length) {
+            futile = (size_t)got < round_up ? futile + 1 : 0;
+            if (futile == MAX_FUTILE_READS)
+                break;
+            done -= done % round_up;
+        }
     }
-    return (ssize_t)(done < length ? done : length);
+    return (ssize_t)(reached < length ? reached : length);
 }
 
 /* Direct I/O, or -EINVAL when the file system does not take it (then it is not tried again). */
@@ -190,7 +200,7 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
     ssize_t got = (ssize_t)length;
     if (!read_cached(handle, offset, buffer, length)) {
         got = read_direct(handle, offset, buffer, length);
-        if (got == -EINVAL || (got >= 0 && (size_t)got < length))
+        if (got == -EINVAL)
             got = read_buffered(handle, offset, buffer, length);
     }
     if (got < 0) {

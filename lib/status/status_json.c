@@ -191,9 +191,8 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
         bytes_published += shard->bytes_published;
         cJSON_AddItemToArray(shards, shard_json(&checkpoint->files[component->files[i]], shard));
     }
-    bool has_view = component->view != UNSHARD_NO_VIEW;
     add_string(item, "name", component->name);
-    add_string(item, "view", has_view ? checkpoint->views[component->view].path : NULL);
+    add_string(item, "view", component->view_path);
     add_string(item, "format", component->format);
     add_string(item, "state", component_state(component, snapshot));
     add_u64(item, "bytes_total", bytes_total);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "view/planner.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,10 +82,14 @@ static bool all_aligned(const struct merged_view *view)
 {
     uint64_t offset = 0;
 
+    assert(view->tensors != NULL);
     for (size_t i = 0; i < view->tensor_count; i++) {
-        if (offset % dtype_alignment(view->tensors[i]->dtype) != 0)
+        const struct tensor *tensor = view->tensors[i];
+
+        assert(tensor != NULL);
+        if (offset % dtype_alignment(tensor->dtype) != 0)
             return false;
-        offset += view->tensors[i]->length;
+        offset += tensor->length;
     }
     return true;
 }
@@ -96,6 +101,7 @@ static int sort_by_element_size(struct merged_view *view, struct unshard_error *
     const struct tensor **sorted = calloc(view->tensor_count + 1, sizeof *sorted);
     size_t count = 0;
 
+    assert(view->tensors != NULL);
     if (sorted == NULL)
         return error_no_memory(error);
     for (unsigned size = 8; size > 0; size /= 2)
@@ -116,6 +122,7 @@ static int compare_canonical(const void *left, const void *right)
 static int order_tensors(enum unshard_order order, struct merged_view *view,
                          struct unshard_error *error)
 {
+    assert(view->tensors != NULL);
     view->canonical = order == UNSHARD_ORDER_CANONICAL;
     if (view->canonical) {
         qsort(view->tensors, view->tensor_count, sizeof *view->tensors, compare_canonical);

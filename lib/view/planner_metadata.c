@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "view/planner_metadata.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,9 +43,10 @@ int planner_metadata_merge(const struct tensor_set *sets, size_t set_count,
     if (out->entries == NULL)
         return error_no_memory(error);
     for (size_t i = 0; i < set_count && added >= 0; i++) {
+        assert(sets[i].metadata != NULL || sets[i].metadata_count == 0);
         for (size_t j = 0; j < sets[i].metadata_count && added >= 0; j++) {
             const struct metadata_entry *entry = &sets[i].metadata[j];
-            uint32_t existing;
+            uint32_t existing = 0;
 
             added = string_map_add(&keys, entry->key, entry->key_length, (uint32_t)out->count,
                                    &existing);

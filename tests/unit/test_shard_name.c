@@ -63,6 +63,7 @@ static void names_are_taken_apart(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct weight_name name;
         char text[WEIGHT_NAME_CAPACITY];
+        print_message("%s\n", rows[i].name);
         assert_true(weight_name_parse(rows[i].name, &name));
         assert_int_equal(name.kind, rows[i].kind);
         assert_string_equal(name.stem, rows[i].stem);
