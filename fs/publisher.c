@@ -50,6 +50,14 @@ static int store(void *context, uint32_t view, uint64_t offset, const void *data
     }
 }
 
+static void drop(void *context, uint32_t view, uint64_t offset, uint64_t size)
+{
+    struct filesystem *filesystem = context;
+    uint64_t nodeid = inode_table_view_nodeid(filesystem->inodes, view);
+    if (nodeid)
+        fuse_lowlevel_notify_inval_inode(filesystem->session, nodeid, (off_t)offset, (off_t)size);
+}
+
 static void write_log(void *context, int syslog_priority, const char *line)
 {
     (void)context;
@@ -58,5 +66,6 @@ static void write_log(void *context, int syslog_priority, const char *line)
 
 struct unshard_publisher publisher_for(struct filesystem *filesystem)
 {
-    return (struct unshard_publisher){.context = filesystem, .store = store, .log = write_log};
+    return (struct unshard_publisher){
+        .context = filesystem, .store = store, .drop = drop, .log = write_log};
 }

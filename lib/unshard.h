@@ -135,6 +135,9 @@ struct unshard_publisher {
      * once, never from a thread that answers reads. 0, -ENOENT: nobody has looked the view up, the
      * engine forgets that it stored anything there; any other error: this range is not stored. */
     int (*store)(void *context, uint32_t view, uint64_t offset, const void *data, size_t size);
+    /* Takes whole pages of a view out of the page cache again; a later read asks for them anew. May
+     * be NULL, then the kernel alone decides what stays. Blocks and is called as `store`. */
+    void (*drop)(void *context, uint32_t view, uint64_t offset, uint64_t size);
     /* A structured event worth a log line. Must not block for long; any thread, no lock held. */
     void (*log)(void *context, int syslog_priority, const char *line);
 };

@@ -73,6 +73,7 @@ void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index)
     if (length > engine->chunk_bytes)
         length = engine->chunk_bytes;
     state->bytes_published -= length;
+    engine->published_bytes -= length;
     if (!chunk->consumed)
         engine->unconsumed_bytes -= length;
     chunk->consumed = false;
@@ -146,7 +147,10 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
         chunk->state = CHUNK_PUBLISHED;
         chunk->consumed = fetch->demanded && engine->window_limited;
         state->bytes_published += fetch->length;
-        if (!chunk->consumed)
+        engine->published_bytes += fetch->length;
+        if (chunk->consumed)
+            drop_behind_note(engine, fetch->file, fetch->index);
+        else
             engine->unconsumed_bytes += fetch->length;
     }
     chunk_check(engine, fetch->file, fetch->index);

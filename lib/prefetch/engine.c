@@ -182,6 +182,7 @@ static void engine_free(struct unshard_engine *engine)
     free(engine->file_views);
     free(engine->views);
     free(engine->plan);
+    free(engine->passed.chunks);
     held_pages_free(&engine->held);
     source_free(engine->source);
     pthread_mutex_destroy(&engine->lock);
@@ -231,6 +232,8 @@ static int allocate(struct unshard_engine *engine)
         return -ENOMEM;
     find_file_sizes(engine);
     int result = allocate_chunks(engine);
+    if (result == 0)
+        result = drop_behind_init(engine);
     if (result == 0)
         result = index_views_by_file(engine);
     if (result == 0)

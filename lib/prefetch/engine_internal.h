@@ -163,6 +163,16 @@ struct reader_stream {
     uint32_t hits; /* reads that continued it; 0: unused */
 };
 
+struct passed_chunk {
+    uint32_t file, index;
+};
+
+/* Chunks that readers have passed, oldest first. */
+struct passed_ring {
+    struct passed_chunk *chunks;
+    size_t first, count, capacity;
+};
+
 struct plan_cursor {
     uint32_t position; /* in engine->plan */
     uint64_t offset;   /* in that view */
@@ -222,10 +232,14 @@ struct unshard_engine {
     bool window_limited;       /* less than the checkpoint */
     uint64_t sentinel_pages;   /* every so many pages of a view one is held back; 0: none */
     uint64_t unconsumed_bytes; /* published and not passed by a reader */
+    uint64_t published_bytes;  /* in PUBLISHED chunks */
+    uint64_t keep_bytes;       /* as much of that may stay; what was passed goes first */
+    struct passed_ring passed;
     uint64_t total_bytes;      /* of all shards in the plan */
     const char *paused_reason; /* why there is nothing to prefetch though not all is; or NULL */
 
-    uint64_t bytes_read, chunks_evicted, reads, reads_failed, store_errors, bytes_stored;
+    uint64_t bytes_read, chunks_evicted, reads, reads_failed, store_errors, bytes_stored,
+        bytes_dropped;
     double rate;
     uint64_t rate_bytes, rate_ns;
 };
@@ -267,6 +281,15 @@ void waiter_complete(struct waiter *waiter, const char *buffer, int error);
  * caller has a reference. True when everything wanted was stored. May block on readers. */
 bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch);
 
+/* drop_behind.c */
+/* 0 or -ENOMEM; the chunks of all files must be there. The ring is freed with the engine. */
+int drop_behind_init(struct unshard_engine *engine);
+/* A reader has passed a published chunk. The caller holds engine->lock. */
+void drop_behind_note(struct unshard_engine *engine, uint32_t file, uint32_t index);
+/* Drops what was passed longest ago until the budget holds. No lock held; may block on readers as
+ * a store does. */
+void drop_behind(struct unshard_engine *engine);
+
 /* schedule.c: the caller holds engine->lock. */
 /* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now. */
 struct fetch *schedule_next(struct unshard_engine *engine);
@@ -291,10 +314,11 @@ void *housekeeper(void *engine);
 /* A chunk was read: input for the worker count. The caller holds engine->lock. */
 void jobs_note_chunk(struct unshard_engine *engine, uint64_t bytes);
 
-/* window.c: sets window_bytes, window_limited and sentinel_pages. The caller holds engine->lock. */
+/* window.c: sets window_bytes, window_limited, keep_bytes and sentinel_pages. The caller holds
+ * engine->lock. */
 void window_update(struct unshard_engine *engine, uint64_t available_bytes);
-/* Memory that page cache can take: MemAvailable, and the room in every cgroup above us. Reads
- * /proc and /sys; no lock held. */
+/* available_memory.c: memory that page cache can take: MemAvailable, and the room in every cgroup
+ * above us. Reads /proc and /sys; no lock held. */
 uint64_t window_available_memory(void);
 
 #endif

@@ -2,8 +2,8 @@
  *
  * What to fetch without being asked: first what lies ahead of each reader, round about, then the
  * plan: the views in the order in which a pipeline loads them, each from its start. The plan stays
- * within the window, so that nothing is published that would be evicted before it is read; readers
- * get as much again, so that a window filled for nobody does not stop them.
+ * within half of the window, so that nothing is published that would be evicted before it is read
+ * and a plan that nobody follows leaves room for readers.
  */
 #include "prefetch/engine_internal.h"
 
@@ -120,11 +120,11 @@ struct fetch *schedule_next(struct unshard_engine *engine)
     uint64_t in_flight = (uint64_t)engine->reading_count * engine->chunk_bytes;
     uint64_t ahead = engine->unconsumed_bytes + in_flight;
     struct fetch *fetch = NULL;
-    if (!engine->window_limited || ahead / 2 < engine->window_bytes)
+    if (!engine->window_limited || ahead < engine->window_bytes)
         fetch = next_of_streams(engine);
     if (fetch != NULL || engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
         return fetch;
-    if (ahead >= engine->window_bytes) {
+    if (ahead >= engine->window_bytes / 2) {
         engine->paused_reason = "the window ahead of readers is full";
         return NULL;
     }
@@ -158,6 +158,7 @@ static void consume(struct unshard_engine *engine, uint32_t view, uint64_t offse
                 continue;
             uint64_t rest = file->size - i * engine->chunk_bytes;
             chunk->consumed = true;
+            drop_behind_note(engine, piece.source, (uint32_t)i);
             engine->unconsumed_bytes -= rest < engine->chunk_bytes ? rest : engine->chunk_bytes;
         }
     }

@@ -183,6 +183,7 @@ void *prefetch_worker(void *argument)
         pthread_mutex_unlock(&engine->lock);
         bool ready = !to_read || read_and_answer(engine, fetch);
         bool stored = ready && publish_chunk(engine, fetch);
+        drop_behind(engine);
         pthread_mutex_lock(&engine->lock);
         if (ready) {
             fetch->stored = stored;

@@ -99,7 +99,7 @@ def test_watch_shows_progress_and_ends_with_the_mount(llama):
         watch = subprocess.Popen([UNSHARD, "status", "--watch", "-n", "0.1", str(mount.path)],
                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
-            assert any("model" in watch.stdout.readline() for _ in range(20))
+            assert any("100 %" in watch.stdout.readline() for _ in range(100))
             watch.terminate()
             watch.wait(20)
         finally:
