@@ -38,8 +38,8 @@ struct component {
     uint32_t file_count;
     uint32_t view; /* UNSHARD_NO_VIEW only when its name is taken. When the layout of a failed
                     * component is known, reads of what is bad fail; else all reads do */
-    const char *view_path;  /* where the merged file is, or would be */
-    uint64_t bytes; /* size of the view */
+    const char *view_path; /* where the merged file is, or would be */
+    uint64_t bytes;        /* size of the view */
     uint64_t tensor_count;
     bool failed;
     struct unshard_error error; /* when failed */
@@ -54,7 +54,7 @@ struct view {
     struct extent_map map;
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
-    bool prefetch; /* part of what prefetch=all fills: merged and single weight files */
+    bool prefetch;   /* part of what prefetch=all fills: merged and single weight files */
     bool unreadable; /* its layout is not known: every read fails */
 };
 

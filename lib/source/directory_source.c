@@ -12,7 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Direct reads in a row that bring less than a block: the file ends there. */
+/* Direct reads in a row that bring less than a block, before another way is tried. */
 #define MAX_FUTILE_READS 3
 
 /* Descriptors of one file, opened at the first read and kept: a shard that is deleted later can
@@ -200,8 +200,12 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
     ssize_t got = (ssize_t)length;
     if (!read_cached(handle, offset, buffer, length)) {
         got = read_direct(handle, offset, buffer, length);
-        if (got == -EINVAL)
-            got = read_buffered(handle, offset, buffer, length);
+        size_t have = got > 0 ? (size_t)got : 0;
+        if (got == -EINVAL || (got >= 0 && have < length)) {
+            /* No direct I/O, or it does not get on: byte by byte if need be. */
+            got = read_buffered(handle, offset + have, (char *)buffer + have, length - have);
+            got = got < 0 ? got : got + (ssize_t)have;
+        }
     }
     if (got < 0) {
         errno = (int)-got;

@@ -216,7 +216,7 @@ def test_read_error_in_the_middle(big):
 
 def test_short_reads_are_completed(big):
     expected = checkpoints.tensors_of(checkpoints.shard_files(big))
-    with slow(big) as storage:
+    with slow(big, direct=1) as storage:
         with mounted(storage.path) as mount:
             storage.command("short *.safetensors 20")
             found = load_file(mount / "model.safetensors")

@@ -8,7 +8,7 @@
  *   total BYTES                        bytes a second of all files together; 0: no limit
  *   fail FILE OFFSET LENGTH ERRNO [COUNT]   reads that touch the range fail; COUNT times, or always
  *   failnth K ERRNO                    the K-th read from now on fails
- *   short FILE [COUNT]                 reads return half of what they should
+ *   short FILE [COUNT]                 reads return half of what they should (mount with direct=1)
  *   flip FILE OFFSET BIT [COUNT]       one bit of the file reads inverted
  *   stall FILE [OFFSET LENGTH]         reads that touch the range wait for `release`
  *   release                            ends all stalls, and wakes those that wait

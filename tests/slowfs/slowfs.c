@@ -6,7 +6,9 @@
  *
  * .slowfs/control takes the commands of rules.h, .slowfs/stats tells how often and how much each
  * file was read. Neither is listed, so that what scans the directory does not see them. Nothing is
- * kept in the page cache from one open to the next: each open starts cold.
+ * kept in the page cache from one open to the next: each open starts cold. With -o direct=1 nothing
+ * goes through the page cache at all: what a read returns is what its reader gets, which `short`
+ * needs (the page cache takes a short answer for the end of the file).
  */
 #define FUSE_USE_VERSION 312
 
@@ -39,6 +41,7 @@ struct open_file {
 };
 
 static int root_fd;
+static bool direct;
 
 /* The path as *at() calls below root_fd want it. */
 static const char *below(const char *path)
@@ -125,12 +128,13 @@ static int open_special(const char *path, struct open_file *file, struct fuse_fi
     return 0;
 }
 
-static int open_plain(const char *path, struct open_file *file, const struct fuse_file_info *info)
+static int open_plain(const char *path, struct open_file *file, struct fuse_file_info *info)
 {
     if ((info->flags & O_ACCMODE) != O_RDONLY)
         return -EROFS;
     if (rules_vanished(below(path)))
         return -ENOENT;
+    info->direct_io = direct;
     file->fd = openat(root_fd, below(path), O_RDONLY | O_CLOEXEC);
     return file->fd < 0 ? -errno : 0;
 }
@@ -268,6 +272,7 @@ static const struct fuse_operations operations = {.init = slow_init,
 
 struct settings {
     char *latency, *rate, *total;
+    int direct;
     const char *directory;
 };
 
@@ -275,6 +280,7 @@ static const struct fuse_opt option_table[] = {
     {"latency=%s", offsetof(struct settings, latency), 0},
     {"rate=%s", offsetof(struct settings, rate), 0},
     {"total=%s", offsetof(struct settings, total), 0},
+    {"direct=%d", offsetof(struct settings, direct), 0},
     FUSE_OPT_END};
 
 /* The first argument that is no option is the directory, the second the mount point. */
@@ -329,6 +335,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: slowfs [-f] [-o latency=MS,...] DIRECTORY MOUNTPOINT\n");
         return 2;
     }
+    direct = settings.direct != 0;
     root_fd = open(settings.directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0 || apply("latency", settings.latency) || apply("rate", settings.rate) ||
         apply("total", settings.total)) {
