@@ -18,10 +18,13 @@
 #include <sys/mount.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 /* A daemon ends within its own deadlines; the source may still hold it in a read. */
 #define DAEMON_TIMEOUT_MS 30000
+#define BUSY_RETRIES 20
+#define BUSY_WAIT_NS 50000000
 
 static bool has_name(pid_t pid, const char *name)
 {
@@ -119,11 +122,22 @@ static int run_fusermount(const char *mountpoint, bool lazy)
     return result;
 }
 
-static int unmount(const char *mountpoint, bool lazy)
+static int try_unmount(const char *mountpoint, bool lazy)
 {
     if (umount2(mountpoint, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
         return 0;
     return errno == EPERM ? run_fusermount(mountpoint, lazy) : -errno;
+}
+
+/* Somebody who looks at a file in passing makes a mount busy for a moment. */
+static int unmount(const char *mountpoint, bool lazy)
+{
+    int result = try_unmount(mountpoint, lazy);
+    for (int i = 0; result == -EBUSY && i < BUSY_RETRIES; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_WAIT_NS}, NULL);
+        result = try_unmount(mountpoint, lazy);
+    }
+    return result;
 }
 
 static int report_failure(const char *mountpoint, int result)

@@ -84,7 +84,8 @@ static void on_readlink(fuse_req_t request, fuse_ino_t ino)
 
 static void open_status(fuse_req_t request, int file, struct fuse_file_info *info)
 {
-    char *snapshot = status_file_render((unsigned)file, filesystem_of(request)->engine);
+    struct status_snapshot *snapshot =
+        status_snapshot_take((unsigned)file, filesystem_of(request)->engine);
     if (!snapshot) {
         fuse_reply_err(request, ENOMEM);
         return;
@@ -93,7 +94,7 @@ static void open_status(fuse_req_t request, int file, struct fuse_file_info *inf
     info->direct_io = 1;
     info->noflush = 1;
     if (fuse_reply_open(request, info))
-        free(snapshot);
+        status_snapshot_release(snapshot);
 }
 
 static void on_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
@@ -129,20 +130,24 @@ static void on_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info
     struct filesystem *filesystem = filesystem_of(request);
     const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
     if (nodes_status_file(filesystem, ino) >= 0)
-        free((char *)(uintptr_t)info->fh);
+        status_snapshot_release((struct status_snapshot *)(uintptr_t)info->fh);
     else if (node && node->view != UNSHARD_NO_VIEW)
         unshard_engine_view_opened(filesystem->engine, node->view, -1);
     fuse_reply_err(request, 0);
 }
 
-static void read_status(fuse_req_t request, const char *snapshot, uint64_t offset, size_t size)
+/* Once it is answered the file may be closed and released before we get on: hence the reference. */
+static void read_status(fuse_req_t request, struct status_snapshot *snapshot, uint64_t offset,
+                        size_t size)
 {
-    size_t length = strlen(snapshot);
+    status_snapshot_hold(snapshot);
+    size_t length = snapshot->length;
     if (offset > length)
         offset = length;
     if (size > length - offset)
         size = length - (size_t)offset;
-    fuse_reply_buf(request, snapshot + offset, size);
+    fuse_reply_buf(request, snapshot->text + offset, size);
+    status_snapshot_release(snapshot);
 }
 
 /* The only place where a READ of a view is answered. */
@@ -160,7 +165,7 @@ static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offse
 {
     struct filesystem *filesystem = filesystem_of(request);
     if (nodes_status_file(filesystem, ino) >= 0) {
-        read_status(request, (const char *)(uintptr_t)info->fh, (uint64_t)offset, size);
+        read_status(request, (struct status_snapshot *)(uintptr_t)info->fh, (uint64_t)offset, size);
         return;
     }
     const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);

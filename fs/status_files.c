@@ -46,9 +46,32 @@ int status_file_find(const char *name)
     return -1;
 }
 
-char *status_file_render(unsigned file, struct unshard_engine *engine)
+struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine)
 {
-    return files[file].render(engine);
+    struct status_snapshot *snapshot = malloc(sizeof *snapshot);
+    if (!snapshot)
+        return NULL;
+    snapshot->text = files[file].render(engine);
+    if (!snapshot->text) {
+        free(snapshot);
+        return NULL;
+    }
+    snapshot->length = strlen(snapshot->text);
+    atomic_init(&snapshot->references, 1);
+    return snapshot;
+}
+
+void status_snapshot_hold(struct status_snapshot *snapshot)
+{
+    atomic_fetch_add(&snapshot->references, 1);
+}
+
+void status_snapshot_release(struct status_snapshot *snapshot)
+{
+    if (atomic_fetch_sub(&snapshot->references, 1) != 1)
+        return;
+    free(snapshot->text);
+    free(snapshot);
 }
 
 void status_file_attributes(int file, const struct unshard_node *like, struct stat *out)

@@ -5,6 +5,7 @@
 #ifndef FS_STATUS_FILES_H
 #define FS_STATUS_FILES_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/stat.h>
 
@@ -17,8 +18,16 @@ unsigned status_file_count(void);
 const char *status_file_name(unsigned file);
 /* The file called `name`, or -1. */
 int status_file_find(const char *name);
-/* The content of a file now, zero-terminated. The caller frees it; NULL when memory is short. */
-char *status_file_render(unsigned file, struct unshard_engine *engine);
+/* The content of a file at one moment. Immutable; freed with its last reference. */
+struct status_snapshot {
+    atomic_uint references;
+    size_t length;
+    char *text;
+};
+/* Renders a file now; the caller has the reference. NULL when memory is short. Thread-safe. */
+struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine);
+void status_snapshot_hold(struct status_snapshot *snapshot);
+void status_snapshot_release(struct status_snapshot *snapshot);
 /* Attributes of a file, or of the directory itself when file is -1. like: whose owner and group
  * they take (the root of the checkpoint). st_ino is left to be told apart by the number of the
  * file. */

@@ -156,7 +156,7 @@ static int read_with_escapes(struct json_reader *reader, const char *first, stru
         text_append(scratch, first, (size_t)(reader->position - first));
     while (result == 0 && *reader->position == '\\') {
         unsigned char bytes[4];
-        size_t size;
+        size_t size = 0;
 
         result = read_escape(reader, bytes, &size);
         if (result != 0)

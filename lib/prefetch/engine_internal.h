@@ -79,7 +79,6 @@ struct chunk {
     struct fetch *fetch;
     uint8_t state;     /* enum chunk_state */
     uint8_t attempts;  /* failed reads in a row */
-    bool has_digest;   /* file_state.digests[index] is what was read first */
     bool consumed;     /* a reader has passed it since it was published */
     bool seen;         /* read successfully at least once */
     uint32_t retry_at; /* FAILED: second of the engine's clock from which a read tries again */

@@ -68,9 +68,8 @@ static int check_digest(struct unshard_engine *engine, struct fetch *fetch,
     struct file_state *file = &engine->files[fetch->file];
     struct chunk *chunk = chunk_of(engine, fetch);
     XXH128_hash_t actual = XXH3_128bits(fetch->buffer, fetch->length);
-    if (!chunk->has_digest) { /* both fields belong to the worker that reads the chunk */
+    if (!chunk->seen) { /* the digest belongs to the worker that reads the chunk */
         file->digests[fetch->index] = actual;
-        chunk->has_digest = true;
         return 0;
     }
     if (XXH128_isEqual(file->digests[fetch->index], actual))

@@ -364,7 +364,7 @@ static void test_window_bounds_what_nobody_has_read(void **state)
     struct cache cache;
     struct unshard_fetch_options options = small;
     cache_init(&cache, fixture);
-    options.window_bytes = 4 * CHUNK;
+    options.window_bytes = 8 * CHUNK;
     options.jobs = 2;
     struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
