@@ -43,7 +43,7 @@ bool digest_from_hex(enum digest_algorithm algorithm, const char *hex, size_t le
                      struct digest *out);
 /* Lower-case hex, terminated. Returns out. */
 const char *digest_to_hex(const struct digest *digest, char out[DIGEST_MAX_HEX]);
-/* Same algorithm and same bytes. */
+/* Same algorithm and same bytes. DIGEST_NONE equals nothing, itself included. */
 bool digest_equal(const struct digest *a, const struct digest *b);
 
 /* One running computation. Not thread-safe. */
@@ -52,8 +52,10 @@ struct hasher;
  * crypto library does not offer the algorithm. */
 struct hasher *hasher_new(enum digest_algorithm algorithm, uint64_t file_size);
 void hasher_update(struct hasher *hasher, const void *data, size_t length);
-/* The digest of all that was fed; the hasher can only be freed then. */
+/* The digest of all that was fed; the hasher can only be freed then. DIGEST_NONE, which no
+ * expectation equals, when the crypto library failed. */
 void hasher_finish(struct hasher *hasher, struct digest *out);
+/* NULL is allowed. */
 void hasher_free(struct hasher *hasher);
 
 #endif
