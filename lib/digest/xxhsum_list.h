@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Lists as xxhsum (xxHash 0.8) writes and checks them: GNU lines ("HEX  NAME"; the number of digits
+ * tells the algorithm, XXH3 has a prefix "XXH3_") and BSD lines ("XXH64 (NAME) = HEX"). Unlike
+ * coreutils' lists a CR belongs to the name and lines are not indented. */
+#ifndef DIGEST_XXHSUM_LIST_H
+#define DIGEST_XXHSUM_LIST_H
+
+#include "digest/digest_list.h"
+
+/* Contract as digest_list_parse_lines. Lines of `--little-endian` are understood when a tag says so
+ * ("XXH64_LE"); without a tag they cannot be told from others. */
+int xxhsum_list_parse(const char *text, size_t length, const char *path, struct arena *arena,
+                      struct digest_list *out, struct unshard_error *error);
+
+#endif
