@@ -52,6 +52,7 @@ struct unshard_view_options {
     enum unshard_order order;
     enum unshard_layout layout;
     bool follow_symlinks; /* also follow symlinks that leave the checkpoint */
+    bool ignore_manifest; /* take no digests from unshard-manifest.json: to seal anew */
 };
 
 /* How its bytes are fetched. Zero in a field means the default. */

@@ -79,11 +79,25 @@ static int read_to_end(int fd, uint64_t limit, struct text *text)
     }
 }
 
+int discovery_read_fd(int fd, uint64_t limit, char **out, size_t *length)
+{
+    struct stat status;
+    struct text text = {0};
+    if (fstat(fd, &status) != 0)
+        return -errno;
+    if (!S_ISREG(status.st_mode))
+        return -EINVAL;
+    int result = read_to_end(fd, limit, &text);
+    *length = text.length;
+    *out = result == 0 ? text_take(&text) : NULL;
+    text_free(&text);
+    return result == 0 && *out == NULL ? -ENOMEM : result;
+}
+
 int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint64_t limit,
                         char **out, size_t *length)
 {
     struct stat status;
-    struct text text = {0};
     int path_fd =
         path_policy_resolve(discovery->checkpoint, discovery->scan.entries[entry].path, &status);
     if (path_fd < 0)
@@ -92,12 +106,9 @@ int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint6
     close(path_fd);
     if (fd < 0)
         return fd;
-    int result = read_to_end(fd, limit, &text);
+    int result = discovery_read_fd(fd, limit, out, length);
     close(fd);
-    *length = text.length;
-    *out = result == 0 ? text_take(&text) : NULL;
-    text_free(&text);
-    return result == 0 && *out == NULL ? -ENOMEM : result;
+    return result;
 }
 
 /* Every regular file may become a source file and a view; a component adds a merged file and an
@@ -168,6 +179,8 @@ static int run(struct discovery *discovery, struct unshard_error *error)
         result = error_no_memory(error);
     if (result == 0)
         result = components_build(discovery, error);
+    if (result == 0)
+        result = expectations_gather(discovery, error);
     if (result == 0)
         result = tree_build(discovery, error);
     if (result == 0 && notes_take(&discovery->notes, &checkpoint->arena, &checkpoint->notes,

@@ -5,6 +5,7 @@
  *   grouping.c   which files form a component (names and index files only)
  *   headers.c    what tensors they hold (reads headers, several at once)
  *   components.c the views of components
+ *   expectations.c  the digests that are known of the files
  *   tree.c       the views of all other files, and the nodes
  * What lives only during discovery is here; what stays is in model.h. */
 #ifndef CHECKPOINT_DISCOVERY_H
@@ -96,6 +97,10 @@ uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry, 
 /* Plans the components and their views; needs the headers. 0 or -ENOMEM. */
 int components_build(struct discovery *discovery, struct unshard_error *error);
 
+/* Finds what is known of the content of all regular files; each of them becomes a source file. 0 or
+ * -ENOMEM. */
+int expectations_gather(struct discovery *discovery, struct unshard_error *error);
+
 /* Views of all visible files that have none yet, and the nodes. 0 or -ENOMEM. */
 int tree_build(struct discovery *discovery, struct unshard_error *error);
 
@@ -103,5 +108,7 @@ int tree_build(struct discovery *discovery, struct unshard_error *error);
  * negative errno, -EFBIG when it is larger. May block on I/O. */
 int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint64_t limit,
                         char **out, size_t *length);
+/* The same of an open descriptor, from its position on; -EINVAL when it is no regular file. */
+int discovery_read_fd(int fd, uint64_t limit, char **out, size_t *length);
 
 #endif

@@ -3,23 +3,19 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/parallel.h"
 
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define HEADER_THREADS 8U
 /* A header that asks for more is not believed. */
 #define MAX_FILE_BYTES (UINT64_C(1) << 52)
 
-struct header_queue {
+struct header_list {
     const struct unshard_checkpoint *checkpoint;
     struct header *headers;
-    uint32_t count;
-    atomic_uint next;
 };
 
 static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
@@ -74,27 +70,17 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
                         strcmp(header->error.code, "truncated") == 0;
 }
 
-static void *header_thread(void *argument)
+static void read_number(void *context, uint32_t number)
 {
-    struct header_queue *queue = argument;
-    uint32_t number;
-    while ((number = atomic_fetch_add(&queue->next, 1)) < queue->count)
-        read_header(queue->checkpoint, &queue->headers[number]);
-    return NULL;
+    const struct header_list *list = context;
+    read_header(list->checkpoint, &list->headers[number]);
 }
 
 void headers_read(const struct unshard_checkpoint *checkpoint, struct header *headers,
                   uint32_t count)
 {
-    struct header_queue queue = {.checkpoint = checkpoint, .headers = headers, .count = count};
-    pthread_t threads[HEADER_THREADS];
-    uint32_t started = 0;
-    while (started < HEADER_THREADS && started + 1 < count &&
-           pthread_create(&threads[started], NULL, header_thread, &queue) == 0)
-        started++;
-    header_thread(&queue);
-    for (uint32_t i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    struct header_list list = {.checkpoint = checkpoint, .headers = headers};
+    parallel_run(count, PARALLEL_IO_THREADS, read_number, &list);
 }
 
 void headers_free(struct header *headers, uint32_t count)

@@ -58,6 +58,12 @@ struct view {
     bool unreadable; /* its layout is not known: every read fails */
 };
 
+/* A file that a list of digests or a manifest names and that is not there. */
+struct missing_file {
+    const char *path;
+    const char *origin; /* as in struct expected_digest */
+};
+
 struct unshard_checkpoint {
     struct arena arena; /* owns every string and array below */
     char *source;       /* absolute path */
@@ -74,6 +80,11 @@ struct unshard_checkpoint {
     uint32_t node_count;
     const char **notes; /* about the whole checkpoint */
     uint32_t note_count;
+    struct unshard_error *problems; /* of the checkpoint, not of a component: files of digests that
+                                     * cannot be used, or only in part */
+    uint32_t problem_count;
+    struct missing_file *missing;
+    uint32_t missing_count;
 };
 
 /* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the

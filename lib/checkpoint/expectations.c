@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+#include "checkpoint/expectations.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+uint32_t gathering_find_file(const struct gathering *gathering, uint32_t directory,
+                             const char *name)
+{
+    const struct scan *scan = &gathering->discovery->scan;
+    uint32_t entry = scan_find(scan, directory, name);
+    return entry == SCAN_NONE ? SCAN_NONE : scan->entries[entry].file;
+}
+
+bool gathering_is_private(const struct gathering *gathering, uint32_t entry)
+{
+    const char *path = gathering->discovery->scan.entries[entry].path;
+    size_t length = strcspn(path, "/");
+    return (length == 4 && memcmp(path, ".git", length) == 0) ||
+           (length == 6 && memcmp(path, ".cache", length) == 0);
+}
+
+/* Every regular file, also one that only a rewritten form is shown of, such as an index. */
+static void add_all_files(struct discovery *discovery)
+{
+    for (uint32_t i = 0; i < discovery->scan.count; i++)
+        if (discovery->scan.entries[i].kind == SCAN_FILE)
+            discovery_add_file(discovery, i);
+}
+
+static int take_missing(struct missing_list *missing, struct unshard_checkpoint *checkpoint)
+{
+    struct missing_file *copy = arena_alloc_array(&checkpoint->arena, missing->count, sizeof *copy);
+    if (copy == NULL)
+        return -ENOMEM;
+    if (missing->count > 0)
+        memcpy(copy, missing->items, missing->count * sizeof *copy);
+    checkpoint->missing = copy;
+    checkpoint->missing_count = missing->count;
+    return 0;
+}
+
+int expectations_gather(struct discovery *discovery, struct unshard_error *error)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    struct gathering gathering = {.discovery = discovery};
+    add_all_files(discovery);
+    int result = expectations_from_hub(&gathering);
+    if (result == 0)
+        result = expectations_from_lists(&gathering);
+    if (result == 0)
+        result = claims_settle(&gathering.claims, checkpoint);
+    if (result == 0)
+        result = take_missing(&gathering.missing, checkpoint);
+    if (result == 0)
+        result = problems_take(&gathering.problems, &checkpoint->arena, &checkpoint->problems,
+                               &checkpoint->problem_count);
+    claims_free(&gathering.claims);
+    problems_free(&gathering.problems);
+    free(gathering.missing.items);
+    return result == 0 ? 0 : error_no_memory(error);
+}
