@@ -106,6 +106,8 @@ static void print_table(const struct unshard_checkpoint *checkpoint)
     for (uint32_t i = 0; i < checkpoint->component_count; i++)
         print_component(checkpoint, &checkpoint->components[i], name_width, path_width);
     print_other_files(checkpoint);
+    for (uint32_t i = 0; i < checkpoint->problem_count; i++)
+        printf("problem: %s\n", quote(quoted, checkpoint->problems[i].message));
     for (uint32_t i = 0; i < checkpoint->note_count; i++)
         printf("note: %s\n", quote(quoted, checkpoint->notes[i]));
 }
@@ -170,7 +172,7 @@ static int print_all(const struct unshard_checkpoint *checkpoint, const struct o
         if (checkpoint->components[i].failed)
             return EXIT_STATUS_UNWELL;
     }
-    return EXIT_STATUS_OK;
+    return checkpoint->problem_count > 0 ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
 }
 
 static int list(const struct options *options)

@@ -42,19 +42,57 @@ static void write_key_name(struct text *text, const char *key, const char *name)
         write_name(text, name);
 }
 
-static void write_error(struct text *text, const struct unshard_error *error)
+static void write_error_object(struct text *text, const struct unshard_error *error)
 {
-    if (error == NULL) {
-        text_append_string(text, "\"error\":null");
-        return;
-    }
-    text_append_string(text, "\"error\":{");
+    text_append_string(text, "{");
     write_key_name(text, "code", error->code);
     text_printf(text, ",\"errno\":%d,", error->errno_value);
     if (error->offset != UNSHARD_NO_OFFSET)
         text_printf(text, "\"offset\":%llu,", (unsigned long long)error->offset);
     write_key_name(text, "message", error->message);
     text_append_string(text, "}");
+}
+
+static void write_error(struct text *text, const struct unshard_error *error)
+{
+    text_append_string(text, "\"error\":");
+    if (error == NULL)
+        text_append_string(text, "null");
+    else
+        write_error_object(text, error);
+}
+
+static void write_problems(struct text *text, const struct unshard_checkpoint *checkpoint)
+{
+    text_append_string(text, ",\"problems\":[");
+    for (uint32_t i = 0; i < checkpoint->problem_count; i++) {
+        text_append_string(text, i > 0 ? "," : "");
+        write_error_object(text, &checkpoint->problems[i]);
+    }
+    text_append_string(text, "]");
+}
+
+/* What is known of the content: best first; of a contradiction nothing is believed. */
+static void write_digests(struct text *text, const struct expectation *expectation)
+{
+    char hex[DIGEST_MAX_HEX];
+    text_append_string(text, ",\"digests\":[");
+    for (uint32_t i = 0; expectation != NULL && i < expectation->digest_count; i++) {
+        const struct expected_digest *known = &expectation->digests[i];
+        text_printf(text, "%s{\"algorithm\":\"%s\",\"digest\":\"%s\",", i > 0 ? "," : "",
+                    digest_algorithm_name(known->digest.algorithm),
+                    digest_to_hex(&known->digest, hex));
+        write_key_name(text, "origin", known->origin);
+        text_append_string(text, "}");
+    }
+    text_append_string(text, "],");
+    write_key_name(text, "chunk_digests",
+                   expectation != NULL && expectation->chunks != NULL ? expectation->chunks->origin
+                                                                      : NULL);
+    if (expectation != NULL && expectation->contradicts) {
+        text_append_string(text, ",\"contradiction\":");
+        write_error_object(text, &expectation->error);
+    }
 }
 
 static void write_notes(struct text *text, const char *const *notes, uint32_t count)
@@ -79,6 +117,7 @@ static void write_shards(const struct unshard_checkpoint *checkpoint,
         text_printf(text, ",\"bytes\":%llu,\"state\":\"%s\",", (unsigned long long)file->size,
                     file->failed ? "failed" : "ok");
         write_error(text, file->failed ? &file->error : NULL);
+        write_digests(text, file->expectation);
         text_append_string(text, "}");
     }
     text_append_string(text, "]");
@@ -173,6 +212,7 @@ char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoi
     }
     text_printf(&text, "],\"files\":%u,", files);
     write_notes(&text, checkpoint->notes, checkpoint->note_count);
+    write_problems(&text, checkpoint);
     text_append_string(&text, "}");
     char *json = result == 0 ? text_take(&text) : NULL;
     text_free(&text);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,15 @@ uint32_t gathering_find_file(const struct gathering *gathering, uint32_t directo
     const struct scan *scan = &gathering->discovery->scan;
     uint32_t entry = scan_find(scan, directory, name);
     return entry == SCAN_NONE ? SCAN_NONE : scan->entries[entry].file;
+}
+
+const char *gathering_origin(const struct gathering *gathering, const char *path, uint32_t line)
+{
+    char text[320], quoted[256];
+    error_quote(quoted, sizeof quoted, path, strlen(path));
+    int length = line > 0 ? snprintf(text, sizeof text, "%s line %u", quoted, line)
+                          : snprintf(text, sizeof text, "%s", quoted);
+    return arena_copy_string(&gathering->discovery->checkpoint->arena, text, (size_t)length);
 }
 
 bool gathering_is_private(const struct gathering *gathering, uint32_t entry)

@@ -86,7 +86,9 @@ static void look_at_metadata(const struct hub *hub, struct hub_fact *fact)
 {
     char *text = NULL;
     size_t length;
-    const char *path = entry_of(hub, fact->metadata)->path;
+    char path[256];
+    const char *raw = entry_of(hub, fact->metadata)->path;
+    error_quote(path, sizeof path, raw, strlen(raw));
     fact->result = discovery_read_file(hub->gathering->discovery, fact->metadata,
                                        HUB_METADATA_MAX_BYTES, &text, &length);
     if (fact->result == 0)
@@ -148,8 +150,8 @@ static int use_metadata(struct hub *hub, const struct hub_fact *fact)
     }
     if (remember_commit(hub, entry->file, fact->read.commit) != 0)
         return -ENOMEM;
-    return claim_digest(hub, fact->entry, CLAIM_METADATA, &fact->read.digest,
-                        entry_of(hub, fact->metadata)->path);
+    const char *origin = gathering_origin(hub->gathering, entry_of(hub, fact->metadata)->path, 0);
+    return claim_digest(hub, fact->entry, CLAIM_METADATA, &fact->read.digest, origin);
 }
 
 static int use_facts(struct hub *hub)
@@ -204,7 +206,7 @@ static int look_at_files(struct hub *hub)
         note_add(&hub->gathering->discovery->notes, &checkpoint_of(hub)->arena,
                  "%s was changed after its download: what the hub says of it is not used (%u such "
                  "files).",
-                 hub->stale, hub->stale_count);
+                 gathering_origin(hub->gathering, hub->stale, 0), hub->stale_count);
     return result;
 }
 
@@ -265,9 +267,11 @@ static int use_tree(struct hub *hub, const char *text, size_t length, const char
 
 static int use_tree_entry(struct hub *hub, uint32_t entry, struct tree_scope scope)
 {
-    const char *path = entry_of(hub, entry)->path;
+    const char *path = gathering_origin(hub->gathering, entry_of(hub, entry)->path, 0);
     char *text = NULL;
     size_t length;
+    if (path == NULL)
+        return -ENOMEM;
     int result = discovery_read_file(hub->gathering->discovery, entry, DIGEST_LIST_MAX_BYTES, &text,
                                      &length);
     if (result == 0) {

@@ -59,14 +59,11 @@ static int add_missing(struct gathering *gathering, const char *directory, const
         missing->items = grown;
         missing->capacity = capacity;
     }
-    size_t prefix = strlen(directory), length = strlen(name);
-    char *path = arena_alloc(arena, prefix + length + 2);
+    size_t capacity = strlen(directory) + strlen(name) + 2;
+    char *path = arena_alloc(arena, capacity);
     if (path == NULL)
         return -ENOMEM;
-    memcpy(path, directory, prefix);
-    if (prefix > 0)
-        path[prefix++] = '/';
-    memcpy(path + prefix, name, length + 1);
+    snprintf(path, capacity, "%s%s%s", directory, directory[0] != '\0' ? "/" : "", name);
     missing->items[missing->count++] = (struct missing_file){.path = path, .origin = origin};
     return 0;
 }
@@ -82,15 +79,6 @@ static int claim_name(struct gathering *gathering, uint32_t list_entry, const ch
     return claim_add(&gathering->claims, claim);
 }
 
-static const char *origin_of(struct gathering *gathering, const char *path, uint32_t line)
-{
-    char text[320], quoted[256];
-    error_quote(quoted, sizeof quoted, path, strlen(path));
-    int length = line > 0 ? snprintf(text, sizeof text, "%s line %u", quoted, line)
-                          : snprintf(text, sizeof text, "%s", quoted);
-    return arena_copy_string(&gathering->discovery->checkpoint->arena, text, (size_t)length);
-}
-
 static int claim_items(struct gathering *gathering, uint32_t entry, const struct digest_list *list)
 {
     const char *path = entry_of(gathering, entry)->path;
@@ -99,8 +87,8 @@ static int claim_items(struct gathering *gathering, uint32_t entry, const struct
         const struct listed_digest *item = &list->items[i];
         struct claim claim = {.rank = CLAIM_LIST, .digest = item->digest};
         if (item->line == 0 && shared == NULL)
-            shared = origin_of(gathering, path, 0);
-        claim.origin = item->line == 0 ? shared : origin_of(gathering, path, item->line);
+            shared = gathering_origin(gathering, path, 0);
+        claim.origin = item->line == 0 ? shared : gathering_origin(gathering, path, item->line);
         if (claim.origin == NULL || claim_name(gathering, entry, item->name, &claim) != 0)
             return -ENOMEM;
     }
@@ -149,11 +137,13 @@ static int use_list(struct gathering *gathering, const struct found_list *found)
     struct digest_list list = {0};
     struct arena arena = {0};
     struct unshard_error error = {0};
-    const char *subject = NULL;
-    if (found->name.subject_length > 0 &&
+    const char *path = gathering_origin(gathering, entry->path, 0), *subject = NULL;
+    int result = path == NULL ? -ENOMEM : 0;
+    if (result == 0 && found->name.subject_length > 0 &&
         (subject = arena_copy_string(&arena, entry->name, found->name.subject_length)) == NULL)
-        return -ENOMEM;
-    int result = parse_form(found, entry->path, subject, &arena, &list, &error);
+        result = -ENOMEM;
+    if (result == 0)
+        result = parse_form(found, path, subject, &arena, &list, &error);
     if (result == 0) {
         report_list(gathering, &list);
         result = claim_items(gathering, found->entry, &list);
@@ -197,18 +187,17 @@ static int claim_manifest_file(struct gathering *gathering, uint32_t entry,
 static int use_manifest(struct gathering *gathering, const struct found_list *found)
 {
     struct unshard_checkpoint *checkpoint = gathering->discovery->checkpoint;
-    const char *path = entry_of(gathering, found->entry)->path;
+    const char *origin = gathering_origin(gathering, entry_of(gathering, found->entry)->path, 0);
     struct manifest manifest = {0};
     struct unshard_error error = {0};
+    if (origin == NULL)
+        return -ENOMEM;
     int result =
-        manifest_parse(found->text, found->length, path, &checkpoint->arena, &manifest, &error);
+        manifest_parse(found->text, found->length, origin, &checkpoint->arena, &manifest, &error);
     if (result != 0 && result != -ENOMEM) {
         problem_add(&gathering->problems, &error);
         return 0;
     }
-    const char *origin = result == 0 ? origin_of(gathering, path, 0) : NULL;
-    if (origin == NULL)
-        return -ENOMEM;
     for (uint32_t i = 0; i < manifest.file_count && result == 0; i++)
         result = claim_manifest_file(gathering, found->entry, &manifest, i, origin);
     return result;

@@ -71,20 +71,15 @@ struct unshard_checkpoint {
     struct unshard_view_options options;
     const char *blob_root; /* absolute path of an enclosing hub cache repository, or NULL */
     struct source_file *files;
-    uint32_t file_count;
     struct component *components;
-    uint32_t component_count;
     struct view *views;
-    uint32_t view_count;
     struct unshard_node *nodes;
-    uint32_t node_count;
-    const char **notes; /* about the whole checkpoint */
-    uint32_t note_count;
+    const char **notes;             /* about the whole checkpoint */
     struct unshard_error *problems; /* of the checkpoint, not of a component: files of digests that
                                      * cannot be used, or only in part */
-    uint32_t problem_count;
     struct missing_file *missing;
-    uint32_t missing_count;
+    uint32_t file_count, component_count, view_count, node_count;
+    uint32_t note_count, problem_count, missing_count;
 };
 
 /* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the

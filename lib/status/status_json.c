@@ -118,14 +118,10 @@ static void format_time(int64_t seconds, char *out, size_t capacity)
     strftime(out, capacity, "%Y-%m-%dT%H:%M:%SZ", &utc);
 }
 
-static void add_error(cJSON *object, const struct unshard_error *error)
+static cJSON *error_json(const struct unshard_error *error)
 {
-    if (error == NULL) {
-        cJSON_AddNullToObject(object, "error");
-        return;
-    }
     char when[32];
-    cJSON *item = cJSON_AddObjectToObject(object, "error");
+    cJSON *item = cJSON_CreateObject();
     add_string(item, "code", error->code);
     add_string(item, "message", error->message);
     if (error->offset != UNSHARD_NO_OFFSET)
@@ -138,6 +134,22 @@ static void add_error(cJSON *object, const struct unshard_error *error)
         cJSON_AddNullToObject(item, "errno");
     format_time(error->time, when, sizeof when);
     add_string(item, "time", error->time != 0 ? when : NULL);
+    return item;
+}
+
+static void add_error(cJSON *object, const struct unshard_error *error)
+{
+    if (error != NULL)
+        cJSON_AddItemToObject(object, "error", error_json(error));
+    else
+        cJSON_AddNullToObject(object, "error");
+}
+
+static void add_problems(cJSON *object, const struct unshard_checkpoint *checkpoint)
+{
+    cJSON *list = cJSON_AddArrayToObject(object, "problems");
+    for (uint32_t i = 0; i < checkpoint->problem_count; i++)
+        cJSON_AddItemToArray(list, error_json(&checkpoint->problems[i]));
 }
 
 static void add_notes(cJSON *object, const char *const *notes, uint32_t count)
@@ -273,8 +285,9 @@ static cJSON *root_json(struct unshard_engine *engine, const struct snapshot *sn
     add_u64(root, "bytes_total", total);
     add_u64(root, "bytes_published", published);
     add_figures(root, engine, snapshot);
-    add_u64(root, "errors", failed);
+    add_u64(root, "errors", failed + checkpoint->problem_count);
     cJSON_AddItemToObject(root, "components", components);
+    add_problems(root, checkpoint);
     add_notes(root, checkpoint->notes, checkpoint->note_count);
     return root;
 }
@@ -320,6 +333,8 @@ char *unshard_status_errors(struct unshard_engine *engine)
     struct text text = {0};
     if (!take_snapshot(engine, &snapshot))
         return NULL;
+    for (uint32_t i = 0; i < checkpoint->problem_count; i++)
+        append_error(&text, "-", "-", &checkpoint->problems[i]);
     for (uint32_t i = 0; i < checkpoint->component_count; i++)
         if (checkpoint->components[i].failed)
             append_error(&text, checkpoint->components[i].name, "-",

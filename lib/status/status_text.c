@@ -99,12 +99,13 @@ static cJSON *parse(const char *json)
 /* ---- errors ------------------------------------------------------------------------------------
  */
 
-/* "  FILE: MESSAGE (CODE, offset N, EIO, TIME)". Most messages begin with the file already. */
+/* "  FILE: MESSAGE (CODE, offset N, EIO, TIME)". Most messages begin with the file already; name is
+ * NULL when all do. */
 static void append_error(struct text *text, const char *name, const cJSON *error)
 {
     char quoted[QUOTED_CAPACITY];
     const char *message = string_of(error, "message", "no message");
-    if (strstr(message, name))
+    if (name == NULL || strstr(message, name))
         text_append_string(text, "  ");
     else
         text_printf(text, "  %s: ", quote(quoted, name));
@@ -125,7 +126,13 @@ static void append_error(struct text *text, const char *name, const cJSON *error
 static void append_errors(struct text *text, const cJSON *root)
 {
     bool any = false;
-    const cJSON *component, *shard;
+    const cJSON *component, *shard, *problem;
+    cJSON_ArrayForEach(problem, array_of(root, "problems"))
+    {
+        text_append_string(text, any ? "" : "ERRORS\n");
+        append_error(text, NULL, problem);
+        any = true;
+    }
     cJSON_ArrayForEach(component, array_of(root, "components"))
     {
         bool shard_failed = false;
