@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Writes the small files of digests below tests/corpus: checksum_list, xxhsum_list, hub_metadata,
-hub_tree, checksums_json and manifest.
+hub_tree, checksums_json, manifest and digest_cache_entry (without the digest at its end, see
+fuzz_digest_cache_entry.c).
 
 accept-* is used whole; partly-* has entries that are used and others that are reported; reject-* is
 reported and not used at all. The files are committed too; tests/unit/test_digest_files.c and the
@@ -9,6 +10,7 @@ fuzzers read those.
 """
 import json
 import pathlib
+import struct
 
 HERE = pathlib.Path(__file__).resolve().parent
 MD5 = "5d41402abc4b2a76b9719d911017c592"
@@ -237,8 +239,25 @@ def manifest():
     yield "reject-empty", ""
 
 
+def digest_cache_entry():
+    def entry(chunk_bytes=65536, count=4, version=1, mtime=3, chunks=4):
+        head = b"unshdig1" + struct.pack("<IIQQQqQII", version, 1, 1, 2, 200000, mtime,
+                                         chunk_bytes, count, 0)
+        return head.ljust(128, b"\0") + bytes(range(16)) * chunks
+    yield "accept-usual", entry()
+    yield "accept-large-chunks", entry(1 << 18, 1, chunks=1)
+    yield "reject-count", entry(count=5)
+    yield "reject-cut", entry(chunks=3)
+    yield "reject-longer", entry(chunks=5)
+    yield "reject-version-2", entry(version=2)
+    yield "reject-other-time", entry(mtime=4)
+    yield "reject-chunk-bytes-0", entry(chunk_bytes=0)
+    yield "reject-short-header", entry()[:100]
+
+
 def main():
-    for make in (checksum_list, xxhsum_list, hub_metadata, hub_tree, checksums_json, manifest):
+    for make in (checksum_list, xxhsum_list, hub_metadata, hub_tree, checksums_json, manifest,
+                 digest_cache_entry):
         target = HERE / make.__name__
         target.mkdir(exist_ok=True)
         for name, content in make():

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+#include "digest/digest_cache_directory.h"
+
+#include "base/error.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SUBDIRECTORY "chunk-digests"
+#define MOST_ENTRIES 10000U
+#define ABANDONED_SECONDS 3600
+
+/* ---- where it is -------------------------------------------------------------------------------
+ */
+
+static bool format_path(char out[PATH_MAX], const char *first, const char *second)
+{
+    return snprintf(out, PATH_MAX, "%s%s/" SUBDIRECTORY, first, second) < PATH_MAX;
+}
+
+/* The words of the environment count only when they are absolute, as the XDG specification asks. */
+static bool find_path(char out[PATH_MAX])
+{
+    const char *own = getenv("UNSHARD_CACHE_DIR");
+    const char *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (own != NULL && own[0] != '\0')
+        return own[0] == '/' && format_path(out, own, "");
+    if (xdg != NULL && xdg[0] == '/')
+        return format_path(out, xdg, "/unshard");
+    if (home != NULL && home[0] == '/')
+        return format_path(out, home, "/.cache/unshard");
+    return geteuid() == 0 && format_path(out, "/var/cache/unshard", "");
+}
+
+/* Makes the directories on the way and the last one, for this user alone. */
+static int make_path(char path[PATH_MAX])
+{
+    for (char *slash = path + 1; (slash = strchr(slash, '/')) != NULL; slash++) {
+        *slash = '\0';
+        int result = mkdir(path, 0700) != 0 && errno != EEXIST ? -errno : 0;
+        *slash = '/';
+        if (result != 0 && result != -EROFS && result != -EACCES)
+            return result;
+    }
+    return mkdir(path, 0700) != 0 && errno != EEXIST ? -errno : 0;
+}
+
+bool cache_is_own(const struct stat *status)
+{
+    return status->st_uid == geteuid() && (status->st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+int cache_directory_open(struct unshard_error *error)
+{
+    char path[PATH_MAX];
+    struct stat status;
+    if (!find_path(path))
+        return error_set(error, "no-cache-directory", ENOENT,
+                         "no cache directory: set XDG_CACHE_HOME, HOME or UNSHARD_CACHE_DIR to an "
+                         "absolute path");
+    int result = make_path(path);
+    if (result != 0)
+        return error_set(error, "no-cache-directory", -result, "%s: cannot be made: %s", path,
+                         strerrordesc_np(-result));
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return error_set(error, "no-cache-directory", errno, "%s: %s", path,
+                         strerrordesc_np(errno));
+    if (fstat(fd, &status) == 0 && cache_is_own(&status))
+        return fd;
+    close(fd);
+    return error_set(error, "no-cache-directory", EPERM,
+                     "%s: not used, for it is not this user's or others may write to it: make it "
+                     "yours, with mode 0700",
+                     path);
+}
+
+/* ---- what is in it -----------------------------------------------------------------------------
+ */
+
+struct kept {
+    char name[NAME_MAX + 1];
+    uint64_t bytes;
+    struct timespec used;
+};
+
+struct kept_list {
+    struct kept *items;
+    size_t count, capacity;
+    uint64_t bytes;
+};
+
+static int compare_age(const void *left, const void *right)
+{
+    const struct kept *a = left, *b = right;
+    if (a->used.tv_sec != b->used.tv_sec)
+        return a->used.tv_sec < b->used.tv_sec ? -1 : 1;
+    if (a->used.tv_nsec != b->used.tv_nsec)
+        return a->used.tv_nsec < b->used.tv_nsec ? -1 : 1;
+    return strcmp(a->name, b->name);
+}
+
+static bool keep(struct kept_list *list, const char *name, const struct stat *status)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
+        struct kept *grown = reallocarray(list->items, capacity, sizeof *grown);
+        if (grown == NULL)
+            return false;
+        list->items = grown;
+        list->capacity = capacity;
+    }
+    struct kept *item = &list->items[list->count++];
+    snprintf(item->name, sizeof item->name, "%s", name);
+    item->bytes = (uint64_t)status->st_size;
+    item->used = status->st_mtim;
+    list->bytes += item->bytes;
+    return true;
+}
+
+/* Entries are told from other files by their names: 32 hexadecimal digits. */
+static bool is_entry(const char *name)
+{
+    return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
+}
+
+static void look_at(int directory, const char *name, time_t now, struct kept_list *list)
+{
+    struct stat status;
+    bool temporary = strncmp(name, ".new-", 5) == 0;
+    if ((!temporary && !is_entry(name)) ||
+        fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(status.st_mode))
+        return;
+    if (temporary ? now - status.st_mtime > ABANDONED_SECONDS : !keep(list, name, &status))
+        unlinkat(directory, name, 0);
+}
+
+void cache_directory_trim(int directory, uint64_t limit_bytes)
+{
+    struct kept_list list = {0};
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *stream = fd >= 0 ? fdopendir(fd) : NULL;
+    if (stream == NULL) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    time_t now = time(NULL);
+    for (const struct dirent *item; (item = readdir(stream)) != NULL;)
+        look_at(directory, item->d_name, now, &list);
+    closedir(stream);
+    if (list.count > 0)
+        qsort(list.items, list.count, sizeof *list.items, compare_age);
+    for (size_t i = 0; i < list.count; i++) {
+        if (list.bytes <= limit_bytes && list.count - i <= MOST_ENTRIES)
+            break;
+        unlinkat(directory, list.items[i].name, 0);
+        list.bytes -= list.items[i].bytes;
+    }
+    free(list.items);
+}
