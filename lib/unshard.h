@@ -44,6 +44,7 @@ struct unshard_error {
 enum unshard_index { UNSHARD_INDEX_REWRITE, UNSHARD_INDEX_HIDE };
 enum unshard_order { UNSHARD_ORDER_SHARD, UNSHARD_ORDER_CANONICAL };
 enum unshard_layout { UNSHARD_LAYOUT_MERGED, UNSHARD_LAYOUT_BOTH };
+enum unshard_verify { UNSHARD_VERIFY_STRICT, UNSHARD_VERIFY_ASYNC, UNSHARD_VERIFY_OFF };
 enum unshard_prefetch { UNSHARD_PREFETCH_ALL, UNSHARD_PREFETCH_FOLLOW, UNSHARD_PREFETCH_OFF };
 
 /* How a checkpoint is presented. Zero-initialised is the default. */
@@ -58,9 +59,11 @@ struct unshard_view_options {
 /* How its bytes are fetched. Zero in a field means the default. */
 struct unshard_fetch_options {
     enum unshard_prefetch prefetch;
+    enum unshard_verify verify;
     unsigned jobs;         /* requests in flight; 0: adapt to what the source gives */
     uint64_t chunk_bytes;  /* power of two, 64 KiB to 64 MiB; default 2 MiB */
     uint64_t buffer_bytes; /* all chunk buffers together; default 256 MiB */
+    double read_timeout_seconds; /* a read that has waited so long fails; 0: 300 */
     uint64_t window_bytes; /* how far to prefetch ahead of readers; 0: from available memory */
 };
 

@@ -164,6 +164,13 @@ static int read_headers(struct discovery *discovery)
         }
     }
     headers_read(discovery->checkpoint, discovery->headers, discovery->header_count);
+    for (uint32_t i = 0; i < discovery->header_count; i++) {
+        const struct header *header = &discovery->headers[i];
+        if (header->result != 0 && !header->truncated)
+            continue;
+        discovery->checkpoint->files[header->file].format = header->format;
+        discovery->checkpoint->files[header->file].layout = headers_layout(&header->set);
+    }
     return 0;
 }
 

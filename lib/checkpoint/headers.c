@@ -4,10 +4,12 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "checkpoint/path_policy.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* A header that asks for more is not believed. */
@@ -60,7 +62,8 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
                                    "%s: cannot open: %s", file->path, strerrordesc_np(-fd));
         return;
     }
-    struct byte_reader reader = {.context = &fd, .size = file->size, .read = read_at};
+    struct byte_reader reader = {
+        .context = &fd, .size = header->size != 0 ? header->size : file->size, .read = read_at};
     header->result =
         header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
     close(fd);
@@ -81,6 +84,45 @@ void headers_read(const struct unshard_checkpoint *checkpoint, struct header *he
 {
     struct header_list list = {.checkpoint = checkpoint, .headers = headers};
     parallel_run(count, PARALLEL_IO_THREADS, read_number, &list);
+}
+
+XXH128_hash_t headers_layout(const struct tensor_set *set)
+{
+    XXH3_state_t *state = XXH3_createState();
+    XXH128_hash_t layout = {0, 0};
+    if (state == NULL || XXH3_128bits_reset(state) != XXH_OK) {
+        XXH3_freeState(state);
+        return layout;
+    }
+    for (size_t i = 0; i < set->tensor_count; i++) {
+        const struct tensor *tensor = &set->tensors[i];
+        uint64_t numbers[] = {tensor->name_length, tensor->dtype, tensor->rank, tensor->offset,
+                              tensor->length};
+        XXH3_128bits_update(state, numbers, sizeof numbers);
+        XXH3_128bits_update(state, tensor->name, tensor->name_length);
+        XXH3_128bits_update(state, tensor->shape, tensor->rank * sizeof *tensor->shape);
+    }
+    layout = XXH3_128bits_digest(state);
+    XXH3_freeState(state);
+    return layout;
+}
+
+bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t number)
+{
+    const struct source_file *file = &checkpoint->files[number];
+    struct stat status;
+    struct header header = {.file = number, .format = file->format};
+    if (file->format == NULL)
+        return true;
+    int fd = path_policy_resolve(checkpoint, file->path, &status);
+    if (fd < 0)
+        return false;
+    close(fd);
+    header.size = (uint64_t)status.st_size;
+    read_header(checkpoint, &header);
+    bool same = header.result == 0 && XXH128_isEqual(headers_layout(&header.set), file->layout);
+    arena_free(&header.arena);
+    return same;
 }
 
 void headers_free(struct header *headers, uint32_t count)

@@ -11,6 +11,7 @@
 struct header {
     uint32_t file;               /* number of the source file; set by the caller */
     const struct format *format; /* set by the caller */
+    uint64_t size;               /* of the file; 0: as discovery saw it */
     struct arena arena;          /* owns the set */
     struct tensor_set set;
     uint64_t needed; /* bytes that the file must have for all of its tensors */
@@ -24,6 +25,12 @@ struct header {
  * the checkpoint must not change meanwhile. */
 void headers_read(const struct unshard_checkpoint *checkpoint, struct header *headers,
                   uint32_t count);
+/* A fingerprint of what a set describes: names, types, shapes and places, no content. */
+XXH128_hash_t headers_layout(const struct tensor_set *set);
+/* Reads the header of a source file as it is on disk now, and tells whether it describes what
+ * discovery saw: the same tensors at the same places. Files without a header are always the same.
+ * Blocks on I/O. Thread-safe. */
+bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t file);
 /* Frees their sets and the array. */
 void headers_free(struct header *headers, uint32_t count);
 

@@ -9,6 +9,8 @@
 #include "unshard.h"
 #include "view/extent_map.h"
 
+struct format;
+
 #define NO_COMPONENT UINT32_MAX
 
 /* A regular file below the source that some view shows. */
@@ -25,6 +27,8 @@ struct source_file {
                                  * views ask for more than size */
     struct unshard_error error; /* why, when failed */
     const struct expectation *expectation; /* NULL: no digest of it is known */
+    const struct format *format;           /* its header was read as; NULL: it was not */
+    XXH128_hash_t layout;                  /* of the tensors that its header describes */
 };
 
 /* A shard set (or single weight file) that loads as one. */

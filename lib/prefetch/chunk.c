@@ -102,8 +102,10 @@ struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_
 
 void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
 {
+    struct file_state *file = &engine->files[fetch->file];
     fetch->demanded = true;
-    fetch_list_append(&engine->demand, fetch);
+    file->pass_demanded = file->pass_demanded || file->check == CHECK_WHOLE;
+    fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
     chunk_check(engine, fetch->file, fetch->index);
 }
 
@@ -113,6 +115,10 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch->stalled = false;
+    fetch->check = engine->files[fetch->file].check;
+    fetch->trusted = engine->files[fetch->file].trusted;
+    fetch->generation = engine->files[fetch->file].generation;
+    fetch->staged = chunk_of(engine, fetch)->staged;
     chunk_of(engine, fetch)->state = CHUNK_READING;
     fetch_list_append(&engine->reading, fetch);
     engine->reading_count++;
@@ -124,7 +130,7 @@ void fetch_hold(struct fetch *fetch)
     fetch->references++;
 }
 
-static void return_buffer(struct unshard_engine *engine, struct fetch *fetch)
+void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch)
 {
     engine->free_buffers[engine->free_count++] = fetch->buffer;
     fetch->buffer = NULL;
@@ -140,10 +146,10 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
     struct chunk *chunk = chunk_of(engine, fetch);
     if (--fetch->references > 0)
         return;
-    return_buffer(engine, fetch);
+    fetch_return_buffer(engine, fetch);
     chunk->fetch = NULL;
     chunk->state = CHUNK_ABSENT;
-    if (fetch->stored) {
+    if (fetch->stored && fetch->generation == state->generation && !state->blocked) {
         chunk->state = CHUNK_PUBLISHED;
         chunk->consumed = fetch->demanded && engine->window_limited;
         state->bytes_published += fetch->length;
@@ -157,10 +163,27 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
     free(fetch);
 }
 
-/* Errors that a second try may cure. */
-static bool is_transient(const struct unshard_error *error)
+bool error_is_transient(const struct unshard_error *error)
 {
     return strcmp(error->code, "read-error") == 0;
+}
+
+void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    for (struct waiter *waiter = fetch->waiters, *next; waiter != NULL; waiter = next) {
+        next = waiter->next;
+        waiter->next = *waiters;
+        *waiters = waiter;
+    }
+    if (fetch->retried)
+        state->retrying--;
+    if (fetch->pass)
+        pass_abandon(engine, fetch->file);
+    chunk->fetch = NULL;
+    chunk->state = CHUNK_ABSENT;
+    free(fetch);
 }
 
 bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
@@ -168,18 +191,21 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
 {
     struct file_state *state = &engine->files[fetch->file];
     struct chunk *chunk = chunk_of(engine, fetch);
-    state->has_error = true;
-    state->error = *error;
-    if (state->error.time == 0)
-        state->error.time = (int64_t)time(NULL);
-    return_buffer(engine, fetch);
+    if (!state->blocked && fetch->generation == state->generation) {
+        state->has_error = true;
+        state->error = *error;
+        if (state->error.time == 0)
+            state->error.time = (int64_t)time(NULL);
+    }
+    fetch_return_buffer(engine, fetch);
     fetch->references = 0;
     if (fetch->retried)
         state->retrying--;
     fetch->retried = false;
     if (chunk->attempts < UINT8_MAX)
         chunk->attempts++;
-    if (is_transient(error) && chunk->attempts < MAX_ATTEMPTS && !engine->stopping) {
+    if (error_is_transient(error) && fetch->generation == state->generation &&
+        chunk->attempts < MAX_ATTEMPTS && !engine->stopping) {
         fetch->since_ns = engine_now_ns();
         chunk->state = CHUNK_QUEUED;
         fetch_list_append(&engine->retries, fetch);
@@ -189,9 +215,19 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
         return true;
     }
     *waiters = fetch->waiters;
+    if (fetch->generation != state->generation || state->blocked) {
+        fetch->waiters = NULL; /* what was read is void, which says nothing of what is there now */
+        fetch->retried = false;
+        fetch_cancel(engine, fetch, waiters);
+        return false;
+    }
+    if (fetch->pass)
+        pass_abandon(engine, fetch->file);
     chunk->fetch = NULL;
     chunk->state = CHUNK_FAILED;
     chunk->retry_at = (uint32_t)((engine_now_ns() - engine->start_ns) / 1000000000U) + 1;
+    if (strcmp(error->code, "mismatch") == 0) /* until the file changes on disk */
+        chunk->retry_at = UINT32_MAX;
     state->chunks_failed++;
     chunk_check(engine, fetch->file, fetch->index);
     free(fetch);

@@ -65,7 +65,7 @@ static int allocate_chunks(struct unshard_engine *engine)
         if (file->chunks == NULL || file->digests == NULL)
             return -ENOMEM;
         if (engine->checkpoint->files[i].failed) {
-            file->has_error = true;
+            file->has_error = file->failed_at_start = true;
             file->error = engine->checkpoint->files[i].error;
         }
     }
@@ -171,6 +171,8 @@ static int allocate_buffers(struct unshard_engine *engine)
 
 static void engine_free(struct unshard_engine *engine)
 {
+    checks_free(engine);
+    staging_free(engine);
     for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
         free(engine->files[i].chunks);
         free(engine->files[i].digests);
@@ -193,6 +195,19 @@ static void engine_free(struct unshard_engine *engine)
     free(engine);
 }
 
+/* A chunk is checked as a whole: it must not be smaller than what a manifest has digests of. */
+static void raise_chunk_size(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct expectation *expectation = checkpoint->files[i].expectation;
+        if (engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
+            expectation->chunks != NULL &&
+            expectation->chunks->chunk_bytes > engine->options.chunk_bytes)
+            engine->options.chunk_bytes = expectation->chunks->chunk_bytes;
+    }
+}
+
 static void set_options(struct unshard_engine *engine, const struct unshard_fetch_options *options,
                         const struct unshard_publisher *publisher)
 {
@@ -201,7 +216,11 @@ static void set_options(struct unshard_engine *engine, const struct unshard_fetc
         engine->options.chunk_bytes = DEFAULT_CHUNK_BYTES;
     if (engine->options.buffer_bytes == 0)
         engine->options.buffer_bytes = DEFAULT_BUFFER_BYTES;
+    if (engine->options.read_timeout_seconds <= 0)
+        engine->options.read_timeout_seconds = DEFAULT_READ_TIMEOUT_SECONDS;
+    raise_chunk_size(engine);
     engine->chunk_bytes = (uint32_t)engine->options.chunk_bytes;
+    engine->staging_fd = -1;
     engine->no_stores = publisher == NULL || publisher->store == NULL;
     if (publisher != NULL)
         engine->publisher = *publisher;
@@ -262,6 +281,8 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
                   strerror(-result));
     if (result == 0)
         result = source_create(checkpoint, &engine->source, error);
+    if (result == 0 && (checks_init(engine) != 0 || staging_init(engine) != 0))
+        result = error_no_memory(error);
     if (result != 0) {
         engine_free(engine);
         return result;
@@ -273,7 +294,9 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
     bool running = engine->worker_count > 0 && engine->reserve_worker_count > 0;
     engine->housekeeper_running =
         running && pthread_create(&engine->housekeeper, NULL, housekeeper, engine) == 0;
-    running = engine->housekeeper_running;
+    engine->watcher_running = engine->housekeeper_running &&
+                              pthread_create(&engine->watcher, NULL, file_watcher, engine) == 0;
+    running = engine->watcher_running;
     pthread_mutex_unlock(&engine->lock);
     if (!running) {
         unshard_engine_stop(engine);
@@ -381,9 +404,13 @@ void unshard_engine_stop(struct unshard_engine *engine)
     pthread_mutex_unlock(&engine->lock);
     if (engine->housekeeper_running)
         pthread_join(engine->housekeeper, NULL);
+    if (engine->watcher_running)
+        pthread_join(engine->watcher, NULL);
     join_all(engine);
     drop_stores(engine);
     fail_queue(engine, &engine->demand);
     fail_queue(engine, &engine->retries);
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
+        fail_queue(engine, &engine->files[i].held);
     engine_free(engine);
 }

@@ -16,7 +16,9 @@
  *
  *   state      fetch      buffer   lists its fetch is on               who owns it
  *   ABSENT     NULL       -        -                                   nobody
- *   QUEUED     non-NULL   none     `demand`, or `retries` until due    the queue
+ *   QUEUED     non-NULL   none     `demand`, `retries` until due, or   the queue
+ *                                  its file's `held` until a pass over
+ *                                  the file has succeeded
  *   READING    non-NULL   one      `reading`                           the worker that reads
  *   READY      non-NULL   one      none, or `stores`                   holders of references
  *   PUBLISHED  NULL       -        -                                   the kernel's page cache
@@ -27,6 +29,7 @@
  * - chunk->fetch is non-NULL exactly in QUEUED, READING and READY.
  * - Only QUEUED and READING fetches have waiters; READY answers at once.
  * - A fetch has a buffer exactly in READING and READY; a READY fetch has at least one reference.
+ * - A fetch of a closed file is on its `held` list only; a blocked file has no QUEUED fetch.
  * - Buffers free + in fetches = all buffers. Buffers that stores can hold (of prefetch workers, of
  *   the `stores` list) never number more than all - reserve: a read always finds a buffer that no
  *   blocked store keeps from it.
@@ -37,7 +40,8 @@
  * - reserve workers read, check and answer, and never store: they take a demand when no prefetch
  *   worker is idle, with a buffer of the reserve. So every read is answered even when all prefetch
  *   workers are blocked in stores, and by that the stores go on.
- * - the housekeeper (timer): retries, stalls, worker count, window.
+ * - the housekeeper (timer): retries, stalls, time-outs, worker count, window.
+ * - the watcher: looks whether files have changed on disk; may hang with the storage.
  * - callers of unshard_engine_read: answer from READY buffers, or queue and return.
  *
  * Locks: engine->lock protects all that is not marked otherwise; held_pages has its own. Neither is
@@ -49,6 +53,7 @@
 
 #include "base/arena.h"
 #include "checkpoint/model.h"
+#include "digest/digest_cache.h"
 #include "prefetch/held_pages.h"
 #include "source/source.h"
 
@@ -63,6 +68,8 @@
 #define MAX_RESERVE_WORKERS 16U
 #define MAX_STREAMS 8
 #define MAX_ATTEMPTS 4
+#define FIRST_RETRY_NS UINT64_C(50000000)
+#define DEFAULT_READ_TIMEOUT_SECONDS 300.0
 
 enum chunk_state {
     CHUNK_ABSENT,
@@ -73,14 +80,24 @@ enum chunk_state {
     CHUNK_FAILED
 };
 
+/* What has to hold before bytes of a file are believed. */
+enum check_kind {
+    CHECK_NONE,   /* nothing is known: what is read first must be read again the same */
+    CHECK_CHUNKS, /* each chunk has a digest that it must match */
+    CHECK_WHOLE   /* only the whole file has one: a pass over it tells, see check_pass.c */
+};
+
 struct fetch;
+struct check_pass;
 
 struct chunk {
     struct fetch *fetch;
     uint8_t state;     /* enum chunk_state */
     uint8_t attempts;  /* failed reads in a row */
     bool consumed;     /* a reader has passed it since it was published */
-    bool seen;         /* read successfully at least once */
+    bool seen;         /* read successfully at least once; file_state.digests has what it was */
+    bool checked;      /* matched the digest that it must match */
+    bool staged;       /* staging has a copy */
     uint32_t retry_at; /* FAILED: second of the engine's clock from which a read tries again */
 };
 
@@ -106,6 +123,7 @@ struct read_request {
     char *data;  /* assembled here; NULL when direct */
     bool direct; /* one piece of one chunk: answered from the chunk's buffer */
     size_t size;
+    uint64_t start_ns;
     atomic_uint pending; /* waiters, and one for the thread that issues the request */
     atomic_int error;
     struct arena arena; /* further waiters and pieces */
@@ -119,11 +137,20 @@ struct fetch {
     uint32_t file, index;
     uint32_t length; /* bytes of the chunk: short for the last one of a file */
     unsigned references;
-    bool demanded;     /* a reader asked for it */
-    bool stalled;      /* its read hangs */
-    bool retried;      /* counted in its file's `retrying` */
-    bool stored;       /* its pages are in the page cache */
-    uint64_t since_ns; /* when it entered its state */
+    bool demanded;                  /* a reader asked for it */
+    bool stalled;                   /* its read hangs */
+    bool reported;                  /* ... and the log has said so */
+    bool retried;                   /* counted in its file's `retrying` */
+    bool stored;                    /* its pages are in the page cache */
+    bool pass;                      /* a pass over its file hashes it */
+    bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
+    bool staged;                    /* a copy is in staging */
+    enum check_kind check;          /* of its file when the read began */
+    struct expected_chunks trusted; /* likewise */
+    XXH128_hash_t digest;           /* of what was read, unless `trusted` was matched */
+    uint32_t generation;            /* likewise */
+    unsigned attempts;              /* failed reads in a row, of a detached one */
+    uint64_t since_ns;              /* when it entered its state */
     char *buffer;
     struct waiter *waiters;
 };
@@ -133,9 +160,41 @@ struct fetch_list {
     size_t count;
 };
 
+/* Chunk digests of a file that has matched as a whole. Immutable, kept as long as the engine: a
+ * worker may still compare with them after the file has changed. */
+struct gained {
+    struct gained *older;
+    XXH128_hash_t digests[];
+};
+
+/* Why a file is blocked, for the status: what its content should be and what it is. */
+struct mismatch {
+    bool known;
+    char algorithm[16];
+    char expected[DIGEST_MAX_HEX], actual[DIGEST_MAX_HEX];
+    const char *origin;
+};
+
 struct file_state {
     struct chunk *chunks;
-    XXH128_hash_t *digests;
+    XXH128_hash_t *digests; /* of chunks that are `seen` */
+    struct gained *gained;  /* digests that passes have brought, newest first */
+    enum check_kind check;
+    struct expected_chunks trusted;      /* of CHECK_CHUNKS */
+    const struct expected_digest *whole; /* what a pass must find, or NULL */
+    bool closed;          /* nothing is served before the pass has succeeded; reads are `held` */
+    bool blocked;         /* nothing is served or stored until the file changes on disk */
+    bool failed_at_start; /* discovery found it bad */
+    bool verified;        /* a pass has succeeded */
+    uint32_t generation;  /* raised when the content is not what it was: reads under way are void */
+    unsigned stores;      /* of its chunks, running */
+    uint32_t chunks_checked;
+    uint64_t bytes_seen;
+    struct mismatch mismatch;
+    struct check_pass *pass;
+    bool pass_demanded;     /* a reader waits for it */
+    uint64_t pass_retry_ns; /* not to be tried again before */
+    uint64_t staging_base;  /* where its copy is in staging */
     uint32_t chunk_count;
     uint32_t first_view, view_count; /* in engine->file_views */
     uint32_t stalled;                /* reads in flight that hang */
@@ -144,6 +203,7 @@ struct file_state {
     uint32_t chunks_seen;   /* read at least once */
     uint32_t chunks_failed; /* in FAILED */
     uint32_t retrying;      /* on `retries`, or read again after a failure */
+    struct fetch_list held; /* QUEUED, until the file is opened */
     bool has_error;
     struct unshard_error error; /* the newest */
 };
@@ -198,7 +258,7 @@ struct unshard_engine {
     pthread_mutex_t lock;
     pthread_cond_t work;         /* for prefetch workers */
     pthread_cond_t reserve_work; /* for reserve workers */
-    pthread_cond_t tick;         /* for the housekeeper: stop */
+    pthread_cond_t tick;         /* for the housekeeper and the watcher: stop */
     pthread_cond_t stores_done;
 
     struct file_state *files;
@@ -217,15 +277,23 @@ struct unshard_engine {
     size_t buffer_count, free_count, reserve;
 
     struct fetch_list demand, retries, reading, stores;
+    struct fetch_list pass_retries;        /* detached fetches with their buffers, until due */
     unsigned reading_count, stalled_count; /* reads in flight, of these hanging */
     unsigned stores_running;
     bool no_stores, stopping;
 
-    pthread_t workers[MAX_WORKERS], reserve_workers[MAX_RESERVE_WORKERS], housekeeper;
+    pthread_t workers[MAX_WORKERS], reserve_workers[MAX_RESERVE_WORKERS], housekeeper, watcher;
     unsigned worker_count, reserve_worker_count;
-    bool housekeeper_running;
+    bool housekeeper_running, watcher_running;
     unsigned idle_workers, idle_reserve_workers;
     struct jobs_control jobs;
+
+    uint32_t *pass_files; /* files with a digest of the whole, in the order of the plan */
+    uint32_t pass_count;
+    unsigned passes_running, passes_reading, most_passes;
+    struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
+    int staging_fd;             /* -1: none */
+    uint64_t staged_bytes, staging_reserved, staging_budget;
 
     uint64_t window_bytes;     /* how much may be published that no reader has passed */
     bool window_limited;       /* less than the checkpoint */
@@ -288,6 +356,80 @@ void drop_behind_note(struct unshard_engine *engine, uint32_t file, uint32_t ind
 /* Drops what was passed longest ago until the budget holds. No lock held; may block on readers as
  * a store does. */
 void drop_behind(struct unshard_engine *engine);
+
+/* chunk.c: QUEUED -> ABSENT; moves its waiters in front of *waiters. */
+void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
+/* chunk.c: takes a buffer from a fetch that is on no list. */
+void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch);
+/* worker.c: the caller holds engine->lock. Takes the fetch off the list of running reads. */
+void end_reading(struct unshard_engine *engine, struct fetch *fetch);
+/* worker.c: likewise. A chunk has been read: from storage, or (from_staging) from its copy. */
+void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging);
+/* worker.c: logs a failed read. No lock held. */
+void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
+                 bool will_retry);
+/* chunk.c: a second try may cure it. */
+bool error_is_transient(const struct unshard_error *error);
+/* How long to wait after so many failed attempts. */
+static inline uint64_t retry_delay_ns(unsigned attempts)
+{
+    return FIRST_RETRY_NS << (2 * (attempts - 1));
+}
+/* worker.c: ends waiters with an error, or from a buffer. No lock held. */
+void waiters_complete(struct waiter *waiters, const char *buffer, int error);
+
+/* check_chunk.c */
+/* What was read against the digest that it must match; without one, its own digest goes to
+ * fetch->digest. No lock held. 0, or -EIO with *error, code "mismatch". */
+int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
+/* What was read against what was read before, after a check_chunk that succeeded and before the
+ * chunk is `seen`. The caller holds engine->lock. 0, or -EIO with *error, code "changed". */
+int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
+                   struct unshard_error *error);
+
+/* check_pass.c */
+/* Decides what each file is checked by, and blocks what cannot be right. Before there are threads.
+ * 0 or -ENOMEM. */
+int checks_init(struct unshard_engine *engine);
+void checks_free(struct unshard_engine *engine);
+/* The next read of a pass, started; NULL: none now. The caller holds engine->lock, and there is a
+ * buffer to take. */
+struct fetch *pass_next(struct unshard_engine *engine);
+/* Reads for a pass; the fetch is gone afterwards. No lock held. May block on readers. */
+void pass_read(struct unshard_engine *engine, struct fetch *fetch);
+/* A chunk that is READY, or was read for the pass, is there to be hashed; takes over a reference to
+ * it. No lock held; hashes, and what follows from the last one. */
+void pass_arrived(struct unshard_engine *engine, struct fetch *fetch);
+/* A fetch of the pass has failed for good and is gone. The caller holds engine->lock. */
+void pass_abandon(struct unshard_engine *engine, uint32_t file);
+
+/* Frees a pass that did not come to an end. There are no other threads any more. */
+void pass_discard(struct unshard_engine *engine, uint32_t file);
+/* Under what the cache keeps the chunk digests of a file that has a digest of the whole. */
+struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t file);
+
+/* file_gate.c */
+/* Serves nothing of the file any more, ends what waits for it, and takes its pages away from
+ * readers. No lock held; waits for running stores of the file, and for readers as a store does. */
+void file_block(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
+                const struct mismatch *mismatch);
+/* The file is another one now, with the same layout: begins anew. It must be blocked. No lock held.
+ */
+void file_reset(struct unshard_engine *engine, uint32_t file);
+/* What the file is checked by, from what is known of it. The caller holds engine->lock. */
+void file_set_check(struct unshard_engine *engine, uint32_t file);
+
+/* file_watch.c */
+void *file_watcher(void *engine);
+
+/* staging.c: copies of chunks that were read to be hashed and may be served only when the whole
+ * file has matched, so that they need not be read from storage again. Memory that is not mapped.
+ * All take or need no lock. */
+int staging_init(struct unshard_engine *engine);
+void staging_free(struct unshard_engine *engine);
+bool staging_put(struct unshard_engine *engine, const struct fetch *fetch);
+bool staging_get(struct unshard_engine *engine, const struct fetch *fetch);
+void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, uint64_t length);
 
 /* schedule.c: the caller holds engine->lock. */
 /* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now. */

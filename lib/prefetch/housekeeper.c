@@ -4,13 +4,15 @@
  */
 #include "prefetch/engine_internal.h"
 
+#include <errno.h>
 #include <time.h>
 
 #define TICK_NS 100000000
 #define WINDOW_TICKS 20
 /* A read that takes longer hangs, as far as scheduling is concerned. */
 #define STALL_NS UINT64_C(2000000000)
-#define FIRST_RETRY_NS UINT64_C(50000000)
+/* A read that takes longer is worth a line in the log. */
+#define REPORT_NS UINT64_C(10000000000)
 /* Worker count: a trial needs this long and this many chunks, and holds its verdict so long. */
 #define EPOCH_NS UINT64_C(150000000)
 #define HOLD_NS UINT64_C(3000000000)
@@ -82,15 +84,81 @@ static void find_stalls(struct unshard_engine *engine, uint64_t now)
         }
 }
 
+/* The first read that hangs and has not been told of. Caller holds engine->lock. */
+static bool find_stuck(struct unshard_engine *engine, uint64_t now, uint32_t *file,
+                       uint64_t *offset)
+{
+    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        if (fetch->stalled && !fetch->reported && now - fetch->since_ns > REPORT_NS) {
+            fetch->reported = true;
+            *file = fetch->file;
+            *offset = (uint64_t)fetch->index * engine->chunk_bytes;
+            return true;
+        }
+    return false;
+}
+
+/* Caller holds engine->lock, which is released meanwhile. */
+static void report_stuck(struct unshard_engine *engine, uint64_t now)
+{
+    uint32_t file;
+    uint64_t offset;
+    while (find_stuck(engine, now, &file, &offset)) {
+        pthread_mutex_unlock(&engine->lock);
+        engine_log(engine, 4, "event=read-stuck shard=\"%s\" offset=%llu seconds=%llu",
+                   engine->checkpoint->files[file].path, (unsigned long long)offset,
+                   (unsigned long long)(REPORT_NS / 1000000000U));
+        pthread_mutex_lock(&engine->lock);
+    }
+}
+
+/* Moves waiters that have waited too long to *expired. */
+static void expire_waiters(struct fetch_list *list, uint64_t before_ns, struct waiter **expired)
+{
+    for (struct fetch *fetch = list->first; fetch != NULL; fetch = fetch->next)
+        for (struct waiter **link = &fetch->waiters, *waiter; (waiter = *link) != NULL;) {
+            if (waiter->request->start_ns > before_ns) {
+                link = &waiter->next;
+                continue;
+            }
+            *link = waiter->next;
+            waiter->next = *expired;
+            *expired = waiter;
+        }
+}
+
+/* Reads get an error rather than hang for ever. Caller holds engine->lock, which is released
+ * meanwhile. */
+static void expire_reads(struct unshard_engine *engine, uint64_t now)
+{
+    uint64_t limit = (uint64_t)(engine->options.read_timeout_seconds * 1e9);
+    struct waiter *expired = NULL;
+    if (now < limit)
+        return;
+    expire_waiters(&engine->demand, now - limit, &expired);
+    expire_waiters(&engine->retries, now - limit, &expired);
+    expire_waiters(&engine->reading, now - limit, &expired);
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
+        expire_waiters(&engine->files[i].held, now - limit, &expired);
+    if (expired == NULL)
+        return;
+    pthread_mutex_unlock(&engine->lock);
+    waiters_complete(expired, NULL, EIO);
+    engine_log(engine, 3, "event=reads-timed-out seconds=%.1f",
+               engine->options.read_timeout_seconds);
+    pthread_mutex_lock(&engine->lock);
+}
+
 static void requeue_retries(struct unshard_engine *engine, uint64_t now)
 {
     for (struct fetch *fetch = engine->retries.first, *next; fetch != NULL; fetch = next) {
         next = fetch->next;
         unsigned attempts = engine->files[fetch->file].chunks[fetch->index].attempts;
-        if (now - fetch->since_ns < FIRST_RETRY_NS << (2 * (attempts - 1)))
+        if (now - fetch->since_ns < retry_delay_ns(attempts))
             continue;
         fetch_list_remove(&engine->retries, fetch);
-        fetch_list_append(&engine->demand, fetch);
+        struct file_state *file = &engine->files[fetch->file];
+        fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
     }
 }
 
@@ -128,6 +196,8 @@ void *housekeeper(void *argument)
         find_stalls(engine, now);
         adapt_jobs(engine, now);
         update_rate(engine, now);
+        report_stuck(engine, now);
+        expire_reads(engine, now);
         if (!engine->stopping)
             workers_spawn(engine);
         if (engine->idle_workers > 0)

@@ -147,21 +147,28 @@ static void note_store_error(struct unshard_engine *engine, uint32_t view, int e
                    engine->checkpoint->views[view].path, -error);
 }
 
-/* Begins a store unless stores are stopped; every true is paired with end_store. */
-static bool begin_store(struct unshard_engine *engine, uint32_t view, uint64_t *sentinel_pages)
+/* Begins a store unless stores are stopped, or the chunk is not to be served any more; every true
+ * is paired with end_store. */
+static bool begin_store(struct unshard_engine *engine, const struct fetch *fetch, uint32_t view,
+                        uint64_t *sentinel_pages)
 {
     pthread_mutex_lock(&engine->lock);
-    bool go = !engine->no_stores && wants_pages(engine, view);
+    struct file_state *file = &engine->files[fetch->file];
+    bool go = !engine->no_stores && wants_pages(engine, view) && !file->blocked &&
+              file->generation == fetch->generation;
     engine->stores_running += go;
+    file->stores += go;
     *sentinel_pages = engine->sentinel_pages;
     pthread_mutex_unlock(&engine->lock);
     return go;
 }
 
-static void end_store(struct unshard_engine *engine)
+static void end_store(struct unshard_engine *engine, const struct fetch *fetch)
 {
     pthread_mutex_lock(&engine->lock);
-    if (--engine->stores_running == 0)
+    struct file_state *file = &engine->files[fetch->file];
+    file->stores--;
+    if (--engine->stores_running == 0 || (file->stores == 0 && file->blocked))
         pthread_cond_broadcast(&engine->stores_done);
     pthread_mutex_unlock(&engine->lock);
 }
@@ -173,10 +180,10 @@ bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch)
     for (uint32_t i = 0; i < file->view_count; i++) {
         uint32_t view = engine->file_views[file->first_view + i];
         uint64_t sentinel_pages;
-        if (!begin_store(engine, view, &sentinel_pages))
+        if (!begin_store(engine, fetch, view, &sentinel_pages))
             continue;
         int error = publish_to_view(engine, view, fetch, sentinel_pages);
-        end_store(engine);
+        end_store(engine, fetch);
         stored = stored || error == 0;
         if (error != 0)
             note_store_error(engine, view, error);

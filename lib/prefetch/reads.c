@@ -78,12 +78,14 @@ static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file
                                     int *error)
 {
     struct chunk *chunk = &engine->files[file].chunks[index];
+    *error = EIO;
+    if (engine->files[file].blocked)
+        return NULL;
     if (chunk->fetch != NULL) {
         chunk->fetch->demanded = true;
         return chunk->fetch;
     }
     uint64_t seconds = (engine_now_ns() - engine->start_ns) / 1000000000U;
-    *error = EIO;
     if (engine->stopping || (chunk->state == CHUNK_FAILED && seconds < chunk->retry_at))
         return NULL;
     if (chunk->state == CHUNK_PUBLISHED)
@@ -258,6 +260,7 @@ void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t 
     request->done = done;
     request->cookie = cookie;
     request->size = size;
+    request->start_ns = engine_now_ns();
     pthread_mutex_lock(&engine->lock);
     engine->reads++;
     schedule_note_read(engine, view, offset, offset + size);

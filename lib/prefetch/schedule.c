@@ -43,7 +43,8 @@ static bool find_absent(struct search *search, uint32_t *file, uint32_t *index)
         *file = piece.source;
         *index = (uint32_t)(piece.source_offset / engine->chunk_bytes);
         search->offset += advance;
-        if (state->chunks[*index].state == CHUNK_ABSENT && state->stalled == 0)
+        if (state->chunks[*index].state == CHUNK_ABSENT && state->stalled == 0 && !state->closed &&
+            !state->blocked)
             return true;
     }
     return false;

@@ -27,6 +27,20 @@ static struct fetch *next_demand(struct unshard_engine *engine)
     return NULL;
 }
 
+/* What to read without being asked for just this: passes and prefetching in turn, so that storage
+ * is kept busy and what has been verified is published meanwhile. Started. */
+static struct fetch *next_unasked(struct unshard_engine *engine)
+{
+    bool pass_first = 2 * engine->passes_reading < engine->jobs.current;
+    struct fetch *fetch = pass_first ? pass_next(engine) : NULL;
+    if (fetch == NULL && (fetch = schedule_next(engine)) != NULL)
+        fetch_start(engine, fetch);
+    if (fetch == NULL && !pass_first)
+        fetch = pass_next(engine);
+    engine->jobs.starved = engine->jobs.starved || fetch == NULL;
+    return fetch;
+}
+
 /* Work for a prefetch worker: a READY chunk to store, or a chunk to read (then it has been
  * started). Caller holds engine->lock. */
 static struct fetch *take_work(struct unshard_engine *engine)
@@ -40,12 +54,10 @@ static struct fetch *take_work(struct unshard_engine *engine)
     if (engine->free_count <= engine->reserve)
         return NULL;
     fetch = next_demand(engine);
-    if (fetch == NULL && engine->reading_count - engine->stalled_count < engine->jobs.current) {
-        fetch = schedule_next(engine);
-        engine->jobs.starved = engine->jobs.starved || fetch == NULL;
-    }
     if (fetch != NULL)
         fetch_start(engine, fetch);
+    else if (engine->reading_count - engine->stalled_count < engine->jobs.current)
+        fetch = next_unasked(engine);
     wake_for_demand(engine);
     return fetch;
 }
@@ -61,32 +73,7 @@ static struct fetch *take_reserve_work(struct unshard_engine *engine)
     return fetch;
 }
 
-/* What was read once must read the same again: a chunk that was evicted and differs is an error. */
-static int check_digest(struct unshard_engine *engine, struct fetch *fetch,
-                        struct unshard_error *error)
-{
-    struct file_state *file = &engine->files[fetch->file];
-    struct chunk *chunk = chunk_of(engine, fetch);
-    XXH128_hash_t actual = XXH3_128bits(fetch->buffer, fetch->length);
-    if (!chunk->seen) { /* the digest belongs to the worker that reads the chunk */
-        file->digests[fetch->index] = actual;
-        return 0;
-    }
-    if (XXH128_isEqual(file->digests[fetch->index], actual))
-        return 0;
-    uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
-    *error = (struct unshard_error){.code = "changed", .errno_value = EIO, .offset = offset};
-    XXH128_hash_t expected = file->digests[fetch->index];
-    snprintf(error->message, sizeof error->message,
-             "%s: chunk at %llu reads differently than before: XXH3-128 was %016llx%016llx and is "
-             "%016llx%016llx",
-             engine->checkpoint->files[fetch->file].path, (unsigned long long)offset,
-             (unsigned long long)expected.high64, (unsigned long long)expected.low64,
-             (unsigned long long)actual.high64, (unsigned long long)actual.low64);
-    return -EIO;
-}
-
-static void complete_all(struct waiter *waiters, const char *buffer, int error)
+void waiters_complete(struct waiter *waiters, const char *buffer, int error)
 {
     for (struct waiter *next; waiters != NULL; waiters = next) {
         next = waiters->next;
@@ -94,11 +81,11 @@ static void complete_all(struct waiter *waiters, const char *buffer, int error)
     }
 }
 
-/* Takes the fetch off the list of running reads. Caller holds engine->lock. */
-static void end_reading(struct unshard_engine *engine, struct fetch *fetch)
+void end_reading(struct unshard_engine *engine, struct fetch *fetch)
 {
     fetch_list_remove(&engine->reading, fetch);
     engine->reading_count--;
+    engine->passes_reading -= fetch->detached;
     if (fetch->stalled) {
         engine->stalled_count--;
         engine->files[fetch->file].stalled--;
@@ -106,7 +93,7 @@ static void end_reading(struct unshard_engine *engine, struct fetch *fetch)
     }
 }
 
-static void note_success(struct unshard_engine *engine, struct fetch *fetch)
+void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging)
 {
     struct file_state *file = &engine->files[fetch->file];
     struct chunk *chunk = chunk_of(engine, fetch);
@@ -114,20 +101,22 @@ static void note_success(struct unshard_engine *engine, struct fetch *fetch)
     if (fetch->retried)
         file->retrying--;
     fetch->retried = false;
-    file->bytes_read += fetch->length;
-    engine->bytes_read += fetch->length;
+    if (!from_staging) {
+        file->bytes_read += fetch->length;
+        engine->bytes_read += fetch->length;
+    }
     if (!chunk->seen) {
         chunk->seen = true;
         file->chunks_seen++;
+        file->bytes_seen += fetch->length;
     }
-    if (file->has_error && file->chunks_failed == 0 &&
-        !engine->checkpoint->files[fetch->file].failed)
+    if (file->has_error && file->chunks_failed == 0 && !file->blocked && !file->failed_at_start)
         file->has_error = file->retrying > 0;
     jobs_note_chunk(engine, fetch->length);
 }
 
-static void log_failure(struct unshard_engine *engine, uint32_t file,
-                        const struct unshard_error *error, bool will_retry)
+void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
+                 bool will_retry)
 {
     engine_log(engine, will_retry ? 4 : 3,
                "event=%s shard=\"%s\" code=%s offset=%lld errno=%d message=\"%s\"",
@@ -136,34 +125,103 @@ static void log_failure(struct unshard_engine *engine, uint32_t file,
                error->errno_value, error->message);
 }
 
+/* Fills the buffer, from the staged copy when there is one that is right. No lock held. */
+static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
+                      struct unshard_error *error)
+{
+    bool cached;
+    if (fetch->staged && staging_get(engine, fetch) && check_chunk(engine, fetch, error) == 0)
+        return 0;
+    fetch->staged = false;
+    int result =
+        source_read(engine->source, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
+                    fetch->buffer, fetch->length, &cached, error);
+    return result == 0 ? check_chunk(engine, fetch, error) : result;
+}
+
+/* The file is not the one that was read, or nothing of it is to be served. Caller holds
+ * engine->lock. */
+static int check_current(struct unshard_engine *engine, const struct fetch *fetch,
+                         struct unshard_error *error)
+{
+    const struct file_state *file = &engine->files[fetch->file];
+    if (file->generation == fetch->generation && !file->blocked && !file->closed)
+        return check_observed(engine, fetch, error);
+    *error = (struct unshard_error){
+        .code = "changed", .errno_value = ESTALE, .offset = UNSHARD_NO_OFFSET};
+    snprintf(error->message, sizeof error->message, "%s: changed while it was read",
+             engine->checkpoint->files[fetch->file].path);
+    return -ESTALE;
+}
+
 /* READING -> READY with all waiting reads answered (true; the caller has the reference), or a
  * failure (false; the fetch is gone or queued again). No lock held. */
 static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
     uint32_t file = fetch->file;
-    uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
-    int result = source_read(engine->source, file, offset, fetch->buffer, fetch->length, &error);
-    if (result == 0)
-        result = check_digest(engine, fetch, &error);
+    int result = read_chunk(engine, fetch, &error);
     struct waiter *waiters = NULL;
     bool will_retry = false;
     pthread_mutex_lock(&engine->lock);
     end_reading(engine, fetch);
+    if (result == 0)
+        result = check_current(engine, fetch, &error);
     if (result == 0) {
         waiters = fetch->waiters;
         fetch->waiters = NULL;
         chunk_of(engine, fetch)->state = CHUNK_READY;
-        note_success(engine, fetch);
+        note_success(engine, fetch, fetch->staged);
+        if (fetch->pass)
+            fetch_hold(fetch);
         chunk_check(engine, fetch->file, fetch->index);
     } else {
         will_retry = fetch_fail(engine, fetch, &error, &waiters);
     }
     pthread_mutex_unlock(&engine->lock);
-    complete_all(waiters, result == 0 ? fetch->buffer : NULL, result == 0 ? 0 : EIO);
+    waiters_complete(waiters, result == 0 ? fetch->buffer : NULL, result == 0 ? 0 : EIO);
     if (result != 0)
         log_failure(engine, file, &error, will_retry);
     return result == 0;
+}
+
+/* Its pages are in the page cache: the staged copy has served. No lock held. */
+static void drop_staged(struct unshard_engine *engine, struct fetch *fetch)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct chunk *chunk = chunk_of(engine, fetch);
+    bool drop = chunk->staged;
+    if (drop)
+        engine->staged_bytes -= fetch->length;
+    chunk->staged = false;
+    pthread_mutex_unlock(&engine->lock);
+    if (drop)
+        staging_drop(engine, fetch->file, fetch->index, fetch->length);
+}
+
+/* A READY chunk goes to the page cache and, for an asynchronous pass, to its hasher. No lock held,
+ * the caller's reference is used up. */
+static void publish_and_release(struct unshard_engine *engine, struct fetch *fetch, bool just_read)
+{
+    bool for_pass = just_read && fetch->pass;
+    bool stored = publish_chunk(engine, fetch);
+    if (stored)
+        drop_staged(engine, fetch);
+    pthread_mutex_lock(&engine->lock);
+    fetch->stored = stored;
+    fetch_release(engine, fetch);
+    pthread_mutex_unlock(&engine->lock);
+    if (for_pass) /* which has a reference of its own */
+        pass_arrived(engine, fetch);
+}
+
+static void do_work(struct unshard_engine *engine, struct fetch *fetch, bool to_read)
+{
+    if (fetch->detached)
+        pass_read(engine, fetch);
+    else if (!to_read || read_and_answer(engine, fetch))
+        publish_and_release(engine, fetch, to_read);
+    drop_behind(engine);
 }
 
 void *prefetch_worker(void *argument)
@@ -178,16 +236,10 @@ void *prefetch_worker(void *argument)
             engine->idle_workers--;
             continue;
         }
-        bool to_read = chunk_of(engine, fetch)->state == CHUNK_READING;
+        bool to_read = fetch->detached || chunk_of(engine, fetch)->state == CHUNK_READING;
         pthread_mutex_unlock(&engine->lock);
-        bool ready = !to_read || read_and_answer(engine, fetch);
-        bool stored = ready && publish_chunk(engine, fetch);
-        drop_behind(engine);
+        do_work(engine, fetch, to_read);
         pthread_mutex_lock(&engine->lock);
-        if (ready) {
-            fetch->stored = stored;
-            fetch_release(engine, fetch);
-        }
     }
     pthread_mutex_unlock(&engine->lock);
     return NULL;
@@ -218,10 +270,15 @@ void *reserve_worker(void *argument)
             continue;
         }
         pthread_mutex_unlock(&engine->lock);
-        bool ready = read_and_answer(engine, fetch);
+        bool ready = read_and_answer(engine, fetch), for_pass = ready && fetch->pass;
         pthread_mutex_lock(&engine->lock);
         if (ready)
             hand_over(engine, fetch);
+        if (for_pass) {
+            pthread_mutex_unlock(&engine->lock);
+            pass_arrived(engine, fetch);
+            pthread_mutex_lock(&engine->lock);
+        }
     }
     pthread_mutex_unlock(&engine->lock);
     return NULL;

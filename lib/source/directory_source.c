@@ -2,14 +2,17 @@
 #include "source/source.h"
 
 #include "base/error.h"
+#include "checkpoint/path_policy.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Direct reads in a row that bring less than a block, before another way is tried. */
@@ -18,10 +21,12 @@
 /* Descriptors of one file, opened at the first read and kept: a shard that is deleted later can
  * still be read to its end. */
 struct handle {
-    pthread_mutex_t opening; /* held while opening; protects the transition to opened */
-    atomic_int buffered;     /* -1: not open */
-    atomic_int direct;       /* -1: not open, or not possible */
-    atomic_bool no_nowait;   /* RWF_NOWAIT is not supported */
+    pthread_mutex_t opening; /* held while opening; protects what is not atomic */
+    struct source_identity identity;
+    atomic_int buffered;   /* -1: not open */
+    atomic_int direct;     /* -1: not open, or not possible */
+    atomic_bool no_nowait; /* RWF_NOWAIT is not supported */
+    atomic_bool in_memory; /* of a file system that has no storage */
 };
 
 struct source {
@@ -42,6 +47,9 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
         return error_no_memory(error);
     }
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct source_file *file = &checkpoint->files[i];
+        source->handles[i].identity =
+            (struct source_identity){file->device, file->inode, file->size, file->mtime_ns};
         pthread_mutex_init(&source->handles[i].opening, NULL);
         atomic_init(&source->handles[i].buffered, -1);
         atomic_init(&source->handles[i].direct, -1);
@@ -88,20 +96,47 @@ static int fail_changed(const struct source_file *file, const char *what, uint64
                      (unsigned long long)expected, (unsigned long long)actual);
 }
 
-/* The open file is still what discovery saw. */
-static int check_unchanged(const struct source_file *file, int fd, struct unshard_error *error)
+static struct source_identity identity_of(const struct stat *status)
 {
-    struct stat now;
-    if (fstat(fd, &now) != 0)
+    return (struct source_identity){.device = status->st_dev,
+                                    .inode = status->st_ino,
+                                    .size = (uint64_t)status->st_size,
+                                    .mtime_ns = (int64_t)status->st_mtim.tv_sec * 1000000000 +
+                                                status->st_mtim.tv_nsec};
+}
+
+/* The open file is still what it was when it was opened. */
+static int check_unchanged(const struct source_file *file, struct source_identity was, int fd,
+                           struct unshard_error *error)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
         return error_set(error, "read-error", errno, "%s: cannot stat: %m", file->path);
-    if ((uint64_t)now.st_ino != file->inode)
-        return fail_changed(file, "inode", file->inode, (uint64_t)now.st_ino, error);
-    if ((uint64_t)now.st_size != file->size)
-        return fail_changed(file, "size", file->size, (uint64_t)now.st_size, error);
-    int64_t mtime = (int64_t)now.st_mtim.tv_sec * 1000000000 + now.st_mtim.tv_nsec;
-    if (mtime != file->mtime_ns)
-        return fail_changed(file, "mtime (ns)", (uint64_t)file->mtime_ns, (uint64_t)mtime, error);
+    struct source_identity now = identity_of(&status);
+    if (now.inode != was.inode)
+        return fail_changed(file, "inode", was.inode, now.inode, error);
+    if (now.size != was.size)
+        return fail_changed(file, "size", was.size, now.size, error);
+    if (now.mtime_ns != was.mtime_ns)
+        return fail_changed(file, "mtime (ns)", (uint64_t)was.mtime_ns, (uint64_t)now.mtime_ns,
+                            error);
     return 0;
+}
+
+struct source_identity source_identity(const struct source *source, uint32_t file)
+{
+    struct handle *handle = &source->handles[file];
+    pthread_mutex_lock(&handle->opening);
+    struct source_identity identity = handle->identity;
+    pthread_mutex_unlock(&handle->opening);
+    return identity;
+}
+
+static void note_file_system(struct handle *handle, int fd)
+{
+    struct statfs status;
+    atomic_store(&handle->in_memory, fstatfs(fd, &status) == 0 && (status.f_type == TMPFS_MAGIC ||
+                                                                   status.f_type == RAMFS_MAGIC));
 }
 
 static int open_handle(struct source *source, uint32_t number, struct unshard_error *error)
@@ -117,10 +152,11 @@ static int open_handle(struct source *source, uint32_t number, struct unshard_er
         if (fd < 0) {
             errno = -fd;
             result = fail_open(file, fd, error);
-        } else if ((result = check_unchanged(file, fd, error)) != 0) {
+        } else if ((result = check_unchanged(file, handle->identity, fd, error)) != 0) {
             close(fd);
         } else {
             int direct = checkpoint_open_file(source->checkpoint, number, O_DIRECT);
+            note_file_system(handle, fd);
             atomic_store(&handle->direct, direct < 0 ? -1 : direct);
             atomic_store_explicit(&handle->buffered, fd, memory_order_release);
         }
@@ -189,8 +225,61 @@ static ssize_t read_buffered(struct handle *handle, uint64_t offset, void *buffe
     return got;
 }
 
+int source_poll(struct source *source, uint32_t number)
+{
+    struct stat status;
+    int fd =
+        path_policy_resolve(source->checkpoint, source->checkpoint->files[number].path, &status);
+    if (fd < 0)
+        return fd;
+    close(fd);
+    struct source_identity now = identity_of(&status), was = source_identity(source, number);
+    return now.device != was.device || now.inode != was.inode || now.size != was.size ||
+           now.mtime_ns != was.mtime_ns;
+}
+
+/* Puts what `from` refers to behind the descriptor that reads use, and closes `from`. */
+static void replace_descriptor(atomic_int *descriptor, int from)
+{
+    int fd = atomic_load(descriptor);
+    if (fd < 0) {
+        atomic_store(descriptor, from);
+        return;
+    }
+    dup3(from, fd, O_CLOEXEC);
+    close(from);
+}
+
+int source_reopen(struct source *source, uint32_t number, struct unshard_error *error)
+{
+    struct handle *handle = &source->handles[number];
+    const struct source_file *file = &source->checkpoint->files[number];
+    struct stat status;
+    int fd = checkpoint_open_file(source->checkpoint, number, 0);
+    if (fd < 0) {
+        errno = -fd;
+        return fail_open(file, fd, error);
+    }
+    if (fstat(fd, &status) != 0) {
+        int result = error_set(error, "read-error", errno, "%s: cannot stat: %m", file->path);
+        close(fd);
+        return result;
+    }
+    int direct = checkpoint_open_file(source->checkpoint, number, O_DIRECT);
+    pthread_mutex_lock(&handle->opening);
+    handle->identity = identity_of(&status);
+    note_file_system(handle, fd);
+    if (direct >= 0)
+        replace_descriptor(&handle->direct, direct);
+    else
+        atomic_store(&handle->direct, -1); /* the old one stays open: somebody may be reading it */
+    replace_descriptor(&handle->buffered, fd);
+    pthread_mutex_unlock(&handle->opening);
+    return 0;
+}
+
 int source_read(struct source *source, uint32_t number, uint64_t offset, void *buffer,
-                size_t length, struct unshard_error *error)
+                size_t length, bool *cached, struct unshard_error *error)
 {
     struct handle *handle = &source->handles[number];
     const struct source_file *file = &source->checkpoint->files[number];
@@ -198,7 +287,9 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
     if (result != 0)
         return result;
     ssize_t got = (ssize_t)length;
-    if (!read_cached(handle, offset, buffer, length)) {
+    *cached = read_cached(handle, offset, buffer, length);
+    if (!*cached) {
+        *cached = atomic_load_explicit(&handle->in_memory, memory_order_relaxed);
         got = read_direct(handle, offset, buffer, length);
         size_t have = got > 0 ? (size_t)got : 0;
         if (got == -EINVAL || (got >= 0 && have < length)) {
@@ -218,5 +309,6 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
                             "%s: ends at byte %llu, %llu bytes are missing from there", file->path,
                             (unsigned long long)end, (unsigned long long)(offset + length - end));
     }
-    return check_unchanged(file, atomic_load(&handle->buffered), error);
+    return check_unchanged(file, source_identity(source, number), atomic_load(&handle->buffered),
+                           error);
 }

@@ -20,12 +20,27 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
 /* Closes every descriptor. No read may be running. NULL is allowed. */
 void source_free(struct source *source);
 
+/* What a source file is known by. */
+struct source_identity {
+    uint64_t device, inode, size;
+    int64_t mtime_ns;
+};
+/* That of the file as it is read: what discovery saw, or the last source_reopen. Thread-safe. */
+struct source_identity source_identity(const struct source *source, uint32_t file);
+/* Looks at the file's path: 0 it is that file still; 1 another one, or changed; a negative errno
+ * when it cannot be looked at (a file that is gone can be read on). Blocks. Thread-safe. */
+int source_poll(struct source *source, uint32_t file);
+/* Reads what is at the path from now on. Reads that run go on with what they have. 0 or a negative
+ * errno with *error. Blocks. Thread-safe. */
+int source_reopen(struct source *source, uint32_t file, struct unshard_error *error);
+
 /* Reads exactly [offset, offset + length) of a source file into buffer; offset is a multiple of
- * SOURCE_ALIGNMENT. Blocks, for as long as the storage does. Thread-safe.
- * 0, or a negative errno with *error: "missing", "truncated" (the file ends earlier), "changed"
- * (size, time or inode differ from what discovery saw), "read-error". */
+ * SOURCE_ALIGNMENT. *cached: the bytes came out of memory, reading them again costs nothing.
+ * Blocks, for as long as the storage does. Thread-safe. 0, or a negative errno with *error:
+ * "missing", "truncated" (the file ends earlier), "changed" (size, time or inode differ from what
+ * discovery saw), "read-error". */
 int source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length,
-                struct unshard_error *error);
+                bool *cached, struct unshard_error *error);
 
 /* Tells whether reads of this file go past the page cache (for the status). Thread-safe. */
 bool source_is_direct(const struct source *source, uint32_t file);

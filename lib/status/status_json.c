@@ -15,15 +15,27 @@
 
 struct shard_snapshot {
     uint64_t bytes_total, bytes_read, bytes_published;
-    const char *state;
+    const char *state, *algorithm, *origin;
     bool has_error;
     struct unshard_error error;
+    struct mismatch mismatch;
 };
+
+/* A read that hangs. */
+struct stuck_read {
+    uint32_t file;
+    uint64_t offset, age_ns;
+};
+
+#define MAX_STUCK 16
 
 struct snapshot {
     struct shard_snapshot *files;
     uint64_t bytes_read, bytes_stored, unconsumed, window, reads, evicted, store_errors, oldest_ns;
     uint64_t buffer_used, buffer_total;
+    struct stuck_read stuck[MAX_STUCK];
+    unsigned stuck_count;
+    uint64_t dropped, staged;
     double rate;
     unsigned workers, jobs, in_flight, stalled, readers;
     bool plan_done, window_limited, stopping;
@@ -32,23 +44,41 @@ struct snapshot {
 
 static const char *shard_state(const struct file_state *file)
 {
-    if (file->has_error && (file->chunks_failed > 0 || file->retrying == 0))
+    bool all_checked = file->check == CHECK_CHUNKS && file->chunk_count > 0 &&
+                       file->chunks_checked == file->chunk_count;
+    if (file->blocked || (file->has_error && (file->chunks_failed > 0 || file->retrying == 0)))
         return "failed";
-    if (file->chunk_count == file->chunks_seen)
+    if (file->verified || all_checked)
+        return "verified";
+    if (file->chunk_count == file->chunks_seen && file->check != CHECK_WHOLE)
         return "unverified";
     return file->chunks_seen > 0 || file->retrying > 0 ? "reading" : "pending";
+}
+
+/* What the file is checked by; NULL, NULL: nothing is known of it. */
+static void set_digest(const struct file_state *file, struct shard_snapshot *out)
+{
+    if (file->whole != NULL) {
+        out->algorithm = digest_algorithm_name(file->whole->digest.algorithm);
+        out->origin = file->whole->origin;
+    } else if (file->check == CHECK_CHUNKS) {
+        out->algorithm = digest_algorithm_name(DIGEST_XXH3_128);
+        out->origin = file->trusted.origin;
+    }
 }
 
 static void copy_files(struct unshard_engine *engine, struct snapshot *out)
 {
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
         const struct file_state *file = &engine->files[i];
-        out->files[i] = (struct shard_snapshot){engine->checkpoint->files[i].size,
-                                                file->bytes_read,
-                                                file->bytes_published,
-                                                shard_state(file),
-                                                file->has_error,
-                                                file->error};
+        out->files[i] = (struct shard_snapshot){.bytes_total = engine->checkpoint->files[i].size,
+                                                .bytes_read = file->bytes_seen,
+                                                .bytes_published = file->bytes_published,
+                                                .state = shard_state(file),
+                                                .has_error = file->has_error,
+                                                .error = file->error,
+                                                .mismatch = file->mismatch};
+        set_digest(file, &out->files[i]);
     }
 }
 
@@ -79,9 +109,15 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
     out->plan_done = engine->plan_done;
     out->paused_reason = engine->paused_reason;
     out->stopping = engine->no_stores;
-    for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
-        if (now - fetch->since_ns > out->oldest_ns)
-            out->oldest_ns = now - fetch->since_ns;
+    out->dropped = engine->bytes_dropped;
+    out->staged = engine->staged_bytes;
+    for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next) {
+        uint64_t age = now - fetch->since_ns;
+        out->oldest_ns = age > out->oldest_ns ? age : out->oldest_ns;
+        if (fetch->stalled && out->stuck_count < MAX_STUCK)
+            out->stuck[out->stuck_count++] =
+                (struct stuck_read){fetch->file, (uint64_t)fetch->index * engine->chunk_bytes, age};
+    }
     for (uint32_t v = 0; v < engine->checkpoint->view_count; v++)
         out->readers += engine->views[v].opened;
     pthread_mutex_unlock(&engine->lock);
@@ -159,23 +195,46 @@ static void add_notes(cJSON *object, const char *const *notes, uint32_t count)
         cJSON_AddItemToArray(list, cJSON_CreateString(notes[i]));
 }
 
+/* Its layout is not known, and only another mount can learn it. */
+static bool is_unreadable(const struct unshard_checkpoint *checkpoint,
+                          const struct component *component)
+{
+    return component->failed &&
+           (component->view == UNSHARD_NO_VIEW || checkpoint->views[component->view].unreadable);
+}
+
 /* The word for a component from its shards: the worst news first. */
-static const char *component_state(const struct component *component,
+static const char *component_state(const struct unshard_checkpoint *checkpoint,
+                                   const struct component *component,
                                    const struct snapshot *snapshot)
 {
-    unsigned done = 0, begun = 0;
-    if (component->failed)
+    unsigned done = 0, begun = 0, verified = 0;
+    if (is_unreadable(checkpoint, component))
         return "failed";
     for (uint32_t i = 0; i < component->file_count; i++) {
         const char *state = snapshot->files[component->files[i]].state;
         if (strcmp(state, "failed") == 0)
             return "failed";
+        verified += strcmp(state, "verified") == 0;
         done += strcmp(state, "unverified") == 0 || strcmp(state, "verified") == 0;
         begun += strcmp(state, "pending") != 0;
     }
     if (done == component->file_count)
-        return "unverified";
+        return verified == done && done > 0 ? "verified" : "unverified";
     return begun > 0 ? "reading" : "pending";
+}
+
+static void add_mismatch(cJSON *object, const struct mismatch *mismatch)
+{
+    if (!mismatch->known) {
+        cJSON_AddNullToObject(object, "mismatch");
+        return;
+    }
+    cJSON *item = cJSON_AddObjectToObject(object, "mismatch");
+    add_string(item, "algorithm", mismatch->algorithm);
+    add_string(item, "expected", mismatch->expected);
+    add_string(item, "actual", mismatch->actual);
+    add_string(item, "origin", mismatch->origin);
 }
 
 static cJSON *shard_json(const struct source_file *file, const struct shard_snapshot *shard)
@@ -186,7 +245,10 @@ static cJSON *shard_json(const struct source_file *file, const struct shard_snap
     add_u64(item, "bytes_total", shard->bytes_total);
     add_u64(item, "bytes_read", shard->bytes_read);
     add_u64(item, "bytes_published", shard->bytes_published);
+    add_string(item, "algorithm", shard->algorithm);
+    add_string(item, "origin", shard->origin);
     add_error(item, shard->has_error ? &shard->error : NULL);
+    add_mismatch(item, &shard->mismatch);
     return item;
 }
 
@@ -206,10 +268,11 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
     add_string(item, "name", component->name);
     add_string(item, "view", component->view_path);
     add_string(item, "format", component->format);
-    add_string(item, "state", component_state(component, snapshot));
+    add_string(item, "state", component_state(checkpoint, component, snapshot));
     add_u64(item, "bytes_total", bytes_total);
     add_u64(item, "bytes_published", bytes_published);
-    add_error(item, component->failed ? &component->error : NULL);
+    bool failed = strcmp(component_state(checkpoint, component, snapshot), "failed") == 0;
+    add_error(item, component->failed && failed ? &component->error : NULL);
     add_notes(item, component->notes, component->note_count);
     cJSON_AddItemToObject(item, "shards", shards);
     *total += bytes_total;
@@ -232,9 +295,23 @@ static const char *overall_state(const struct snapshot *snapshot,
     return snapshot->in_flight > 0 ? "prefetching" : "ready";
 }
 
+static void add_stuck(cJSON *root, const struct unshard_checkpoint *checkpoint,
+                      const struct snapshot *snapshot)
+{
+    cJSON *list = cJSON_AddArrayToObject(root, "stuck");
+    for (unsigned i = 0; i < snapshot->stuck_count; i++) {
+        cJSON *item = cJSON_CreateObject();
+        add_string(item, "file", checkpoint->files[snapshot->stuck[i].file].path);
+        add_u64(item, "offset", snapshot->stuck[i].offset);
+        add_number(item, "seconds", (double)snapshot->stuck[i].age_ns / 1e9);
+        cJSON_AddItemToArray(list, item);
+    }
+}
+
 static void add_figures(cJSON *root, struct unshard_engine *engine, const struct snapshot *snapshot)
 {
     static const char *const modes[] = {"all", "follow", "off"};
+    static const char *const verifications[] = {"strict", "async", "off"};
     add_u64(root, "bytes_read", snapshot->bytes_read);
     add_u64(root, "bytes_stored", snapshot->bytes_stored);
     add_number(root, "rate_bytes_per_second", snapshot->rate);
@@ -255,6 +332,10 @@ static void add_figures(cJSON *root, struct unshard_engine *engine, const struct
     add_u64(root, "reads", snapshot->reads);
     add_u64(root, "chunks_evicted", snapshot->evicted);
     add_u64(root, "store_errors", snapshot->store_errors);
+    add_u64(root, "bytes_dropped", snapshot->dropped);
+    add_u64(root, "bytes_staged", snapshot->staged);
+    add_stuck(root, engine->checkpoint, snapshot);
+    add_string(root, "verify", verifications[engine->options.verify]);
     add_string(root, "prefetch", modes[engine->options.prefetch]);
     add_string(root, "paused_reason", snapshot->paused_reason);
 }
@@ -269,7 +350,7 @@ static cJSON *root_json(struct unshard_engine *engine, const struct snapshot *sn
     cJSON *components = cJSON_CreateArray();
     for (uint32_t i = 0; i < checkpoint->component_count; i++) {
         const struct component *component = &checkpoint->components[i];
-        failed += strcmp(component_state(component, snapshot), "failed") == 0;
+        failed += strcmp(component_state(checkpoint, component, snapshot), "failed") == 0;
         cJSON_AddItemToArray(components,
                              component_json(checkpoint, component, snapshot, &total, &published));
     }
@@ -336,7 +417,9 @@ char *unshard_status_errors(struct unshard_engine *engine)
     for (uint32_t i = 0; i < checkpoint->problem_count; i++)
         append_error(&text, "-", "-", &checkpoint->problems[i]);
     for (uint32_t i = 0; i < checkpoint->component_count; i++)
-        if (checkpoint->components[i].failed)
+        if (checkpoint->components[i].failed &&
+            strcmp(component_state(checkpoint, &checkpoint->components[i], &snapshot), "failed") ==
+                0)
             append_error(&text, checkpoint->components[i].name, "-",
                          &checkpoint->components[i].error);
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
@@ -358,8 +441,8 @@ const char *unshard_view_state(struct unshard_engine *engine, uint32_t view)
     if (view >= checkpoint->view_count || checkpoint->views[view].component == NO_COMPONENT ||
         !take_snapshot(engine, &snapshot))
         return "unverified";
-    const char *state =
-        component_state(&checkpoint->components[checkpoint->views[view].component], &snapshot);
+    const char *state = component_state(
+        checkpoint, &checkpoint->components[checkpoint->views[view].component], &snapshot);
     free(snapshot.files);
     return state;
 }

@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Passes over files of which only a digest of the whole is known.
+ *
+ * A pass reads its file's chunks in order, several at once, and feeds them to one hasher, in order:
+ * whoever brings the chunk whose turn it is hashes it, and all that follow and are there already.
+ * So every pass hashes on one thread at a time, several passes on several, and none of them waits.
+ *
+ * verify=strict: the file is `closed` meanwhile. Its chunks are read by detached fetches, which
+ * belong to no reader; reads of the file are held. When the digest matches, the digests of all
+ * chunks, taken on the way, are trusted from then on: the file is opened, and every chunk that is
+ * served later (from staging, the page cache below, or storage) is checked by itself.
+ * verify=async: chunks are served as they come, and hashed besides; only what was read out of order
+ * before the pass got there is read again by a detached fetch.
+ *
+ * Memory: a pass runs at most `reach` chunks ahead of its hasher, and only as many passes are begun
+ * unasked as there are processors. A detached fetch that must be tried again keeps its buffer: it
+ * is what the others wait for.
+ */
+#include "prefetch/engine_internal.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PASS_SLOTS 64U
+#define PASS_RETRY_NS UINT64_C(1000000000)
+
+struct check_pass {
+    struct hasher *hasher;
+    struct fetch *arrived[PASS_SLOTS]; /* by index modulo PASS_SLOTS */
+    uint32_t next_read, next_hash, generation;
+    unsigned in_flight;       /* fetches that are read, wait or are hashed */
+    uint64_t staging_reserve; /* what it may stage */
+    bool staging, hashing, failed;
+};
+
+static void pass_free(struct unshard_engine *engine, struct file_state *file)
+{
+    struct check_pass *pass = file->pass;
+    engine->staging_reserved -= pass->staging_reserve;
+    engine->passes_running--;
+    hasher_free(pass->hasher);
+    free(pass);
+    file->pass = NULL;
+}
+
+/* ---- beginning ---------------------------------------------------------------------------------
+ */
+
+/* Whether the file may be staged; if not, whether to begin all the same. */
+static bool reserve_staging(struct unshard_engine *engine, const struct file_state *file,
+                            bool demanded, uint64_t *reserve)
+{
+    uint64_t used = engine->staged_bytes + engine->staging_reserved;
+    *reserve = 0;
+    if (engine->options.verify != UNSHARD_VERIFY_STRICT || engine->staging_fd < 0)
+        return true;
+    if (used < engine->staging_budget && file->size <= engine->staging_budget - used) {
+        *reserve = file->size;
+        return true;
+    }
+    return demanded || used == 0;
+}
+
+static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool demanded)
+{
+    struct file_state *file = &engine->files[number];
+    uint64_t reserve;
+    if (engine_now_ns() < file->pass_retry_ns ||
+        (!demanded && engine->passes_running >= engine->most_passes) ||
+        !reserve_staging(engine, file, demanded, &reserve))
+        return false;
+    struct check_pass *pass = calloc(1, sizeof *pass);
+    if (pass == NULL)
+        return false;
+    pass->hasher = hasher_new(file->whole->digest.algorithm, file->size);
+    if (pass->hasher == NULL) {
+        free(pass);
+        return false;
+    }
+    pass->generation = file->generation;
+    pass->staging = reserve > 0;
+    pass->staging_reserve = reserve;
+    engine->staging_reserved += reserve;
+    engine->passes_running++;
+    file->pass = pass;
+    return true;
+}
+
+/* ---- reading -----------------------------------------------------------------------------------
+ */
+
+static uint32_t reach(const struct unshard_engine *engine)
+{
+    size_t share = (engine->buffer_count - engine->reserve) / (2 * (engine->passes_running + 1U));
+    return share < 2 ? 2 : share > PASS_SLOTS ? PASS_SLOTS : (uint32_t)share;
+}
+
+static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t number, uint32_t index)
+{
+    struct file_state *file = &engine->files[number];
+    struct fetch *fetch = calloc(1, sizeof *fetch);
+    if (fetch == NULL)
+        return NULL;
+    uint64_t rest = file->size - (uint64_t)index * engine->chunk_bytes;
+    fetch->file = number;
+    fetch->index = index;
+    fetch->length = rest < engine->chunk_bytes ? (uint32_t)rest : engine->chunk_bytes;
+    fetch->pass = fetch->detached = true;
+    fetch->check = CHECK_WHOLE;
+    fetch->generation = file->generation;
+    fetch->buffer = engine->free_buffers[--engine->free_count];
+    fetch->references = 1;
+    fetch->since_ns = engine_now_ns();
+    fetch_list_append(&engine->reading, fetch);
+    engine->reading_count++;
+    engine->passes_reading++;
+    return fetch;
+}
+
+/* The next chunk of the pass as a fetch that has been started; NULL: it is far enough ahead. */
+static struct fetch *pass_read_next(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct check_pass *pass = file->pass;
+    while (!pass->failed && pass->next_read < file->chunk_count &&
+           pass->next_read < pass->next_hash + reach(engine)) {
+        uint32_t index = pass->next_read;
+        struct fetch *fetch = file->chunks[index].fetch;
+        uint8_t state = file->chunks[index].state;
+        bool adopt = !file->closed && (state == CHUNK_QUEUED || state == CHUNK_READING);
+        if (adopt) {
+            fetch->pass = true;
+        } else if (!file->closed && state == CHUNK_ABSENT) {
+            fetch = fetch_create(engine, number, index);
+            if (fetch == NULL)
+                return NULL;
+            fetch->pass = true;
+            fetch_start(engine, fetch);
+        } else if ((fetch = detached_fetch(engine, number, index)) == NULL) {
+            return NULL;
+        }
+        pass->next_read++;
+        pass->in_flight++;
+        if (!adopt)
+            return fetch;
+    }
+    return NULL;
+}
+
+static bool window_is_full(const struct unshard_engine *engine)
+{
+    return engine->options.verify == UNSHARD_VERIFY_ASYNC &&
+           engine->unconsumed_bytes >= engine->window_bytes / 2;
+}
+
+static struct fetch *next_of_passes(struct unshard_engine *engine, bool demanded)
+{
+    for (uint32_t i = 0; i < engine->pass_count; i++) {
+        uint32_t number = engine->pass_files[i];
+        struct file_state *file = &engine->files[number];
+        if (file->check != CHECK_WHOLE || file->blocked || file->pass_demanded != demanded ||
+            file->stalled > 1 || (file->pass == NULL && !pass_begin(engine, number, demanded)))
+            continue;
+        struct fetch *fetch = pass_read_next(engine, number);
+        if (fetch != NULL)
+            return fetch;
+    }
+    return NULL;
+}
+
+static struct fetch *due_retry(struct unshard_engine *engine)
+{
+    uint64_t now = engine_now_ns();
+    for (struct fetch *fetch = engine->pass_retries.first; fetch != NULL; fetch = fetch->next)
+        if (now - fetch->since_ns >= retry_delay_ns(fetch->attempts)) {
+            fetch_list_remove(&engine->pass_retries, fetch);
+            fetch->since_ns = now;
+            fetch_list_append(&engine->reading, fetch);
+            engine->reading_count++;
+            engine->passes_reading++;
+            return fetch;
+        }
+    return NULL;
+}
+
+struct fetch *pass_next(struct unshard_engine *engine)
+{
+    bool unasked = engine->options.prefetch == UNSHARD_PREFETCH_ALL && !engine->no_stores;
+    struct fetch *fetch = due_retry(engine);
+    if (fetch == NULL && engine->pass_count > 0)
+        fetch = next_of_passes(engine, true);
+    if (fetch == NULL && engine->pass_count > 0 && unasked && !window_is_full(engine))
+        fetch = next_of_passes(engine, false);
+    return fetch;
+}
+
+/* ---- the end of a pass -------------------------------------------------------------------------
+ */
+
+/* The fetch is done with. Caller holds engine->lock. */
+static void pass_drop(struct unshard_engine *engine, struct fetch *fetch)
+{
+    engine->files[fetch->file].pass->in_flight--;
+    if (!fetch->detached) {
+        fetch_release(engine, fetch);
+        return;
+    }
+    fetch_return_buffer(engine, fetch);
+    free(fetch);
+}
+
+/* Frees a failed pass once nothing of it is under way. Caller holds engine->lock. */
+static void pass_settle(struct unshard_engine *engine, struct file_state *file)
+{
+    struct check_pass *pass = file->pass;
+    for (unsigned i = 0; i < PASS_SLOTS; i++)
+        if (pass->arrived[i] != NULL) {
+            pass_drop(engine, pass->arrived[i]);
+            pass->arrived[i] = NULL;
+        }
+    if (pass->in_flight == 0 && !pass->hashing)
+        pass_free(engine, file);
+}
+
+static void pass_give_up(struct unshard_engine *engine, struct file_state *file)
+{
+    file->pass->failed = true;
+    file->pass_retry_ns = engine_now_ns() + PASS_RETRY_NS;
+    pass_settle(engine, file);
+}
+
+void pass_abandon(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    file->pass->in_flight--;
+    pass_give_up(engine, file);
+}
+
+struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t number)
+{
+    struct source_identity identity = source_identity(engine->source, number);
+    return (struct digest_cache_key){.device = identity.device,
+                                     .inode = identity.inode,
+                                     .size = identity.size,
+                                     .mtime_ns = identity.mtime_ns,
+                                     .whole = engine->files[number].whole->digest};
+}
+
+/* The file has matched: its chunk digests are trusted, and what waited for it goes on. */
+static void open_file(struct unshard_engine *engine, uint32_t number, struct gained *gained)
+{
+    struct file_state *file = &engine->files[number];
+    memcpy(gained->digests, file->digests, file->chunk_count * sizeof *gained->digests);
+    gained->older = file->gained;
+    file->gained = gained;
+    file->check = CHECK_CHUNKS;
+    file->trusted = (struct expected_chunks){engine->chunk_bytes, file->chunk_count,
+                                             gained->digests, file->whole->origin};
+    file->verified = true;
+    file->pass_demanded = false;
+    if (file->chunks_failed == 0 && file->retrying == 0 && !file->failed_at_start)
+        file->has_error = false;
+    if (file->closed) {
+        file->closed = false;
+        for (struct fetch *fetch; (fetch = file->held.first) != NULL;) {
+            fetch_list_remove(&file->held, fetch);
+            fetch_list_append(&engine->demand, fetch);
+        }
+        schedule_restart(engine);
+        wake_for_demand(engine);
+    }
+}
+
+static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct digest_cache_key key = pass_cache_key(engine, number);
+    struct gained *gained = malloc(sizeof *gained + file->chunk_count * sizeof *gained->digests);
+    pthread_mutex_lock(&engine->lock);
+    bool current = gained != NULL && file->pass->generation == file->generation && !file->blocked;
+    if (current)
+        open_file(engine, number, gained);
+    pass_free(engine, file);
+    pthread_mutex_unlock(&engine->lock);
+    if (!current) {
+        free(gained);
+        return;
+    }
+    engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
+               engine->checkpoint->files[number].path,
+               digest_algorithm_name(file->whole->digest.algorithm), file->whole->origin);
+    struct unshard_error error;
+    if (engine->cache != NULL &&
+        digest_cache_store(engine->cache, &key, engine->chunk_bytes, gained->digests,
+                           file->chunk_count, &error) != 0)
+        engine_log(engine, 5, "event=digests-not-kept message=\"%s\"", error.message);
+}
+
+static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
+                            const struct digest *actual)
+{
+    struct file_state *file = &engine->files[number];
+    const struct expected_digest *whole = file->whole;
+    struct mismatch mismatch = {.known = true, .origin = whole->origin};
+    struct unshard_error error;
+    snprintf(mismatch.algorithm, sizeof mismatch.algorithm, "%s",
+             digest_algorithm_name(actual->algorithm));
+    digest_to_hex(&whole->digest, mismatch.expected);
+    digest_to_hex(actual, mismatch.actual);
+    error_set(&error, "mismatch", EIO, "%s: does not match: %s is %s, expected %s (%s)",
+              engine->checkpoint->files[number].path, mismatch.algorithm, mismatch.actual,
+              mismatch.expected, whole->origin);
+    pthread_mutex_lock(&engine->lock);
+    bool current = file->pass->generation == file->generation;
+    pass_free(engine, file);
+    pthread_mutex_unlock(&engine->lock);
+    if (current)
+        file_block(engine, number, &error, &mismatch);
+}
+
+/* All chunks are hashed. No lock held; the pass is this thread's alone now. */
+static void pass_finish(struct unshard_engine *engine, uint32_t number)
+{
+    struct digest actual;
+    const struct file_state *file = &engine->files[number];
+    hasher_finish(file->pass->hasher, &actual);
+    if (digest_equal(&actual, &file->whole->digest))
+        pass_succeeded(engine, number);
+    else
+        pass_mismatched(engine, number, &actual);
+}
+
+/* ---- hashing -----------------------------------------------------------------------------------
+ */
+
+/* Hashes what is there in order. Caller holds engine->lock, which is released meanwhile. True when
+ * the last chunk has been hashed. */
+static bool hash_arrived(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct check_pass *pass = file->pass;
+    struct fetch *fetch;
+    pass->hashing = true;
+    while (!pass->failed && (fetch = pass->arrived[pass->next_hash % PASS_SLOTS]) != NULL) {
+        pass->arrived[pass->next_hash % PASS_SLOTS] = NULL;
+        pthread_mutex_unlock(&engine->lock);
+        hasher_update(pass->hasher, fetch->buffer, fetch->length);
+        pthread_mutex_lock(&engine->lock);
+        pass->next_hash++;
+        pass_drop(engine, fetch);
+        if (pass->generation != file->generation)
+            pass->failed = true;
+        if (engine->idle_workers > 0) /* there is room for another read */
+            pthread_cond_signal(&engine->work);
+    }
+    pass->hashing = false;
+    if (pass->failed) {
+        pass_settle(engine, file);
+        return false;
+    }
+    return pass->next_hash == file->chunk_count;
+}
+
+void pass_arrived(struct unshard_engine *engine, struct fetch *fetch)
+{
+    uint32_t number = fetch->file;
+    bool complete = false;
+    pthread_mutex_lock(&engine->lock);
+    struct file_state *file = &engine->files[number];
+    struct check_pass *pass = file->pass;
+    if (pass->failed || pass->generation != fetch->generation ||
+        pass->generation != file->generation) {
+        pass_drop(engine, fetch);
+        pass_give_up(engine, file);
+    } else {
+        pass->arrived[fetch->index % PASS_SLOTS] = fetch;
+        complete = !pass->hashing && hash_arrived(engine, number);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (complete)
+        pass_finish(engine, number);
+}
+
+/* ---- detached reads ----------------------------------------------------------------------------
+ */
+
+/* What was read is kept for later, when it came from storage. No lock held. */
+static void stage(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (!staging_put(engine, fetch))
+        return;
+    pthread_mutex_lock(&engine->lock);
+    struct chunk *chunk = chunk_of(engine, fetch);
+    const struct file_state *file = &engine->files[fetch->file];
+    if (!chunk->staged && fetch->generation == file->generation && !file->blocked) {
+        engine->staged_bytes += fetch->length;
+        chunk->staged = true;
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* Reads for the file fail: those who wait for it are told. */
+static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
+                      const struct unshard_error *error)
+{
+    struct file_state *file = &engine->files[fetch->file];
+    uint32_t number = fetch->file;
+    struct waiter *waiters = NULL;
+    pthread_mutex_lock(&engine->lock);
+    file->has_error = true;
+    file->error = *error;
+    for (struct fetch *held; (held = file->held.first) != NULL;) {
+        fetch_list_remove(&file->held, held);
+        fetch_cancel(engine, held, &waiters);
+    }
+    file->pass_demanded = false;
+    pass_drop(engine, fetch);
+    pass_give_up(engine, file);
+    pthread_mutex_unlock(&engine->lock);
+    waiters_complete(waiters, NULL, EIO);
+    log_failure(engine, number, error, false);
+}
+
+static void retry_or_fail(struct unshard_engine *engine, struct fetch *fetch,
+                          const struct unshard_error *error)
+{
+    bool again = error_is_transient(error) && ++fetch->attempts < MAX_ATTEMPTS;
+    uint32_t number = fetch->file;
+    if (!again) {
+        fail_held(engine, fetch, error);
+        return;
+    }
+    pthread_mutex_lock(&engine->lock);
+    fetch->since_ns = engine_now_ns();
+    fetch_list_append(&engine->pass_retries, fetch);
+    pthread_mutex_unlock(&engine->lock);
+    log_failure(engine, number, error, true);
+}
+
+void pass_read(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    struct file_state *file = &engine->files[fetch->file];
+    uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
+    bool cached = false;
+    int result = source_read(engine->source, fetch->file, offset, fetch->buffer, fetch->length,
+                             &cached, &error);
+    if (result == 0)
+        result = check_chunk(engine, fetch, &error);
+    pthread_mutex_lock(&engine->lock);
+    end_reading(engine, fetch);
+    bool current = fetch->generation == file->generation;
+    if (result == 0 && current)
+        result = check_observed(engine, fetch, &error);
+    if (result == 0 && current)
+        note_success(engine, fetch, false);
+    bool staged = result == 0 && current && !cached && file->pass->staging;
+    pthread_mutex_unlock(&engine->lock);
+    if (result != 0) {
+        retry_or_fail(engine, fetch, &error);
+        return;
+    }
+    if (staged)
+        stage(engine, fetch);
+    pass_arrived(engine, fetch);
+}
+
+void pass_discard(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    if (file->pass == NULL)
+        return;
+    for (unsigned i = 0; i < PASS_SLOTS; i++)
+        if (file->pass->arrived[i] != NULL)
+            pass_drop(engine, file->pass->arrived[i]);
+    pass_free(engine, file);
+}

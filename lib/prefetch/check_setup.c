@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What each file is checked by: the chunk digests of a manifest, those that an earlier mount has
+ * gained, a digest of the whole, or nothing.
+ */
+#include "prefetch/engine_internal.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MOST_PASSES 8L
+
+void file_set_check(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
+    file->check = CHECK_NONE;
+    file->whole = NULL;
+    file->closed = false;
+    if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
+        return;
+    if (expectation->digest_count > 0)
+        file->whole = &expectation->digests[0];
+    if (expectation->chunks != NULL && expectation->chunks->count > 0) {
+        file->check = CHECK_CHUNKS;
+        file->trusted = *expectation->chunks;
+    } else if (file->whole != NULL && file->chunk_count > 0) {
+        file->check = CHECK_WHOLE;
+        file->closed = engine->options.verify == UNSHARD_VERIFY_STRICT;
+    }
+}
+
+/* Digests that an earlier mount has gained. */
+static void use_cached_digests(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct digest_cache_key key = pass_cache_key(engine, number);
+    uint64_t chunk_bytes;
+    uint32_t count;
+    XXH128_hash_t *digests;
+    if (digest_cache_load(engine->cache, &key, &chunk_bytes, &digests, &count) != 0)
+        return;
+    struct gained *gained = malloc(sizeof *gained + count * sizeof *gained->digests);
+    if (gained != NULL && chunk_bytes <= engine->chunk_bytes) {
+        memcpy(gained->digests, digests, count * sizeof *gained->digests);
+        gained->older = NULL;
+        file->gained = gained;
+        file->check = CHECK_CHUNKS;
+        file->closed = false;
+        file->trusted =
+            (struct expected_chunks){chunk_bytes, count, gained->digests, file->whole->origin};
+    } else {
+        free(gained);
+    }
+    free(digests);
+}
+
+/* Content that cannot be right is blocked before anybody reads it. */
+static void block_if_wrong(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    const struct source_file *source = &engine->checkpoint->files[number];
+    const struct expectation *expectation = source->expectation;
+    if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
+        return;
+    if (expectation->contradicts) {
+        file->error = expectation->error;
+    } else if (expectation->has_size && expectation->size != source->size) {
+        error_set(&file->error, "mismatch", EIO, "%s: is %llu bytes long, expected %llu",
+                  source->path, (unsigned long long)source->size,
+                  (unsigned long long)expectation->size);
+    } else {
+        return;
+    }
+    file->blocked = file->has_error = true;
+}
+
+/* Files of views in the order of the plan, then the others that have a digest of the whole. */
+static int list_pass_files(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    bool *listed = calloc(checkpoint->file_count + 1U, sizeof *listed);
+    engine->pass_files = calloc(checkpoint->file_count + 1U, sizeof *engine->pass_files);
+    if (listed == NULL || engine->pass_files == NULL) {
+        free(listed);
+        return -ENOMEM;
+    }
+    for (uint32_t p = 0; p < engine->plan_count; p++) {
+        const struct extent_map *map = &checkpoint->views[engine->plan[p]].map;
+        for (size_t i = 0; i < map->count; i++) {
+            uint32_t number = map->extents[i].source;
+            if (number == EXTENT_LITERAL || listed[number] ||
+                engine->files[number].check != CHECK_WHOLE)
+                continue;
+            listed[number] = true;
+            engine->pass_files[engine->pass_count++] = number;
+        }
+    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        if (!listed[i] && engine->files[i].view_count > 0 && engine->files[i].check == CHECK_WHOLE)
+            engine->pass_files[engine->pass_count++] = i;
+    free(listed);
+    return 0;
+}
+
+int checks_init(struct unshard_engine *engine)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    struct unshard_error error;
+    engine->most_passes = (unsigned)(processors < 2             ? 2
+                                     : processors < MOST_PASSES ? processors
+                                                                : MOST_PASSES);
+    if (engine->options.verify != UNSHARD_VERIFY_OFF &&
+        digest_cache_open(0, &engine->cache, &error) != 0)
+        engine_log(engine, 5, "event=no-digest-cache message=\"%s\"", error.message);
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        file_set_check(engine, i);
+        block_if_wrong(engine, i);
+        if (engine->files[i].check == CHECK_WHOLE && !engine->files[i].blocked)
+            use_cached_digests(engine, i);
+    }
+    return list_pass_files(engine);
+}
+
+void checks_free(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
+        struct file_state *file = &engine->files[i];
+        pass_discard(engine, i);
+        for (struct gained *gained = file->gained, *older; gained != NULL; gained = older) {
+            older = gained->older;
+            free(gained);
+        }
+    }
+    for (struct fetch *fetch; (fetch = engine->pass_retries.first) != NULL;) {
+        fetch_list_remove(&engine->pass_retries, fetch);
+        free(fetch);
+    }
+    free(engine->pass_files);
+    digest_cache_close(engine->cache);
+}

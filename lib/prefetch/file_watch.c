@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whether shards are still the files they were. A shard that has changed on disk is blocked at
+ * once, so that nobody reads a mixture of two files. It is read anew as soon as that cannot happen:
+ * when it must match the same digest as before, or when nobody has it open; and when its header
+ * still describes the same tensors at the same places, for that is what views were made from.
+ */
+#include "prefetch/engine_internal.h"
+
+#include "base/error.h"
+#include "checkpoint/headers.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define WATCH_SECONDS 1
+
+/* True when the engine is to stop. */
+static bool wait_a_moment(struct unshard_engine *engine)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += WATCH_SECONDS;
+    pthread_mutex_lock(&engine->lock);
+    int result = 0;
+    while (!engine->stopping && result == 0)
+        result = pthread_cond_timedwait(&engine->tick, &engine->lock, &until);
+    bool stopping = engine->stopping;
+    pthread_mutex_unlock(&engine->lock);
+    return stopping;
+}
+
+static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    pthread_mutex_lock(&engine->lock);
+    bool opened = false;
+    for (uint32_t i = 0; i < file->view_count; i++)
+        opened = opened || engine->views[engine->file_views[file->first_view + i]].opened > 0;
+    bool same_digest = file->whole != NULL || file->check == CHECK_CHUNKS;
+    pthread_mutex_unlock(&engine->lock);
+    return same_digest || !opened || engine->checkpoint->files[number].failed;
+}
+
+static void block_changed(struct unshard_engine *engine, uint32_t number, const char *why)
+{
+    struct unshard_error error;
+    error_set(&error, "changed", ESTALE, "%s: changed on disk since it was mounted: %s",
+              engine->checkpoint->files[number].path, why);
+    file_block(engine, number, &error, NULL);
+}
+
+static void take_new_file(struct unshard_engine *engine, uint32_t number)
+{
+    struct unshard_error error;
+    if (source_reopen(engine->source, number, &error) != 0) {
+        file_block(engine, number, &error, NULL);
+        return;
+    }
+    if (source_identity(engine->source, number).size < engine->files[number].size)
+        block_changed(engine, number, "it is shorter than its header says");
+    else if (!headers_same_layout(engine->checkpoint, number))
+        block_changed(engine, number, "it holds other tensors now; mount the checkpoint anew");
+    else
+        file_reset(engine, number);
+}
+
+static void look_at(struct unshard_engine *engine, uint32_t number)
+{
+    if (source_poll(engine->source, number) <= 0)
+        return;
+    pthread_mutex_lock(&engine->lock);
+    bool blocked = engine->files[number].blocked;
+    pthread_mutex_unlock(&engine->lock);
+    if (!blocked)
+        block_changed(engine, number, "it is read again when nobody has it open");
+    if (may_begin_anew(engine, number))
+        take_new_file(engine, number);
+}
+
+void *file_watcher(void *argument)
+{
+    struct unshard_engine *engine = argument;
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    while (!wait_a_moment(engine))
+        for (uint32_t i = 0; i < checkpoint->file_count; i++)
+            if (engine->files[i].view_count > 0 && checkpoint->files[i].component != NO_COMPONENT)
+                look_at(engine, i);
+    return NULL;
+}
