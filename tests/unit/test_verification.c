@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine with files of which digests are known: no byte that does not match is stored or read.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support/engine_fixture.h"
+
+#define WRONG_FILE 2
+
+static struct expected_digest wholes[FILES];
+static struct expected_chunks pieces[FILES];
+static XXH128_hash_t piece_digests[FILES][8];
+static struct expectation expectations[FILES];
+
+static char *content_of(const struct fixture *fixture, int i)
+{
+    char path[96], *content = malloc(file_sizes[i] + 1);
+    snprintf(path, sizeof path, "%s/%s", fixture->directory, fixture->names[i]);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    assert_int_equal(fread(content, 1, file_sizes[i], file), file_sizes[i]);
+    fclose(file);
+    return content;
+}
+
+/* Digests of the files as they are now: of the whole, or of pieces half as long as a chunk is not,
+ * which would be too small: as long as a chunk. */
+static void expect(struct fixture *fixture, bool chunks)
+{
+    for (int i = 0; i < FILES; i++) {
+        char *content = content_of(fixture, i);
+        struct hasher *hasher = hasher_new(DIGEST_SHA256, file_sizes[i]);
+        hasher_update(hasher, content, file_sizes[i]);
+        wholes[i].origin = "a test";
+        hasher_finish(hasher, &wholes[i].digest);
+        hasher_free(hasher);
+        uint32_t count = 0;
+        for (uint64_t at = 0; at < file_sizes[i]; at += CHUNK)
+            piece_digests[i][count++] =
+                XXH3_128bits(content + at, file_sizes[i] - at < CHUNK ? file_sizes[i] - at : CHUNK);
+        pieces[i] = (struct expected_chunks){CHUNK, count, piece_digests[i], "a manifest"};
+        expectations[i] = (struct expectation){
+            .digests = &wholes[i], .digest_count = 1, .chunks = chunks ? &pieces[i] : NULL};
+        fixture->files[i].expectation = &expectations[i];
+        free(content);
+    }
+}
+
+/* Changes the byte in the middle of a file; its times stay. */
+static void flip(const struct fixture *fixture, int i)
+{
+    char path[96];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/%s", fixture->directory, fixture->names[i]);
+    int fd = open(path, O_RDWR);
+    assert_true(fd >= 0);
+    assert_int_equal(fstat(fd, &status), 0);
+    off_t middle = (off_t)(file_sizes[i] / 2);
+    char byte;
+    assert_int_equal(pread(fd, &byte, 1, middle), 1);
+    byte = (char)(byte ^ 1);
+    assert_int_equal(pwrite(fd, &byte, 1, middle), 1);
+    struct timespec times[2] = {status.st_atim, status.st_mtim};
+    assert_int_equal(futimens(fd, times), 0);
+    close(fd);
+}
+
+/* Every page of the view is right or an error; returns how many are errors. */
+static uint64_t read_all(struct fixture *fixture, struct unshard_engine *engine)
+{
+    uint64_t bad = 0;
+    char page[PAGE];
+    size_t got;
+    for (uint64_t at = 0; at < fixture->view.size; at += PAGE) {
+        if (read_view(engine, at, page, PAGE, &got) == 0)
+            assert_memory_equal(page, fixture->expected + at, got);
+        else
+            bad++;
+    }
+    return bad;
+}
+
+/* The pages of the view that hold bytes of the file. */
+static uint64_t pages_of_file(const struct fixture *fixture, uint32_t file)
+{
+    struct extent_map_images images =
+        extent_map_images_of(&fixture->view.map, file, 0, UINT64_MAX / 2);
+    struct extent_piece image;
+    assert_true(extent_map_next_image(&images, &image));
+    return (image.view_offset + image.length - 1) / PAGE - image.view_offset / PAGE + 1;
+}
+
+static struct unshard_fetch_options verifying(enum unshard_verify verify,
+                                              enum unshard_prefetch prefetch)
+{
+    struct unshard_fetch_options options = small;
+    options.verify = verify;
+    options.prefetch = prefetch;
+    return options;
+}
+
+static int setup_cache(void **state)
+{
+    setenv("UNSHARD_CACHE_DIR", "/nonexistent", 1);
+    return setup(state);
+}
+
+/* ---- whole files ----------------------------------------------------------------------------- */
+
+static void good_files_are_served_and_verified(struct fixture *fixture, enum unshard_verify verify)
+{
+    struct cache cache;
+    expect(fixture, false);
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine = start(fixture, &cache, verifying(verify, UNSHARD_PREFETCH_ALL));
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    wait_for_status(engine, "\"state\":\t\"verified\"");
+    assert_int_equal(read_all(fixture, engine), 0);
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    assert_false(status_has(engine, "\"state\":\t\"failed\""));
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+static void test_strict_serves_what_matches(void **state)
+{
+    good_files_are_served_and_verified(*state, UNSHARD_VERIFY_STRICT);
+}
+
+static void test_async_serves_what_matches(void **state)
+{
+    good_files_are_served_and_verified(*state, UNSHARD_VERIFY_ASYNC);
+}
+
+static void test_strict_on_demand(void **state)
+{
+    struct fixture *fixture = *state;
+    expect(fixture, false);
+    struct unshard_engine *engine =
+        start(fixture, NULL, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF));
+    for (uint64_t at = 0; at < fixture->view.size; at += 10007)
+        check_read(fixture, engine, at, 5000);
+    assert_int_equal(read_all(fixture, engine), 0);
+    unshard_engine_stop(engine);
+}
+
+static void test_strict_serves_nothing_of_what_does_not_match(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    expect(fixture, false);
+    flip(fixture, WRONG_FILE);
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine =
+        start(fixture, &cache, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_ALL));
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_status(engine, "\"mismatch\":\t{");
+    assert_int_equal(read_all(fixture, engine), pages_of_file(fixture, WRONG_FILE));
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    assert_int_equal(cache.wrong, 0);
+    char *errors = unshard_status_errors(engine);
+    assert_non_null(strstr(errors, "code=mismatch"));
+    assert_non_null(strstr(errors, "s2: does not match: sha256 is"));
+    assert_null(strstr(errors, "s1"));
+    free(errors);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+static void test_async_takes_away_what_does_not_match(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    expect(fixture, false);
+    flip(fixture, WRONG_FILE);
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine =
+        start(fixture, &cache, verifying(UNSHARD_VERIFY_ASYNC, UNSHARD_PREFETCH_ALL));
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_status(engine, "\"mismatch\":\t{");
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    struct extent_map_images images =
+        extent_map_images_of(&fixture->view.map, WRONG_FILE, 0, UINT64_MAX / 2);
+    struct extent_piece image;
+    assert_true(extent_map_next_image(&images, &image));
+    for (uint64_t page = image.view_offset / PAGE;
+         page <= (image.view_offset + image.length - 1) / PAGE; page++)
+        assert_false(is_present(&cache, page));
+    assert_int_equal(read_all(fixture, engine), pages_of_file(fixture, WRONG_FILE));
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+static void test_off_serves_all(void **state)
+{
+    struct fixture *fixture = *state;
+    char byte[PAGE];
+    size_t got;
+    expect(fixture, false);
+    flip(fixture, WRONG_FILE);
+    struct unshard_engine *engine =
+        start(fixture, NULL, verifying(UNSHARD_VERIFY_OFF, UNSHARD_PREFETCH_OFF));
+    for (uint64_t at = 0; at < fixture->view.size; at += PAGE)
+        assert_int_equal(read_view(engine, at, byte, PAGE, &got), 0);
+    unshard_engine_stop(engine);
+}
+
+/* ---- chunks ---------------------------------------------------------------------------------- */
+
+static void test_only_the_bad_chunk_fails(void **state)
+{
+    struct fixture *fixture = *state;
+    expect(fixture, true);
+    flip(fixture, WRONG_FILE);
+    struct unshard_engine *engine =
+        start(fixture, NULL, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF));
+    uint64_t bad = read_all(fixture, engine);
+    assert_in_range(bad, CHUNK / PAGE, CHUNK / PAGE + 1);
+    char *errors = unshard_status_errors(engine);
+    assert_non_null(strstr(errors, "s2: the chunk at 65536 does not match"));
+    assert_non_null(strstr(errors, "(a manifest)"));
+    free(errors);
+    unshard_engine_stop(engine);
+}
+
+static void test_contradictions_serve_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    expect(fixture, false);
+    expectations[WRONG_FILE].contradicts = true;
+    expectations[WRONG_FILE].error =
+        (struct unshard_error){.code = "contradiction", .message = "two lists differ"};
+    struct unshard_engine *engine =
+        start(fixture, NULL, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF));
+    assert_int_equal(read_all(fixture, engine), pages_of_file(fixture, WRONG_FILE));
+    assert_true(status_has(engine, "two lists differ"));
+    unshard_engine_stop(engine);
+}
+
+/* ---- change and repair ----------------------------------------------------------------------- */
+
+static void test_a_replaced_file_heals(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    char path[96], temporary[100];
+    expect(fixture, false);
+    char *good = content_of(fixture, WRONG_FILE);
+    flip(fixture, WRONG_FILE);
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine =
+        start(fixture, &cache, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_ALL));
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_status(engine, "\"mismatch\":\t{");
+    snprintf(path, sizeof path, "%s/%s", fixture->directory, fixture->names[WRONG_FILE]);
+    snprintf(temporary, sizeof temporary, "%s.new", path);
+    FILE *file = fopen(temporary, "we");
+    assert_non_null(file);
+    assert_int_equal(fwrite(good, 1, file_sizes[WRONG_FILE], file), file_sizes[WRONG_FILE]);
+    fclose(file);
+    assert_int_equal(rename(temporary, path), 0);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    assert_int_equal(read_all(fixture, engine), 0);
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    assert_false(status_has(engine, "\"mismatch\":\t{"));
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+    free(good);
+}
+
+static void test_a_file_that_changes_is_blocked(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unshard_fetch_options options = verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF);
+    struct unshard_engine *engine = start(fixture, NULL, options);
+    unshard_engine_view_opened(engine, 0, 1);
+    assert_int_equal(read_all(fixture, engine), 0);
+    flip(fixture, WRONG_FILE);
+    char path[96];
+    snprintf(path, sizeof path, "%s/%s", fixture->directory, fixture->names[WRONG_FILE]);
+    assert_int_equal(utimensat(AT_FDCWD, path, NULL, 0), 0);
+    wait_for_status(engine, "changed on disk since it was mounted");
+    assert_int_equal(read_all(fixture, engine), pages_of_file(fixture, WRONG_FILE));
+    /* Nobody has it open: what is there now is what the file is. */
+    unshard_engine_view_opened(engine, 0, -1);
+    struct timespec until = deadline(), now;
+    char byte[PAGE];
+    size_t got;
+    uint64_t bad;
+    do {
+        bad = 0;
+        for (uint64_t at = 0; at < fixture->view.size; at += PAGE)
+            bad += read_view(engine, at, byte, PAGE, &got) != 0;
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+    } while (bad > 0);
+    unshard_engine_stop(engine);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_strict_serves_what_matches, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_async_serves_what_matches, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_strict_on_demand, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_strict_serves_nothing_of_what_does_not_match,
+                                        setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_async_takes_away_what_does_not_match, setup_cache,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_off_serves_all, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_only_the_bad_chunk_fails, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_contradictions_serve_nothing, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_a_replaced_file_heals, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_that_changes_is_blocked, setup_cache, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
