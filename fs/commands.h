@@ -9,6 +9,7 @@ enum exit_status {
     EXIT_STATUS_OK = 0,
     EXIT_STATUS_FAILED = 1,
     EXIT_STATUS_USAGE = 2,
+    EXIT_STATUS_NOTHING_TO_CHECK = 2, /* of verify alone */
     EXIT_STATUS_UNWELL = 3, /* the answer was given, and it is that something has failed */
 };
 
@@ -17,6 +18,8 @@ int command_umount(int argc, char **argv);
 int command_status(int argc, char **argv);
 int command_ls(int argc, char **argv);
 int command_export(int argc, char **argv);
+int command_verify(int argc, char **argv);
+int command_seal(int argc, char **argv);
 
 /* mount.unshard, as mount(8) calls it: SOURCE MOUNTPOINT [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t
  * TYPE]. -f means here that nothing is to be mounted. */

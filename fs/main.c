@@ -13,7 +13,8 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     {"mount", command_mount}, {"umount", command_umount}, {"status", command_status},
-    {"ls", command_ls},       {"export", command_export},
+    {"ls", command_ls},       {"export", command_export}, {"verify", command_verify},
+    {"seal", command_seal},
 };
 
 static int unknown_command(const char *name)

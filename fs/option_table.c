@@ -7,7 +7,8 @@
 
 enum {
     VIEWS = COMMAND_MOUNT | COMMAND_LS | COMMAND_EXPORT,
-    ALL = COMMAND_MOUNT | COMMAND_UMOUNT | COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT,
+    HASHING = COMMAND_SEAL | COMMAND_VERIFY,
+    ALL = VIEWS | COMMAND_UMOUNT | COMMAND_STATUS | HASHING,
 };
 
 const struct option_entry option_table[] = {
@@ -15,14 +16,16 @@ const struct option_entry option_table[] = {
      "stay in the foreground and log to standard error"},
     {"lazy", 'l', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(lazy),
      "detach now, even if busy; the daemon ends when the last file is closed"},
-    {"json", 'j', false, OPTION_FLAG, NULL, COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT, AT(json),
-     "print JSON"},
+    {"json", 'j', false, OPTION_FLAG, NULL, COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT | HASHING,
+     AT(json), "print JSON"},
     {"watch", 'w', false, OPTION_FLAG, NULL, COMMAND_STATUS, AT(watch),
      "show it again and again until interrupted or unmounted"},
     {"interval", 'n', false, OPTION_SECONDS, "SECONDS", COMMAND_STATUS, AT(interval),
      "time between two pictures of --watch (default 1)"},
     {"tensors", 't', false, OPTION_FLAG, NULL, COMMAND_LS, AT(tensors),
      "list the tensors of each component too"},
+    {"check-against", 'c', false, OPTION_CHOICE, "all|others|none", COMMAND_SEAL, AT(check_against),
+     "refuse what contradicts: any digest known (default), any but the old manifest's, or nothing"},
     {"help", 'h', false, OPTION_FLAG, NULL, ALL, AT(help), "print this help"},
 
     {"index", 0, true, OPTION_CHOICE, "rewrite|hide", VIEWS, AT(mount.view.index),
@@ -31,7 +34,7 @@ const struct option_entry option_table[] = {
      "order of tensors: as in the shards, or as the safetensors library writes them"},
     {"layout", 0, true, OPTION_CHOICE, "merged|both", VIEWS, AT(mount.view.layout),
      "show merged files only (default), or the shards too"},
-    {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS, AT(mount.view.follow_symlinks),
+    {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS | HASHING, AT(mount.view.follow_symlinks),
      "also follow symlinks that leave the checkpoint"},
     {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off", COMMAND_MOUNT, AT(mount.fetch.prefetch),
      "fill the page cache with all (default), only ahead of readers, or not"},
@@ -42,6 +45,8 @@ const struct option_entry option_table[] = {
      "a read that waits so long for storage fails (default 300)"},
     {"jobs", 0, true, OPTION_JOBS, "N", COMMAND_MOUNT | COMMAND_EXPORT, AT(mount.fetch.jobs),
      "requests in flight, 1 to 256"},
+    {"jobs", 0, true, OPTION_JOBS, "N", HASHING, AT(mount.fetch.jobs),
+     "files read at once, 1 to 256 (default 8)"},
     {"chunk", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT, AT(mount.fetch.chunk_bytes),
      "unit of reading, a power of two, 64K to 64M (default 2M)"},
     {"buffer", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT | COMMAND_EXPORT,
@@ -99,6 +104,13 @@ const struct command_entry command_table[] = {
      "failed.\n"},
     {"export", COMMAND_EXPORT, "SOURCE TARGET", 2, 2, "write the merged files to a new directory",
      "TARGET must not exist or be empty. Without order= tensors are put in canonical order.\n"},
+    {"verify", COMMAND_VERIFY, "SOURCE", 1, 1, "check all files against every digest known of them",
+     "Exit status: 0 all that could be checked is good; 1 something is bad, missing or "
+     "unreadable;\n"
+     "2 no digest is known of any file, or wrong usage (then the message says so).\n"},
+    {"seal", COMMAND_SEAL, "SOURCE", 1, 1, "write the digests of all files to SOURCE",
+     "Writes SOURCE/unshard-manifest.json, which mounts and `unshard verify` check against.\n"
+     "Exit status: 0 it was written; 1 it was not; 2 wrong usage.\n"},
 };
 const size_t command_table_length = sizeof command_table / sizeof *command_table;
 

@@ -23,11 +23,14 @@ struct mount_options {
     char *log_path;    /* NULL: standard error in the foreground, syslog otherwise */
 };
 
+enum check_against { CHECK_ALL, CHECK_OTHERS, CHECK_NONE };
+
 /* The options of any command; each uses those that the table gives it. */
 struct options {
     struct mount_options mount; /* source: the first operand, mountpoint: the second */
     bool help, json, tensors, watch, lazy;
-    double interval;   /* seconds */
+    double interval; /* seconds */
+    enum check_against check_against;
     char message[512]; /* why parsing failed; for a person, without the command's name */
 };
 
@@ -59,6 +62,8 @@ enum command_bit {
     COMMAND_STATUS = 4,
     COMMAND_LS = 8,
     COMMAND_EXPORT = 16,
+    COMMAND_VERIFY = 32,
+    COMMAND_SEAL = 64,
 };
 
 enum option_kind {

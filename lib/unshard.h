@@ -205,6 +205,77 @@ int unshard_export(const struct unshard_checkpoint *checkpoint,
                    const struct unshard_fetch_options *options, const char *target,
                    unshard_progress progress, void *context, struct unshard_error *error);
 
+/* ---- verifying and sealing ---------------------------------------------------------------------
+ */
+
+enum unshard_verdict {
+    UNSHARD_VERIFIED,     /* all digests that are known of it matched */
+    UNSHARD_UNVERIFIED,   /* none is known */
+    UNSHARD_MISMATCH,     /* a digest, or the size, is another than the known one */
+    UNSHARD_MISSING,      /* a manifest or a list of digests names it, and it is not there */
+    UNSHARD_UNREADABLE,   /* it could not be read, or changed meanwhile */
+    UNSHARD_CONTRADICTED, /* two origins say different things of it: one of them must be wrong */
+    UNSHARD_VERDICT_COUNT
+};
+
+/* What came of one file. Strings and error live in the report. */
+struct unshard_file_report {
+    const char *path; /* relative to the source */
+    uint64_t bytes;
+    enum unshard_verdict verdict;
+    const char *algorithm; /* of the digest that decided: "sha256"...; or "size"; or NULL */
+    const char *origin;    /* who knows it: "SHA256SUMS line 3"...; or NULL */
+    const char *expected;  /* in hex, a size in decimal; or NULL */
+    const char *actual;    /* of a mismatch; or NULL */
+    uint64_t bad_offset;   /* where the first bad chunk begins, as far as digests of chunks
+                            * are known; else UNSHARD_NO_OFFSET */
+    const struct unshard_error *error; /* NULL when verified or unverified */
+};
+
+struct unshard_report {
+    const char *source;
+    struct unshard_file_report *files;
+    uint32_t file_count;
+    uint32_t counts[UNSHARD_VERDICT_COUNT];
+    const struct unshard_error *problems; /* of files of digests and of components */
+    uint32_t problem_count;
+    uint64_t bytes_checked;
+    const char *manifest; /* path of the one written by unshard_seal, or NULL */
+};
+
+enum unshard_outcome {
+    UNSHARD_ALL_GOOD,        /* all that could be checked matched, and something could */
+    UNSHARD_SOME_BAD,        /* a file is bad or missing, or there is a problem */
+    UNSHARD_NOTHING_TO_CHECK /* no digest is known of any file */
+};
+
+/* Reads every file of which a digest is known and compares; several files at once, options->jobs
+ * (options may be NULL). Chunk digests gained on the way are kept in the user's cache. Blocks. 0
+ * also when files are bad: the report says so; *out is owned by the caller. Errors: memory,
+ * threads. */
+int unshard_verify(const struct unshard_checkpoint *checkpoint,
+                   const struct unshard_fetch_options *options, unshard_progress progress,
+                   void *context, struct unshard_report **out, struct unshard_error *error);
+
+/* Hashes all files and writes unshard-manifest.json, by rename. Left out are the manifest itself
+ * and what lies in .git and .cache. check: refuse when a file contradicts what is known of it or a
+ * component has failed ("contradicts"), see unshard_view_options.ignore_manifest for what counts.
+ * A file that cannot be read or changes meanwhile makes it fail in any case; nothing is written
+ * then. Blocks. *out is owned by the caller, also on failure, where it says which files are bad;
+ * NULL when memory is short. */
+int unshard_seal(const struct unshard_checkpoint *checkpoint,
+                 const struct unshard_fetch_options *options, bool check, unshard_progress progress,
+                 void *context, struct unshard_report **out, struct unshard_error *error);
+
+enum unshard_outcome unshard_report_outcome(const struct unshard_report *report);
+/* "verified", "unverified", "mismatch", "missing", "unreadable", "contradicted". */
+const char *unshard_verdict_name(enum unshard_verdict verdict);
+/* The report as JSON text, schema 1; error: of the whole, or NULL. The caller frees it; NULL when
+ * memory is short. */
+char *unshard_report_json(const struct unshard_report *report, const struct unshard_error *error);
+/* NULL is allowed. */
+void unshard_report_free(struct unshard_report *report);
+
 #ifdef __cplusplus
 }
 #endif

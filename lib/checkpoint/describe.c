@@ -10,36 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* File names may hold any bytes, JSON may not. */
-static void write_name(struct text *text, const char *name)
-{
-    struct text quoted = {0};
-    struct json_reader reader;
-    struct json_string ignored;
-    char escaped[512];
-    json_string_write(&quoted, name, strlen(name));
-    if (quoted.failed) {
-        text->failed = true;
-        return;
-    }
-    json_reader_init(&reader, quoted.data, quoted.length);
-    if (json_read_string(&reader, &ignored) == 0) {
-        text_append(text, quoted.data, quoted.length);
-    } else {
-        error_quote(escaped, sizeof escaped, name, strlen(name));
-        json_string_write(text, escaped, strlen(escaped));
-    }
-    json_reader_free(&reader);
-    text_free(&quoted);
-}
-
 static void write_key_name(struct text *text, const char *key, const char *name)
 {
     text_printf(text, "\"%s\":", key);
     if (name == NULL)
         text_append_string(text, "null");
     else
-        write_name(text, name);
+        json_name_write(text, name);
 }
 
 static void write_error_object(struct text *text, const struct unshard_error *error)
@@ -101,7 +78,7 @@ static void write_notes(struct text *text, const char *const *notes, uint32_t co
     for (uint32_t i = 0; i < count; i++) {
         if (i > 0)
             text_append_string(text, ",");
-        write_name(text, notes[i]);
+        json_name_write(text, notes[i]);
     }
     text_append_string(text, "]");
 }

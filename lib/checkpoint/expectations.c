@@ -25,14 +25,6 @@ const char *gathering_origin(const struct gathering *gathering, const char *path
     return arena_copy_string(&gathering->discovery->checkpoint->arena, text, (size_t)length);
 }
 
-bool gathering_is_private(const struct gathering *gathering, uint32_t entry)
-{
-    const char *path = gathering->discovery->scan.entries[entry].path;
-    size_t length = strcspn(path, "/");
-    return (length == 4 && memcmp(path, ".git", length) == 0) ||
-           (length == 6 && memcmp(path, ".cache", length) == 0);
-}
-
 /* Every regular file, also one that only a rewritten form is shown of, such as an index. */
 static void add_all_files(struct discovery *discovery)
 {

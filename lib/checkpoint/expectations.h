@@ -34,7 +34,5 @@ uint32_t gathering_find_file(const struct gathering *gathering, uint32_t directo
 /* "PATH" or "PATH line N" (line > 0) in the arena of the checkpoint, with odd bytes escaped: for
  * origins and messages. NULL when memory is short. */
 const char *gathering_origin(const struct gathering *gathering, const char *path, uint32_t line);
-/* The entry lies in a directory where programs keep what is no part of the model. */
-bool gathering_is_private(const struct gathering *gathering, uint32_t entry);
 
 #endif

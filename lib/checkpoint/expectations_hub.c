@@ -191,7 +191,7 @@ static int look_at_files(struct hub *hub)
         return 0;
     for (uint32_t i = 0; i < scan->count && result == 0; i++) {
         const struct scan_entry *entry = &scan->entries[i];
-        if (entry->kind != SCAN_FILE || gathering_is_private(hub->gathering, i))
+        if (entry->kind != SCAN_FILE || path_policy_is_private(entry->path))
             continue;
         uint32_t metadata = metadata_of(hub, download, entry->path);
         if (metadata == SCAN_NONE && (entry->target == NULL || hub->blobs_fd < 0))

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "checkpoint/path_policy.h"
 #include "digest/checksum_list.h"
 #include "digest/checksums_json.h"
 #include "digest/list_name.h"
@@ -276,7 +277,7 @@ int expectations_from_lists(struct gathering *gathering)
     struct batch batch = {.gathering = gathering};
     int result = 0;
     for (uint32_t i = 0; i < scan->count && result == 0; i++) {
-        if (scan->entries[i].kind != SCAN_FILE || gathering_is_private(gathering, i))
+        if (scan->entries[i].kind != SCAN_FILE || path_policy_is_private(scan->entries[i].path))
             continue;
         struct digest_list_name name = digest_list_name(scan->entries[i].name);
         if (name.kind == DIGEST_LIST_NOT_ONE ||

@@ -127,6 +127,13 @@ bool path_policy_target_is_inside(const char *target, unsigned depth)
     return true;
 }
 
+bool path_policy_is_private(const char *path)
+{
+    size_t length = strcspn(path, "/");
+    return (length == 4 && memcmp(path, ".git", length) == 0) ||
+           (length == 6 && memcmp(path, ".cache", length) == 0);
+}
+
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags)
 {
     struct stat status = {0};

@@ -31,4 +31,8 @@ int path_policy_reopen(int path_fd, int flags);
  * checkpoint by its words alone: relative, and never above the source. */
 bool path_policy_target_is_inside(const char *target, unsigned depth);
 
+/* The path (relative to the source) lies in .git or .cache, where programs keep what is no part of
+ * the model. */
+bool path_policy_is_private(const char *path);
+
 #endif

@@ -11,17 +11,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 struct digest_cache {
     int directory;
     uint64_t limit_bytes;
-    atomic_uint temporary; /* numbers temporary files */
 };
 
 int digest_cache_open(uint64_t limit_bytes, struct digest_cache **out, struct unshard_error *error)
@@ -150,9 +149,12 @@ static int write_all(int fd, const uint8_t *data, size_t length)
 static int publish(struct digest_cache *cache, const char *name, const uint8_t *entry,
                    size_t length)
 {
-    char temporary[80];
-    snprintf(temporary, sizeof temporary, ".new-%ld-%u-%.32s", (long)getpid(),
-             atomic_fetch_add(&cache->temporary, 1), name);
+    char temporary[64];
+    unsigned long long number;
+    /* No process number: the directory may be shared with other machines. */
+    if (getrandom(&number, sizeof number, 0) != (ssize_t)sizeof number)
+        return -EIO;
+    snprintf(temporary, sizeof temporary, ".new-%016llx", number);
     int fd = openat(cache->directory, temporary,
                     O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)

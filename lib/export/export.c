@@ -10,6 +10,7 @@
  * A view that cannot be read is dropped and the others go on; an error of the target (no space, no
  * permission) ends the whole. The first error is the one reported. */
 #include "base/error.h"
+#include "base/workers.h"
 #include "checkpoint/model.h"
 #include "export/export_tree.h"
 
@@ -20,14 +21,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define ITEM_BYTES (UINT64_C(8) << 20)
 #define DEFAULT_JOBS 8
 #define DEFAULT_BUFFER (UINT64_C(256) << 20)
-#define MAX_JOBS 256
-#define PROGRESS_INTERVAL_NS 200000000
 
 struct view_output {
     int fd;         /* of the temporary file; written under the lock, -1 before and after */
@@ -41,12 +39,12 @@ struct export
     const struct unshard_checkpoint *checkpoint;
     int target_fd;
     struct view_output *outputs; /* one per view */
-    pthread_mutex_t lock;        /* of everything below */
-    pthread_cond_t changed;      /* a worker ended */
+    unshard_progress progress;   /* or NULL */
+    void *progress_context;
+    pthread_mutex_t lock; /* of everything below */
     uint32_t next_view;
     uint64_t next_offset;
     bool stop; /* an error of the target: take no further items */
-    unsigned running;
     uint64_t done, total;
     const char *current; /* path of the view last worked on */
     int result;
@@ -296,9 +294,9 @@ static void do_item(struct worker *worker, const struct item *item)
 /* ---- threads -----------------------------------------------------------------------------------
  */
 
-static void *worker_main(void *argument)
+static void run_worker(void *context)
 {
-    struct export *export = argument;
+    struct export *export = context;
     struct worker worker = {.export = export, .source_fd = -1};
     struct item item;
     worker.buffer = malloc(ITEM_BYTES);
@@ -307,39 +305,17 @@ static void *worker_main(void *argument)
     if (worker.source_fd >= 0)
         close(worker.source_fd);
     free(worker.buffer);
-    pthread_mutex_lock(&export->lock);
-    export->running--;
-    pthread_cond_signal(&export->changed);
-    pthread_mutex_unlock(&export->lock);
-    return NULL;
 }
 
-static void report_progress(struct export *export, unshard_progress progress, void *context)
+static void report_progress(void *context)
 {
+    struct export *export = context;
+    pthread_mutex_lock(&export->lock);
     const char *path = export->current ? export->current : "";
-    uint64_t done = export->done;
-    if (!progress)
-        return;
+    uint64_t done = export->done, total = export->total;
     pthread_mutex_unlock(&export->lock);
-    progress(context, path, done, export->total);
-    pthread_mutex_lock(&export->lock);
-}
-
-/* Waits for all workers and reports progress meanwhile. */
-static void wait_for_workers(struct export *export, unshard_progress progress, void *context)
-{
-    pthread_mutex_lock(&export->lock);
-    while (export->running > 0) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += PROGRESS_INTERVAL_NS;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        if (pthread_cond_timedwait(&export->changed, &export->lock, &until) == ETIMEDOUT)
-            report_progress(export, progress, context);
-    }
-    report_progress(export, progress, context);
-    pthread_mutex_unlock(&export->lock);
+    if (export->progress)
+        export->progress(export->progress_context, path, done, total);
 }
 
 static unsigned job_count(const struct unshard_fetch_options *options, uint64_t items)
@@ -347,38 +323,20 @@ static unsigned job_count(const struct unshard_fetch_options *options, uint64_t 
     uint64_t jobs = options && options->jobs ? options->jobs : DEFAULT_JOBS;
     uint64_t buffer = options && options->buffer_bytes ? options->buffer_bytes : DEFAULT_BUFFER;
     uint64_t most = buffer / ITEM_BYTES > 0 ? buffer / ITEM_BYTES : 1;
-    most = most < MAX_JOBS ? most : MAX_JOBS;
+    most = most < WORKERS_MAX ? most : WORKERS_MAX;
     most = most < items ? most : items;
     return (unsigned)(jobs < most ? jobs : most);
 }
 
-static void run_workers(struct export *export, unsigned jobs, unshard_progress progress,
-                        void *context)
+static void run_workers(struct export *export, unsigned jobs)
 {
-    pthread_t threads[MAX_JOBS];
-    unsigned started = 0;
-    int failure = 0;
-    while (started < jobs && failure == 0) {
-        pthread_mutex_lock(&export->lock);
-        export->running++;
-        pthread_mutex_unlock(&export->lock);
-        failure = pthread_create(&threads[started], NULL, worker_main, export);
-        started += failure == 0;
-    }
-    if (failure != 0) { /* fewer threads do the same work */
-        pthread_mutex_lock(&export->lock);
-        export->running--;
-        pthread_mutex_unlock(&export->lock);
-    }
-    if (started == 0 && jobs > 0) {
-        struct unshard_error error = {0};
-        int result =
-            error_set(&error, "no-thread", failure, "cannot start a thread: %s", strerror(failure));
-        record_error(export, result, &error);
-    }
-    wait_for_workers(export, progress, context);
-    for (unsigned i = 0; i < started; i++)
-        pthread_join(threads[i], NULL);
+    int failure = workers_run(jobs, run_worker, report_progress, export);
+    if (failure == 0)
+        return;
+    struct unshard_error error = {0};
+    int result =
+        error_set(&error, "no-thread", -failure, "cannot start a thread: %s", strerror(-failure));
+    record_error(export, result, &error);
 }
 
 /* ---- the whole ---------------------------------------------------------------------------------
@@ -425,30 +383,12 @@ static void report_failed_components(struct export *export)
     }
 }
 
-static int init_sync(struct export *export)
-{
-    pthread_condattr_t attributes;
-    int failure = pthread_condattr_init(&attributes);
-    if (failure)
-        return -failure;
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    failure = pthread_cond_init(&export->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
-    if (failure)
-        return -failure;
-    failure = pthread_mutex_init(&export->lock, NULL);
-    if (failure)
-        pthread_cond_destroy(&export->changed);
-    return -failure;
-}
-
-static int export_into(struct export *export, const struct unshard_fetch_options *options,
-                       unshard_progress progress, void *context)
+static int export_into(struct export *export, const struct unshard_fetch_options *options)
 {
     int result = export_tree_make(export->checkpoint, export->target_fd, &export->error);
     if (result < 0)
         return result;
-    run_workers(export, job_count(options, plan(export)), progress, context);
+    run_workers(export, job_count(options, plan(export)));
     discard_unfinished(export);
     struct unshard_error error = {0};
     if (!export->stop && export->next_view < export->checkpoint->view_count) {
@@ -467,20 +407,20 @@ int unshard_export(const struct unshard_checkpoint *checkpoint,
                    const struct unshard_fetch_options *options, const char *target,
                    unshard_progress progress, void *context, struct unshard_error *error)
 {
-    struct export export = {.checkpoint = checkpoint};
+    struct export export = {
+        .checkpoint = checkpoint, .progress = progress, .progress_context = context};
     export.target_fd = export_tree_open(target, error);
     if (export.target_fd < 0)
         return export.target_fd;
     export.outputs = calloc((size_t)checkpoint->view_count + 1, sizeof *export.outputs);
-    int result = export.outputs ? init_sync(&export) : -ENOMEM;
+    int result = export.outputs ? -pthread_mutex_init(&export.lock, NULL) : -ENOMEM;
     if (result < 0) {
         error_set(error, "no-memory", -result, "%s: cannot begin: %s", target, strerror(-result));
     } else {
-        result = export_into(&export, options, progress, context);
+        result = export_into(&export, options);
         if (result < 0 && error)
             *error = export.error;
         pthread_mutex_destroy(&export.lock);
-        pthread_cond_destroy(&export.changed);
     }
     free(export.outputs);
     close(export.target_fd);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/utf8.h"
 
 #define EACH_BYTE UINT64_C(0x0101010101010101)
@@ -230,4 +231,25 @@ void json_string_write(struct text *text, const char *bytes, size_t length)
     }
     text_append(text, bytes + run, length - run);
     text_append(text, "\"", 1);
+}
+
+void json_name_write(struct text *text, const char *name)
+{
+    struct text quoted = {0};
+    struct json_reader reader;
+    char escaped[512];
+    json_string_write(&quoted, name, strlen(name));
+    if (quoted.failed) {
+        text->failed = true;
+        return;
+    }
+    json_reader_init(&reader, quoted.data, quoted.length);
+    if (json_skip_value(&reader) == 0) {
+        text_append(text, quoted.data, quoted.length);
+    } else {
+        error_quote(escaped, sizeof escaped, name, strlen(name));
+        json_string_write(text, escaped, strlen(escaped));
+    }
+    json_reader_free(&reader);
+    text_free(&quoted);
 }

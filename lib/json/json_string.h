@@ -15,4 +15,8 @@ int json_string_skip(struct json_reader *reader);
  * escapes, other bytes below 0x20 as \u00 and two lower-case hex digits, all else as it stands. */
 void json_string_write(struct text *text, const char *bytes, size_t length);
 
+/* Appends a terminated file name, which may hold any bytes: as a string of JSON where it can be
+ * one, else with the odd bytes escaped as error_quote escapes them. */
+void json_name_write(struct text *text, const char *name);
+
 #endif

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+#include "base/error.h"
+#include "checkpoint/path_policy.h"
+#include "digest/digest_cache.h"
+#include "digest/list_name.h"
+#include "digest/manifest.h"
+#include "verify/report.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What each file is checked with, and the requests for those that are read. */
+struct plan {
+    const struct unshard_checkpoint *checkpoint;
+    struct digest_cache *cache;
+    struct hash_request *requests;
+    uint32_t request_count;
+    uint32_t *request_of; /* of each source file, or NO_REQUEST */
+};
+
+#define NO_REQUEST UINT32_MAX
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash == NULL ? path : slash + 1;
+}
+
+/* Files that say what others hold are not expected to be told of themselves. */
+static bool is_reported(const struct source_file *file)
+{
+    return !path_policy_is_private(file->path) &&
+           (file->expectation != NULL ||
+            digest_list_name(base_name(file->path)).kind == DIGEST_LIST_NOT_ONE);
+}
+
+/* Chunk digests are worth keeping for shards whose content can be trusted when it matches. */
+static bool is_worth_caching(const struct source_file *file)
+{
+    return file->component != NO_COMPONENT && file->size > 0 &&
+           file->expectation->digest_count > 0 && file->expectation->chunks == NULL;
+}
+
+static void plan_file(struct plan *plan, uint32_t number)
+{
+    const struct source_file *file = &plan->checkpoint->files[number];
+    const struct expectation *expectation = file->expectation;
+    plan->request_of[number] = NO_REQUEST;
+    if (expectation == NULL || expectation->contradicts ||
+        (expectation->has_size && expectation->size != file->size) ||
+        (expectation->digest_count == 0 && expectation->chunks == NULL))
+        return;
+    struct hash_request *request = &plan->requests[plan->request_count];
+    *request = (struct hash_request){.file = number};
+    for (uint32_t i = 0; i < expectation->digest_count; i++)
+        request->algorithms |= 1U << expectation->digests[i].digest.algorithm;
+    if (expectation->chunks != NULL)
+        request->chunk_bytes = expectation->chunks->chunk_bytes;
+    else if (is_worth_caching(file))
+        request->chunk_bytes = MANIFEST_CHUNK_BYTES;
+    plan->request_of[number] = plan->request_count++;
+}
+
+static struct digest_cache_key key_of(const struct source_file *file)
+{
+    return (struct digest_cache_key){.device = file->device,
+                                     .inode = file->inode,
+                                     .size = file->size,
+                                     .mtime_ns = file->mtime_ns,
+                                     .whole = file->expectation->digests[0].digest};
+}
+
+/* A shard that matched gives chunk digests to the next mount; of one that did not, those of an
+ * earlier time tell where it went bad. */
+static int add_cached(struct plan *plan, struct report *report, const struct source_file *file,
+                      const struct hash_request *request)
+{
+    const struct digest *whole = &file->expectation->digests[0].digest;
+    struct digest_cache_key key = key_of(file);
+    XXH128_hash_t *kept = NULL;
+    uint64_t chunk_bytes = 0;
+    uint32_t count = 0;
+    if (request->result == 0 && digest_equal(whole, &request->digests[whole->algorithm])) {
+        digest_cache_store(plan->cache, &key, request->chunk_bytes, request->chunks,
+                           request->chunk_count, NULL);
+    } else if (digest_cache_load(plan->cache, &key, &chunk_bytes, &kept, &count) == 0 &&
+               chunk_bytes != request->chunk_bytes) {
+        free(kept);
+        kept = NULL;
+    }
+    int result = report_add_file(report, file, request, kept);
+    free(kept);
+    return result;
+}
+
+static int make_report(struct plan *plan, struct report *report)
+{
+    const struct unshard_checkpoint *checkpoint = plan->checkpoint;
+    int result = 0;
+    for (uint32_t i = 0; i < checkpoint->file_count && result == 0; i++) {
+        const struct source_file *file = &checkpoint->files[i];
+        uint32_t number = plan->request_of[i];
+        const struct hash_request *request = number == NO_REQUEST ? NULL : &plan->requests[number];
+        if (!is_reported(file))
+            continue;
+        if (request != NULL && is_worth_caching(file))
+            result = add_cached(plan, report, file, request);
+        else
+            result = report_add_file(report, file, request, NULL);
+    }
+    for (uint32_t i = 0; i < checkpoint->missing_count && result == 0; i++)
+        result = report_add_missing(report, &checkpoint->missing[i]);
+    return result;
+}
+
+static int verify(struct plan *plan, const struct unshard_fetch_options *options,
+                  unshard_progress progress, void *context, struct report *report)
+{
+    for (uint32_t i = 0; i < plan->checkpoint->file_count; i++)
+        plan_file(plan, i);
+    int result = hash_files(plan->checkpoint, plan->requests, plan->request_count,
+                            options != NULL ? options->jobs : 0, progress, context);
+    return result == 0 ? make_report(plan, report) : result;
+}
+
+int unshard_verify(const struct unshard_checkpoint *checkpoint,
+                   const struct unshard_fetch_options *options, unshard_progress progress,
+                   void *context, struct unshard_report **out, struct unshard_error *error)
+{
+    size_t files = (size_t)checkpoint->file_count + 1;
+    struct plan plan = {.checkpoint = checkpoint};
+    struct report *report =
+        report_create(checkpoint, checkpoint->file_count + checkpoint->missing_count);
+    int result = -ENOMEM;
+    *out = NULL;
+    plan.requests = calloc(files, sizeof *plan.requests);
+    plan.request_of = calloc(files, sizeof *plan.request_of);
+    if (report != NULL && plan.requests != NULL && plan.request_of != NULL) {
+        digest_cache_open(0, &plan.cache, NULL);
+        result = verify(&plan, options, progress, context, report);
+        digest_cache_close(plan.cache);
+    }
+    hash_requests_free(plan.requests, plan.request_count);
+    free(plan.request_of);
+    if (result == 0) {
+        *out = &report->public;
+        return 0;
+    }
+    if (report != NULL)
+        unshard_report_free(&report->public);
+    return error_set(error, "no-memory", -result, "cannot verify: %s", strerrordesc_np(-result));
+}
