@@ -257,6 +257,8 @@ static int show_merged(struct build *build, struct merged_view *merged)
                  "The shards differ in metadata \"%s\"; the value of the first one is kept.",
                  error_quote(quoted, sizeof quoted, merged->conflict, strlen(merged->conflict)));
     }
+    if (merged->note != NULL)
+        note_add(&build->candidate->notes, arena_of(build), "%s", merged->note);
     component->bytes = merged->map.size;
     component->tensor_count = merged->tensor_count;
     component->view =
@@ -282,7 +284,8 @@ static int build_merged(struct build *build)
     struct planner_input input = {.sets = sets,
                                   .set_count = candidate->member_count,
                                   .order = build->discovery->checkpoint->options.order,
-                                  .component = build->component->name};
+                                  .component = build->component->name,
+                                  .format = candidate->format};
     int result = planner_merge(&input, &merged, &error);
     if (result == 0) {
         result = show_merged(build, &merged);

@@ -105,7 +105,7 @@ static void write_tensor(const struct unshard_checkpoint *checkpoint, const stru
 {
     text_append_string(text, "{\"name\":");
     json_string_write(text, tensor->name, tensor->name_length);
-    text_printf(text, ",\"dtype\":\"%s\",\"shape\":[", dtype_name(tensor->dtype));
+    text_printf(text, ",\"dtype\":\"%s\",\"shape\":[", tensor_type_name(tensor));
     for (uint32_t i = 0; i < tensor->rank; i++) {
         if (i > 0)
             text_append_string(text, ",");

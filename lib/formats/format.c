@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 #include "formats/format.h"
 
+#include "formats/gguf.h"
+#include "formats/gguf_merge.h"
 #include "formats/safetensors.h"
 
 #include <string.h>
 
 static const char *const safetensors_extensions[] = {"safetensors", "sft", NULL};
+static const char *const gguf_extensions[] = {"gguf", NULL};
 
 static const struct format formats[] = {
-    {"safetensors", safetensors_extensions, safetensors_read},
+    {"safetensors", safetensors_extensions, safetensors_read, NULL},
+    {"gguf", gguf_extensions, gguf_read, gguf_lay_out},
 };
 
 const struct format *format_of_extension(const char *extension)

@@ -5,6 +5,7 @@
 #ifndef FORMATS_FORMAT_H
 #define FORMATS_FORMAT_H
 
+#include "formats/file_layout.h"
 #include "formats/tensor_set.h"
 #include "unshard.h"
 
@@ -15,6 +16,12 @@ struct format {
      * "truncated" (the file ends before its data does) *out is filled all the same. */
     int (*read)(const struct byte_reader *reader, const char *path, struct arena *arena,
                 struct tensor_set *out, struct unshard_error *error);
+    /* Lays the tensors of several files out as one file of this format; NULL: merged files are
+     * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of
+     * the files; no two tensors have one name; `component` is for messages. On success *out is to
+     * be freed with file_layout_free. Errors: the files are no set, or memory. */
+    int (*lay_out)(const struct tensor_set *sets, size_t set_count, const char *component,
+                   struct file_layout *out, struct unshard_error *error);
 };
 
 /* The format whose files have this extension, or NULL. Exact, case-sensitive. Thread-safe. */

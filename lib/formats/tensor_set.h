@@ -14,10 +14,17 @@ struct tensor {
     uint32_t rank;
     const uint64_t *shape; /* rank numbers */
     uint32_t file;         /* number of the source file; set by whoever reads several */
-    enum dtype dtype;
-    uint64_t offset; /* absolute, in the source file */
-    uint64_t length; /* bytes */
+    enum dtype dtype;      /* when type_name is NULL */
+    const char *type_name; /* static: of an element type that safetensors does not have */
+    uint64_t offset;       /* absolute, in the source file */
+    uint64_t length;       /* bytes */
 };
+
+/* The element type as the tensor's own format calls it. */
+static inline const char *tensor_type_name(const struct tensor *tensor)
+{
+    return tensor->type_name != NULL ? tensor->type_name : dtype_name(tensor->dtype);
+}
 
 struct metadata_entry {
     const char *key, *value;
@@ -33,6 +40,7 @@ struct tensor_set {
     struct metadata_entry *metadata;
     size_t metadata_count;
     uint64_t data_offset; /* where the data buffer of the file begins */
+    const void *detail;   /* what else the format's own functions know of the file, or NULL */
 };
 
 /* How a format reads the file that it describes: pread-like, all or an error. */

@@ -94,6 +94,22 @@ int extent_map_append_literal(struct extent_map_builder *builder, const void *by
     return 0;
 }
 
+int extent_map_append_zeros(struct extent_map_builder *builder, size_t length)
+{
+    int result = 0;
+
+    if (length > builder->zeros_length) {
+        result = reserve_literal(builder, length);
+        if (result != 0)
+            return result;
+        memset(builder->literal + builder->literal_size, 0, length);
+        builder->zeros = builder->literal_size;
+        builder->zeros_length = length;
+        builder->literal_size += length;
+    }
+    return length == 0 ? 0 : append_extent(builder, EXTENT_LITERAL, builder->zeros, length);
+}
+
 static int compare_by_source(const void *left, const void *right, void *context)
 {
     const struct extent *extents = context;

@@ -45,10 +45,13 @@ struct extent_map_builder {
     uint64_t size;
     char *literal;
     size_t literal_size, literal_capacity;
+    size_t zeros, zeros_length; /* where in `literal` so many zeros stand */
 };
 int extent_map_append_source(struct extent_map_builder *builder, uint32_t source,
                              uint64_t source_offset, uint64_t length);
 int extent_map_append_literal(struct extent_map_builder *builder, const void *bytes, size_t length);
+/* Zeros. Every run of them is the same literal, so that many cost no more than the longest. */
+int extent_map_append_zeros(struct extent_map_builder *builder, size_t length);
 /* Moves what was appended into *map, builds the reverse index and empties the builder. On failure
  * the builder is emptied too. */
 int extent_map_finish(struct extent_map_builder *builder, struct extent_map *map);

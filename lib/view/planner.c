@@ -201,17 +201,59 @@ static int build_map(const struct planner_input *input, struct merged_view *view
     return 0;
 }
 
-int planner_merge(const struct planner_input *input, struct merged_view *out,
-                  struct unshard_error *error)
+/* ---- formats that lay out their own files ------------------------------------------------------
+ */
+
+static int map_layout(const struct file_layout *layout, struct extent_map *out)
+{
+    struct extent_map_builder builder = {0};
+    int result = extent_map_append_literal(&builder, layout->header.data, layout->header.length);
+
+    for (size_t i = 0; i < layout->tensor_count && result == 0; i++) {
+        const struct tensor *tensor = layout->tensors[i];
+
+        result = extent_map_append_source(&builder, tensor->file, tensor->offset, tensor->length);
+        if (result == 0)
+            result = extent_map_append_zeros(&builder, layout->padding[i]);
+    }
+    if (result == 0)
+        result = extent_map_finish(&builder, out);
+    extent_map_builder_free(&builder);
+    return result;
+}
+
+static int follow_layout(const struct planner_input *input, struct merged_view *out,
+                         struct unshard_error *error)
+{
+    struct file_layout layout;
+    int result =
+        input->format->lay_out(input->sets, input->set_count, input->component, &layout, error);
+
+    if (result != 0)
+        return result;
+    result = map_layout(&layout, &out->map);
+    if (result == 0) {
+        free(out->tensors);
+        out->tensors = layout.tensors;
+        layout.tensors = NULL;
+        out->note = layout.note;
+    }
+    file_layout_free(&layout);
+    if (result == -ENOMEM)
+        return error_no_memory(error);
+    if (result != 0)
+        return error_set(error, "too-large", -result, "%s: the merged file would be too large",
+                         input->component);
+    return 0;
+}
+
+static int plan_safetensors(const struct planner_input *input, struct merged_view *out,
+                            struct unshard_error *error)
 {
     struct planner_metadata metadata = {0};
     struct text header = {0};
-    int result;
+    int result = order_tensors(input->order, out, error);
 
-    memset(out, 0, sizeof *out);
-    result = collect_tensors(input, out, error);
-    if (result == 0)
-        result = order_tensors(input->order, out, error);
     if (result == 0)
         result = planner_metadata_merge(input->sets, input->set_count, &metadata, out->conflict,
                                         sizeof out->conflict, error);
@@ -221,6 +263,20 @@ int planner_merge(const struct planner_input *input, struct merged_view *out,
         result = build_map(input, out, &header, error);
     planner_metadata_free(&metadata);
     text_free(&header);
+    return result;
+}
+
+int planner_merge(const struct planner_input *input, struct merged_view *out,
+                  struct unshard_error *error)
+{
+    int result;
+
+    memset(out, 0, sizeof *out);
+    result = collect_tensors(input, out, error);
+    if (result == 0 && input->format != NULL && input->format->lay_out != NULL)
+        result = follow_layout(input, out, error);
+    else if (result == 0)
+        result = plan_safetensors(input, out, error);
     if (result != 0)
         merged_view_free(out);
     return result;

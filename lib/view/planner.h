@@ -2,6 +2,7 @@
 #ifndef VIEW_PLANNER_H
 #define VIEW_PLANNER_H
 
+#include "formats/format.h"
 #include "formats/tensor_set.h"
 #include "unshard.h"
 #include "view/extent_map.h"
@@ -10,7 +11,8 @@ struct planner_input {
     const struct tensor_set *sets; /* one per shard, in shard order; tensor.file is set */
     size_t set_count;
     enum unshard_order order;
-    const char *component; /* for messages */
+    const char *component;       /* for messages */
+    const struct format *format; /* of all sets; NULL: safetensors */
 };
 
 struct merged_view {
@@ -20,15 +22,18 @@ struct merged_view {
     uint64_t data_bytes; /* sum of tensor lengths */
     bool canonical;      /* laid out in the reference's order */
     char conflict[256];  /* first metadata key on which shards differ, for a note; "" when none */
+    const char *note;    /* static: of the format's own layout, or NULL */
 };
 
-/* Lays the tensors of all shards out as one safetensors file. UNSHARD_ORDER_SHARD keeps shard and
- * data order where every tensor then starts at a multiple of its element size; otherwise tensors
- * are sorted stably by element size descending, which always does. The header is padded so that as
- * many bytes as possible keep their offset modulo the page size. UNSHARD_ORDER_CANONICAL: exactly
- * what the reference library writes for these tensors. Metadata is the union, keys sorted by bytes;
- * a key with differing values keeps the first shard's and is reported in `conflict`. Errors:
- * "duplicate-tensor" (names tensor and both files by number), "header-too-large", memory. */
+/* Lays the tensors of all shards out as one file. A format that lays out its own files (lay_out) is
+ * asked; order has no meaning there. All others become one safetensors file: UNSHARD_ORDER_SHARD
+ * keeps shard and data order where every tensor then starts at a multiple of its element size;
+ * otherwise tensors are sorted stably by element size descending, which always does. The header is
+ * padded so that as many bytes as possible keep their offset modulo the page size.
+ * UNSHARD_ORDER_CANONICAL: exactly what the reference library writes for these tensors. Metadata is
+ * the union, keys sorted by bytes; a key with differing values keeps the first shard's and is
+ * reported in `conflict`. Errors: "duplicate-tensor" (names tensor and both files by number),
+ * "header-too-large", those of lay_out, memory. */
 int planner_merge(const struct planner_input *input, struct merged_view *out,
                   struct unshard_error *error);
 void merged_view_free(struct merged_view *view);

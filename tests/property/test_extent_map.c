@@ -73,6 +73,13 @@ static void append_random_piece(struct random_state *random, struct extent_map_b
 
     if (length > longest)
         length = longest;
+    if (random_below(random, 10) == 0) {
+        static const unsigned char zeros[5000];
+
+        check(extent_map_append_zeros(builder, length) == 0);
+        model_append(model, EXTENT_LITERAL, builder->zeros, zeros, length);
+        return;
+    }
     if (random_below(random, 5) == 0) {
         unsigned char literal[5000];
 
