@@ -34,6 +34,8 @@ const struct option_entry option_table[] = {
      "order of tensors: as in the shards, or as the safetensors library writes them"},
     {"layout", 0, true, OPTION_CHOICE, "merged|both", VIEWS, AT(mount.view.layout),
      "show merged files only (default), or the shards too"},
+    {"split", 0, true, OPTION_LIST, "auto|off|LIST", VIEWS, AT(mount.split),
+     "show components of one file also by themselves: as recognised, none, or PREFIX[=NAME],..."},
     {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS | HASHING, AT(mount.view.follow_symlinks),
      "also follow symlinks that leave the checkpoint"},
     {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off", COMMAND_MOUNT, AT(mount.fetch.prefetch),
@@ -103,7 +105,8 @@ const struct command_entry command_table[] = {
      "Exit status: 0 all is well; 1 the source cannot be read; 2 wrong usage; 3 a component "
      "failed.\n"},
     {"export", COMMAND_EXPORT, "SOURCE TARGET", 2, 2, "write the merged files to a new directory",
-     "TARGET must not exist or be empty. Without order= tensors are put in canonical order.\n"},
+     "TARGET must not exist or be empty. Without order= tensors are put in canonical order,\n"
+     "without split= a file that holds several components is written as it is only.\n"},
     {"verify", COMMAND_VERIFY, "SOURCE", 1, 1, "check all files against every digest known of them",
      "Exit status: 0 all that could be checked is good; 1 something is bad, missing or "
      "unreadable;\n"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/options.h"
+#include "checkpoint/split_option.h"
 #include "fs/size_text.h"
 
 #include <errno.h>
@@ -96,6 +97,18 @@ static int set_string(char **field, const char *value)
     return 0;
 }
 
+static int append_string(char **field, const char *value)
+{
+    char *both;
+    if (!*field)
+        return set_string(field, value);
+    if (asprintf(&both, "%s,%s", *field, value) < 0)
+        return -ENOMEM;
+    free(*field);
+    *field = both;
+    return 0;
+}
+
 static int set_choice(struct options *options, const struct option_entry *option, const char *value)
 {
     unsigned number = 0;
@@ -163,6 +176,8 @@ static int set_option(struct options *options, const struct option_entry *option
     switch (option->kind) {
     case OPTION_STRING:
         return set_string((char **)(void *)field, value);
+    case OPTION_LIST:
+        return append_string((char **)(void *)field, value);
     case OPTION_CHOICE:
         return set_choice(options, option, value);
     case OPTION_JOBS:
@@ -322,6 +337,18 @@ static int check_sizes(struct options *options)
     return 0;
 }
 
+static int check_split(unsigned command, struct options *options)
+{
+    struct split_option split;
+    struct unshard_error error = {0};
+    if (split_option_parse(options->mount.split, &split, &error) < 0)
+        return fail(options, "%.400s", error.message);
+    options->mount.view.split = options->mount.split;
+    if (command == COMMAND_EXPORT && !options->mount.split)
+        options->mount.view.split = "off"; /* on disk every copy costs */
+    return 0;
+}
+
 int options_parse(const char *name, int argc, char **argv, struct options *out)
 {
     *out = (struct options){.interval = 1};
@@ -337,7 +364,8 @@ int options_parse(const char *name, int argc, char **argv, struct options *out)
         return result;
     if (arguments.operands < command->least_operands)
         return fail(out, "an argument is missing (expected: %s)", command->operands);
-    return check_sizes(out);
+    result = check_sizes(out);
+    return result == 0 ? check_split(command->bit, out) : result;
 }
 
 void options_release(struct options *options)
@@ -373,6 +401,7 @@ void options_free(struct mount_options *options)
 {
     free(options->source);
     free(options->mountpoint);
+    free(options->split);
     free(options->status_file);
     free(options->fsname);
     free(options->log_path);

@@ -16,6 +16,7 @@ struct mount_options {
     bool foreground;
     char *source, *mountpoint;
     struct unshard_view_options view;
+    char *split;                        /* what view.split points to */
     struct unshard_fetch_options fetch; /* 0 in a field: the default */
     bool allow_other, allow_root;
     char *status_file; /* where the status JSON is mirrored */
@@ -69,6 +70,7 @@ enum command_bit {
 enum option_kind {
     OPTION_FLAG,    /* bool */
     OPTION_STRING,  /* char *, owned */
+    OPTION_LIST,    /* char *, owned: given again, it goes on after a comma */
     OPTION_CHOICE,  /* enum; argument "a|b|c" gives the words in the order of their values */
     OPTION_JOBS,    /* unsigned, 1 to 256 */
     OPTION_SIZE,    /* uint64_t */

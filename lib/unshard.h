@@ -54,6 +54,10 @@ struct unshard_view_options {
     enum unshard_layout layout;
     bool follow_symlinks; /* also follow symlinks that leave the checkpoint */
     bool ignore_manifest; /* take no digests from unshard-manifest.json: to seal anew */
+    /* Which components of files that hold several are shown by themselves, too: NULL or "auto"
+     * those that are recognised, "off" none, else "PREFIX[=NAME],...". Read while the checkpoint is
+     * opened only. */
+    const char *split;
 };
 
 /* How its bytes are fetched. Zero in a field means the default. */

@@ -461,8 +461,10 @@ int components_build(struct discovery *discovery, struct unshard_error *error)
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
     uint32_t count = discovery->candidate_count;
     checkpoint->components =
-        arena_alloc_array(&checkpoint->arena, count + 1U, sizeof *checkpoint->components);
-    discovery->added = calloc(2U * (size_t)count + 1U, sizeof *discovery->added);
+        arena_alloc_array(&checkpoint->arena, (size_t)count + discovery->split_count + 1U,
+                          sizeof *checkpoint->components);
+    discovery->added =
+        calloc(2U * ((size_t)count + discovery->split_count) + 1U, sizeof *discovery->added);
     if (checkpoint->components == NULL || discovery->added == NULL ||
         name_components(discovery) != 0)
         return error_no_memory(error);

@@ -118,6 +118,20 @@ static void write_tensor(const struct unshard_checkpoint *checkpoint, const stru
     text_append_string(text, "}");
 }
 
+/* Of a component that is one of several in its files: is the tensor its own? Takes the prefix off.
+ */
+static bool is_own_tensor(const struct component *component, struct tensor *tensor)
+{
+    if (component->prefix == NULL)
+        return true;
+    if (tensor->name_length < component->prefix_length ||
+        memcmp(tensor->name, component->prefix, component->prefix_length) != 0)
+        return false;
+    tensor->name += component->prefix_length;
+    tensor->name_length -= (uint32_t)component->prefix_length;
+    return true;
+}
+
 static int write_tensors(const struct unshard_checkpoint *checkpoint,
                          const struct component *component, struct text *text)
 {
@@ -135,6 +149,8 @@ static int write_tensors(const struct unshard_checkpoint *checkpoint,
         if (headers[i].result != 0 && !headers[i].truncated)
             continue;
         for (size_t t = 0; t < headers[i].set.tensor_count; t++) {
+            if (!is_own_tensor(component, &headers[i].set.tensors[t]))
+                continue;
             text_append_string(text, separator);
             separator = ",";
             write_tensor(checkpoint, &headers[i].set.tensors[t], text);
@@ -157,6 +173,8 @@ static int write_component(const struct unshard_checkpoint *checkpoint,
     write_key_name(text, "view", component->view_path);
     text_append_string(text, ",");
     write_key_name(text, "format", component->format);
+    text_append_string(text, ",");
+    write_key_name(text, "prefix", component->prefix);
     text_printf(text, ",\"state\":\"%s\",\"bytes\":%llu,\"tensor_count\":%llu,",
                 component->failed ? "failed" : "ok", (unsigned long long)component->bytes,
                 (unsigned long long)component->tensor_count);

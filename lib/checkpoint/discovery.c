@@ -111,9 +111,8 @@ int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint6
     return result;
 }
 
-/* Every regular file may become a source file and a view; a component adds a merged file and an
- * index. */
-static int reserve_arrays(struct discovery *discovery)
+/* Every regular file may become a source file. */
+static int reserve_files(struct discovery *discovery)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
     size_t files = 0;
@@ -121,10 +120,20 @@ static int reserve_arrays(struct discovery *discovery)
         files += discovery->scan.entries[i].kind == SCAN_FILE;
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
         files += discovery->candidates[i].absent_count;
-    size_t views = files + 2U * (size_t)discovery->candidate_count;
     checkpoint->files = arena_alloc_array(&checkpoint->arena, files + 1, sizeof *checkpoint->files);
+    return checkpoint->files == NULL ? -ENOMEM : 0;
+}
+
+/* Every regular file may become a view; a component adds a merged file and an index, one that is
+ * split off a file. */
+static int reserve_views(struct discovery *discovery)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    size_t views = 2U * (size_t)discovery->candidate_count + discovery->split_count;
+    for (uint32_t i = 0; i < discovery->scan.count; i++)
+        views += discovery->scan.entries[i].kind == SCAN_FILE;
     checkpoint->views = arena_alloc_array(&checkpoint->arena, views + 1, sizeof *checkpoint->views);
-    return checkpoint->files == NULL || checkpoint->views == NULL ? -ENOMEM : 0;
+    return checkpoint->views == NULL ? -ENOMEM : 0;
 }
 
 static void add_absent_files(struct discovery *discovery, struct candidate *candidate)
@@ -182,10 +191,16 @@ static int run(struct discovery *discovery, struct unshard_error *error)
         result = grouping_find(discovery, error);
     if (result == 0)
         result = load_order_apply(discovery, error);
-    if (result == 0 && (reserve_arrays(discovery) != 0 || read_headers(discovery) != 0))
+    if (result == 0 && (reserve_files(discovery) != 0 || read_headers(discovery) != 0))
+        result = error_no_memory(error);
+    if (result == 0)
+        result = splitting_find(discovery, error);
+    if (result == 0 && reserve_views(discovery) != 0)
         result = error_no_memory(error);
     if (result == 0)
         result = components_build(discovery, error);
+    if (result == 0)
+        result = splitting_build(discovery, error);
     if (result == 0)
         result = expectations_gather(discovery, error);
     if (result == 0)
@@ -205,6 +220,7 @@ static void discovery_free(struct discovery *discovery)
         notes_free(&discovery->candidates[i].notes);
     }
     free(discovery->candidates);
+    free(discovery->splits);
     free(discovery->added);
     notes_free(&discovery->notes);
     scan_free(&discovery->scan);
@@ -238,6 +254,7 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
     if (result == 0)
         result = run(&discovery, error);
     discovery_free(&discovery);
+    checkpoint->options.split = NULL; /* the caller's, and done with */
     if (result != 0) {
         unshard_checkpoint_close(checkpoint);
         return result;

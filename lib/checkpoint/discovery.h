@@ -4,6 +4,7 @@
  *   scan.c       what is on disk
  *   grouping.c   which files form a component (names and index files only)
  *   headers.c    what tensors they hold (reads headers, several at once)
+ *   splitting.c  which files hold several components, and the views of each
  *   components.c the views of components
  *   expectations.c  the digests that are known of the files
  *   tree.c       the views of all other files, and the nodes
@@ -44,14 +45,24 @@ struct candidate {
     struct note_list notes;
     bool failed;
     struct unshard_error error;
+    bool split_on_demand; /* components of it were asked for by name: these are prefetched */
     unsigned load_order;
     uint32_t first_header; /* in discovery.headers */
 };
 
-/* A file that the tree shows and that is not on disk under this name. */
+/* A component that is shown beside the file that holds it with others. */
+struct split {
+    uint32_t candidate;
+    uint32_t directory; /* scan entry of its own directory, made by us */
+    const char *prefix; /* of its tensors' names */
+    size_t prefix_length;
+};
+
+/* A file, or directory, that the tree shows and that is not on disk under this name. */
 struct added_file {
     uint32_t directory; /* scan entry */
     const char *name;
+    uint32_t subdirectory; /* of a directory: its scan entry, the rest is not used; of a file: 0 */
     uint32_t view;
     int64_t mtime_ns;
     mode_t mode;
@@ -67,6 +78,8 @@ struct discovery {
     uint32_t candidate_count, candidate_capacity;
     struct header *headers; /* of all members of candidates that have not failed */
     uint32_t header_count;
+    struct split *splits;
+    uint32_t split_count, split_capacity;
     struct added_file *added;
     uint32_t added_count;
 };
@@ -93,6 +106,12 @@ uint32_t discovery_add_view(struct discovery *discovery, const char *path, struc
  */
 uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry, uint64_t size,
                                    uint32_t component);
+
+/* Finds which components are to be split off, as options.split has it; needs the headers. 0,
+ * -ENOMEM, or -EINVAL when options.split cannot be understood. */
+int splitting_find(struct discovery *discovery, struct unshard_error *error);
+/* Plans them and their views, after those of the files that hold them. 0 or -ENOMEM. */
+int splitting_build(struct discovery *discovery, struct unshard_error *error);
 
 /* Plans the components and their views; needs the headers. 0 or -ENOMEM. */
 int components_build(struct discovery *discovery, struct unshard_error *error);

@@ -38,7 +38,10 @@ struct component {
     const char *view_name;  /* file name of the merged view in the directory */
     const char *index_name; /* name under which the index is shown, or NULL */
     const char *format;     /* "safetensors", later others */
-    uint32_t *files;        /* numbers of its source files in shard order */
+    const char *prefix;     /* of a component that is one of several in its files: what the names
+                             * of its tensors begin with there, and not here; else NULL */
+    size_t prefix_length;
+    uint32_t *files; /* numbers of its source files in shard order */
     uint32_t file_count;
     uint32_t view; /* UNSHARD_NO_VIEW only when its name is taken. When the layout of a failed
                     * component is known, reads of what is bad fail; else all reads do */

@@ -48,10 +48,9 @@ static void exclude(struct scanner *scanner, struct scan_entry *entry, const cha
 }
 
 /* Appends an entry and returns it, or NULL when memory is short. Entries move when one is added. */
-static struct scan_entry *append(struct scanner *scanner, uint32_t parent, const char *name)
+static struct scan_entry *append_to(struct scan *scan, struct arena *arena, uint32_t parent,
+                                    const char *name)
 {
-    struct scan *scan = scanner->scan;
-    struct arena *arena = &scanner->checkpoint->arena;
     if (scan->count == scan->capacity) {
         uint32_t capacity = scan->capacity == 0 ? 64 : scan->capacity * 2;
         struct scan_entry *grown = realloc(scan->entries, capacity * sizeof *grown);
@@ -83,6 +82,27 @@ static struct scan_entry *append(struct scanner *scanner, uint32_t parent, const
     entry->name = path + prefix;
     scan->count++;
     return entry;
+}
+
+static struct scan_entry *append(struct scanner *scanner, uint32_t parent, const char *name)
+{
+    return append_to(scanner->scan, &scanner->checkpoint->arena, parent, name);
+}
+
+uint32_t scan_add_directory(struct scan *scan, struct arena *arena, uint32_t parent,
+                            const char *name)
+{
+    struct scan_entry *entry = append_to(scan, arena, parent, name);
+    if (entry == NULL)
+        return SCAN_NONE;
+    const struct scan_entry *like = &scan->entries[parent];
+    entry->kind = SCAN_DIRECTORY;
+    entry->mtime_ns = like->mtime_ns;
+    entry->ctime_ns = like->ctime_ns;
+    entry->mode = like->mode;
+    entry->uid = like->uid;
+    entry->gid = like->gid;
+    return scan->count - 1;
 }
 
 static bool is_own_ancestor(const struct scan *scan, const struct scan_entry *entry)

@@ -51,6 +51,11 @@ int scan_tree(struct unshard_checkpoint *checkpoint, struct note_list *notes, st
               struct unshard_error *error);
 void scan_free(struct scan *scan);
 
+/* Adds a directory that is not on disk, with the times and permissions of its parent; scan_child
+ * does not find it. Its number, or SCAN_NONE when memory is short. Entries may move. */
+uint32_t scan_add_directory(struct scan *scan, struct arena *arena, uint32_t parent,
+                            const char *name);
+
 /* The child of a directory called by the first `length` bytes of name, or SCAN_NONE. */
 uint32_t scan_child(const struct scan *scan, uint32_t directory, const char *name, size_t length);
 /* The entry at a relative path below a directory, or SCAN_NONE. */

@@ -24,7 +24,6 @@ struct tree_builder {
     uint32_t *entries; /* of each node: its scan entry, or SCAN_NONE */
     uint32_t count;
     struct child *children; /* of the directory at hand */
-    uint32_t next_added;    /* added files of earlier directories are done with */
 };
 
 static mode_t shown_mode(mode_t mode, mode_t type)
@@ -45,6 +44,20 @@ static int compare_added(const void *left, const void *right)
     return strcmp(a->name, b->name);
 }
 
+/* The first added file of a directory, or of a later one. */
+static uint32_t first_added(const struct discovery *discovery, uint32_t directory)
+{
+    uint32_t low = 0, high = discovery->added_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (discovery->added[middle].directory < directory)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 static uint32_t collect_children(struct tree_builder *builder, uint32_t directory)
 {
     struct discovery *discovery = builder->discovery;
@@ -56,11 +69,13 @@ static uint32_t collect_children(struct tree_builder *builder, uint32_t director
             builder->children[count++] =
                 (struct child){.name = entry->name, .entry = parent->first_child + i};
     }
-    while (builder->next_added < discovery->added_count &&
-           discovery->added[builder->next_added].directory == directory) {
-        const struct added_file *added = &discovery->added[builder->next_added++];
+    for (uint32_t i = first_added(discovery, directory);
+         i < discovery->added_count && discovery->added[i].directory == directory; i++) {
+        const struct added_file *added = &discovery->added[i];
         builder->children[count++] =
-            (struct child){.name = added->name, .entry = SCAN_NONE, .added = added};
+            (struct child){.name = added->name,
+                           .entry = added->subdirectory != 0 ? added->subdirectory : SCAN_NONE,
+                           .added = added};
     }
     qsort(builder->children, count, sizeof *builder->children, compare_children);
     return count;
@@ -183,7 +198,6 @@ static int build_nodes(struct tree_builder *builder)
 {
     const struct scan_entry *root = &builder->discovery->scan.entries[0];
     fill_from_entry(builder, add_node(builder, 0, "", 0), root);
-    /* Added files are sorted by directory, and directories come in the order of scan entries. */
     for (uint32_t i = 0; i < builder->count; i++)
         if (builder->nodes[i].kind == UNSHARD_NODE_DIRECTORY)
             add_children(builder, i);

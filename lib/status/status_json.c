@@ -253,8 +253,7 @@ static cJSON *shard_json(const struct source_file *file, const struct shard_snap
 }
 
 static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
-                             const struct component *component, const struct snapshot *snapshot,
-                             uint64_t *total, uint64_t *published)
+                             const struct component *component, const struct snapshot *snapshot)
 {
     uint64_t bytes_total = 0, bytes_published = 0;
     cJSON *item = cJSON_CreateObject();
@@ -266,8 +265,15 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
         cJSON_AddItemToArray(shards, shard_json(&checkpoint->files[component->files[i]], shard));
     }
     add_string(item, "name", component->name);
+    if (component->prefix != NULL && bytes_total > 0) {
+        /* One of several in its files: what is there of these is there of it, on average. */
+        bytes_published =
+            (uint64_t)((double)component->bytes * (double)bytes_published / (double)bytes_total);
+        bytes_total = component->bytes;
+    }
     add_string(item, "view", component->view_path);
     add_string(item, "format", component->format);
+    add_string(item, "prefix", component->prefix);
     add_string(item, "state", component_state(checkpoint, component, snapshot));
     add_u64(item, "bytes_total", bytes_total);
     add_u64(item, "bytes_published", bytes_published);
@@ -275,8 +281,6 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
     add_error(item, component->failed && failed ? &component->error : NULL);
     add_notes(item, component->notes, component->note_count);
     cJSON_AddItemToObject(item, "shards", shards);
-    *total += bytes_total;
-    *published += bytes_published;
     return item;
 }
 
@@ -351,8 +355,14 @@ static cJSON *root_json(struct unshard_engine *engine, const struct snapshot *sn
     for (uint32_t i = 0; i < checkpoint->component_count; i++) {
         const struct component *component = &checkpoint->components[i];
         failed += strcmp(component_state(checkpoint, component, snapshot), "failed") == 0;
-        cJSON_AddItemToArray(components,
-                             component_json(checkpoint, component, snapshot, &total, &published));
+        cJSON_AddItemToArray(components, component_json(checkpoint, component, snapshot));
+    }
+    /* A file counts once, however many components it holds. */
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        if (checkpoint->files[i].component == NO_COMPONENT)
+            continue;
+        total += snapshot->files[i].bytes_total;
+        published += snapshot->files[i].bytes_published;
     }
     format_time((int64_t)time(NULL), now, sizeof now);
     add_u64(root, "schema", 1);

@@ -131,6 +131,27 @@ static void test_limits(void **state)
     refuses("allow_other,allow_root", "exclude");
 }
 
+static void test_split(void **state)
+{
+    (void)state;
+    struct options o;
+    assert_int_equal(parse_mount_list(&o, "jobs=2"), 0);
+    assert_null(o.mount.view.split);
+    options_release(&o);
+    assert_int_equal(parse_mount_list(&o, "split=a.=x\\,b.=y,split=c"), 0);
+    assert_string_equal(o.mount.view.split, "a.=x,b.=y,c");
+    options_release(&o);
+    assert_int_equal(parse(&o, "export", "/source", "/target", NULL), 0);
+    assert_string_equal(o.mount.view.split, "off");
+    options_release(&o);
+    assert_int_equal(parse(&o, "export", "-o", "split=auto", "/source", "/target", NULL), 0);
+    assert_string_equal(o.mount.view.split, "auto");
+    options_release(&o);
+    refuses("split=", "needs a value");
+    refuses("split=a=/etc", "directory");
+    refuses("split=a,b", "unknown option 'b'");
+}
+
 static void test_wrong_options(void **state)
 {
     (void)state;
@@ -245,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_every_mount_option),
         cmocka_unit_test(test_generic_options_are_ignored),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_split),
         cmocka_unit_test(test_wrong_options),
         cmocka_unit_test(test_arguments),
         cmocka_unit_test(test_help_names_every_option),
