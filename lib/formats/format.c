@@ -11,8 +11,8 @@ static const char *const safetensors_extensions[] = {"safetensors", "sft", NULL}
 static const char *const gguf_extensions[] = {"gguf", NULL};
 
 static const struct format formats[] = {
-    {"safetensors", safetensors_extensions, safetensors_read, NULL},
-    {"gguf", gguf_extensions, gguf_read, gguf_lay_out},
+    {.name = "safetensors", .extensions = safetensors_extensions, .read = safetensors_read},
+    {.name = "gguf", .extensions = gguf_extensions, .read = gguf_read, .lay_out = gguf_lay_out},
 };
 
 const struct format *format_of_extension(const char *extension)

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "prefetch/engine_internal.h"
 
+#include <assert.h>
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,6 +214,7 @@ static const char *component_state(const struct unshard_checkpoint *checkpoint,
         return "failed";
     for (uint32_t i = 0; i < component->file_count; i++) {
         const char *state = snapshot->files[component->files[i]].state;
+        assert(state != NULL); /* every file was copied */
         if (strcmp(state, "failed") == 0)
             return "failed";
         verified += strcmp(state, "verified") == 0;
