@@ -95,7 +95,7 @@ def test_byte_identical_to_a_merge_in_python(tmp_path, seed):
     assert found == gguf_files.merge(paths)
 
 
-@pytest.mark.skipif(not TOOL, reason="no llama-gguf-split here: Debian has llama.cpp from trixie on, "
+@pytest.mark.skipif(not TOOL, reason="no llama-gguf-split here: Debian 12 has no llama.cpp, and "
                     "wheels do not carry the tool; LLAMA_GGUF_SPLIT=PATH names one")
 @pytest.mark.parametrize("seed", range(4))
 def test_byte_identical_to_the_tool(tmp_path, seed):
