@@ -52,30 +52,36 @@ int gguf_cursor_need(struct gguf_cursor *cursor, uint64_t length, const char *wh
     return load(cursor, cursor->position + length);
 }
 
-int gguf_cursor_u32(struct gguf_cursor *cursor, const char *what, uint32_t *out)
+/* Copies the next `size` bytes out. */
+static int take(struct gguf_cursor *cursor, const char *what, void *out, size_t size)
 {
-    uint32_t value;
-    int result = gguf_cursor_need(cursor, sizeof value, what);
+    int result = gguf_cursor_need(cursor, size, what);
 
     if (result != 0)
         return result;
-    memcpy(&value, cursor->data + cursor->position, sizeof value);
-    cursor->position += sizeof value;
-    *out = le32toh(value);
+    memcpy(out, cursor->data + cursor->position, size);
+    cursor->position += size;
     return 0;
+}
+
+int gguf_cursor_u32(struct gguf_cursor *cursor, const char *what, uint32_t *out)
+{
+    uint32_t value;
+    int result = take(cursor, what, &value, sizeof value);
+
+    if (result == 0)
+        *out = le32toh(value);
+    return result;
 }
 
 int gguf_cursor_u64(struct gguf_cursor *cursor, const char *what, uint64_t *out)
 {
     uint64_t value;
-    int result = gguf_cursor_need(cursor, sizeof value, what);
+    int result = take(cursor, what, &value, sizeof value);
 
-    if (result != 0)
-        return result;
-    memcpy(&value, cursor->data + cursor->position, sizeof value);
-    cursor->position += sizeof value;
-    *out = le64toh(value);
-    return 0;
+    if (result == 0)
+        *out = le64toh(value);
+    return result;
 }
 
 int gguf_cursor_string(struct gguf_cursor *cursor, const char *what, size_t *start, size_t *length)

@@ -181,6 +181,14 @@ static int write_header(const struct planner_input *input, const struct merged_v
 /* ---- the map -----------------------------------------------------------------------------------
  */
 
+static int map_failed(const struct planner_input *input, int result, struct unshard_error *error)
+{
+    if (result == -ENOMEM)
+        return error_no_memory(error);
+    return error_set(error, "too-large", -result, "%s: the merged file would be too large",
+                     input->component);
+}
+
 static int build_map(const struct planner_input *input, struct merged_view *view,
                      const struct text *header, struct unshard_error *error)
 {
@@ -193,12 +201,7 @@ static int build_map(const struct planner_input *input, struct merged_view *view
     if (result == 0)
         result = extent_map_finish(&builder, &view->map);
     extent_map_builder_free(&builder);
-    if (result == -ENOMEM)
-        return error_no_memory(error);
-    if (result != 0)
-        return error_set(error, "too-large", -result, "%s: the merged file would be too large",
-                         input->component);
-    return 0;
+    return result == 0 ? 0 : map_failed(input, result, error);
 }
 
 /* ---- formats that lay out their own files ------------------------------------------------------
@@ -239,12 +242,7 @@ static int follow_layout(const struct planner_input *input, struct merged_view *
         out->note = layout.note;
     }
     file_layout_free(&layout);
-    if (result == -ENOMEM)
-        return error_no_memory(error);
-    if (result != 0)
-        return error_set(error, "too-large", -result, "%s: the merged file would be too large",
-                         input->component);
-    return 0;
+    return result == 0 ? 0 : map_failed(input, result, error);
 }
 
 static int plan_safetensors(const struct planner_input *input, struct merged_view *out,
