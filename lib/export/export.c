@@ -139,6 +139,18 @@ static int open_source(struct worker *worker, uint32_t source, struct unshard_er
     return 0;
 }
 
+/* Nothing could be read at offset: the file ends there, or (found by a later part first) before. */
+static int fail_truncated(const struct worker *worker, const struct source_file *file,
+                          uint64_t offset, struct unshard_error *error)
+{
+    struct stat stat;
+    if (fstat(worker->source_fd, &stat) == 0 && (uint64_t)stat.st_size < offset)
+        offset = (uint64_t)stat.st_size;
+    return error_set_at(error, "truncated", EIO, offset,
+                        "%s: truncated: it ends at %llu, its size was %llu", file->path,
+                        (unsigned long long)offset, (unsigned long long)file->size);
+}
+
 static int read_source(struct worker *worker, const struct extent_piece *piece,
                        unsigned char *buffer, struct unshard_error *error)
 {
@@ -157,9 +169,7 @@ static int read_source(struct worker *worker, const struct extent_piece *piece,
             return error_set_at(error, "read-error", errno, offset, "%s: read at %llu: %s",
                                 file->path, (unsigned long long)offset, strerror(errno));
         if (count == 0)
-            return error_set_at(error, "truncated", EIO, offset,
-                                "%s: truncated: it ends at %llu, its size was %llu", file->path,
-                                (unsigned long long)offset, (unsigned long long)file->size);
+            return fail_truncated(worker, file, offset, error);
         done += (uint64_t)count;
     }
     return 0;
