@@ -96,7 +96,7 @@ static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool dema
 
 static uint32_t reach(const struct unshard_engine *engine)
 {
-    size_t share = (engine->buffer_count - engine->reserve) / (2 * (engine->passes_running + 1U));
+    size_t share = (engine->buffer_count - engine->reserve) / 2 / (engine->passes_running + 1U);
     return share < 2 ? 2 : share > PASS_SLOTS ? PASS_SLOTS : (uint32_t)share;
 }
 

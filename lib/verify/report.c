@@ -234,8 +234,7 @@ int report_add_file(struct report *report, const struct source_file *file,
     judge(&judgement, kept);
     public->file_count++;
     public->counts[judgement.out->verdict]++;
-    if (request != NULL && request->result == 0)
-    public->bytes_checked += file->size;
+    public->bytes_checked += request != NULL && request->result == 0 ? file->size : 0;
     return judgement.failed ? -ENOMEM : 0;
 }
 

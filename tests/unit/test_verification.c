@@ -107,7 +107,7 @@ static struct unshard_fetch_options verifying(enum unshard_verify verify,
 
 static int setup_cache(void **state)
 {
-    setenv("UNSHARD_CACHE_DIR", "/nonexistent", 1);
+    setenv("UNSHARD_CACHE_DIR", "/dev/null/none", 1);
     return setup(state);
 }
 
