@@ -177,7 +177,7 @@ def cold_other(source, how, command, *arguments):
 def tmpfs(bench):
     """Source in memory, cold view, a reader that starts with the mount."""
     with checkpoint("/dev/shm", bench.options.size) as source:
-        others = {"bindfs": (["bindfs", "--multithreaded"], source),
+        others = {"bindfs": (["bindfs"], source),
                   "mergerfs": (["mergerfs"], source)}
         others = {name: how for name, how in others.items() if shutil.which(name)}
         candidates = {"unshard": lambda: cold_view(bench, source, "mmap")}
