@@ -103,7 +103,7 @@ const struct command_entry command_table[] = {
      "Exit status: 0 all is well; 1 no status to be had; 2 wrong usage; 3 the mount has errors.\n"},
     {"ls", COMMAND_LS, "SOURCE", 1, 1, "show what a mount of a checkpoint would hold",
      "Exit status: 0 all is well; 1 the source cannot be read; 2 wrong usage; 3 a component "
-     "failed.\n"},
+     "failed\nor a file of digests is malformed.\n"},
     {"export", COMMAND_EXPORT, "SOURCE TARGET", 2, 2, "write the merged files to a new directory",
      "TARGET must not exist or be empty. Without order= tensors are put in canonical order,\n"
      "without split= a file that holds several components is written as it is only.\n"},

@@ -70,20 +70,18 @@ static void add_digest(struct expectation *expectation, const char *path, const 
         (struct expected_digest){.digest = claim->digest, .origin = claim->origin};
 }
 
-/* *origin: who told the size that is known so far. */
-static void add_size(struct expectation *expectation, const char *path, const struct claim *claim,
-                     const char **origin)
+static void add_size(struct expectation *expectation, const char *path, const struct claim *claim)
 {
     if (!expectation->has_size) {
         expectation->has_size = true;
         expectation->size = claim->size;
-        *origin = claim->origin;
+        expectation->size_origin = claim->origin;
     } else if (expectation->size != claim->size && !expectation->contradicts) {
         expectation->contradicts = true;
         error_set(&expectation->error, "contradicting-digests", 0,
                   "%.120s: %.80s says %llu bytes, %.80s says %llu: remove or correct one of them",
-                  path, *origin, (unsigned long long)expectation->size, claim->origin,
-                  (unsigned long long)claim->size);
+                  path, expectation->size_origin, (unsigned long long)expectation->size,
+                  claim->origin, (unsigned long long)claim->size);
     }
 }
 
@@ -102,7 +100,6 @@ static int settle_file(struct unshard_checkpoint *checkpoint, const struct claim
 {
     struct source_file *file = &checkpoint->files[claims->file];
     struct expectation *expectation = arena_alloc(&checkpoint->arena, sizeof *expectation);
-    const char *size_origin = NULL;
     if (expectation == NULL)
         return -ENOMEM;
     expectation->digests = arena_alloc_array(&checkpoint->arena, count_algorithms(claims, count),
@@ -113,7 +110,7 @@ static int settle_file(struct unshard_checkpoint *checkpoint, const struct claim
         if (claims[i].digest.algorithm != DIGEST_NONE)
             add_digest(expectation, file->path, &claims[i]);
         if (claims[i].has_size)
-            add_size(expectation, file->path, &claims[i], &size_origin);
+            add_size(expectation, file->path, &claims[i]);
         if (claims[i].chunks != NULL && expectation->chunks == NULL)
             expectation->chunks = claims[i].chunks;
     }

@@ -30,7 +30,8 @@ struct expectation {
     uint32_t digest_count;
     const struct expected_chunks *chunks; /* of a manifest; NULL: none known */
     bool has_size;
-    uint64_t size;    /* that the file must have, when has_size */
+    uint64_t size; /* that the file must have, when has_size */
+    const char *size_origin;
     bool contradicts; /* two origins cannot both be right: nothing of the file is served */
     struct unshard_error error; /* which origins and what they say, when contradicts */
 };

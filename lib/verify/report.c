@@ -24,8 +24,8 @@ static bool add_problems(struct report *report, const struct unshard_checkpoint 
     for (uint32_t i = 0; i < checkpoint->component_count; i++)
         if (checkpoint->components[i].failed)
             problems[count++] = checkpoint->components[i].error;
-    report->public.problems = problems;
-    report->public.problem_count = count;
+    report->result.problems = problems;
+    report->result.problem_count = count;
     return true;
 }
 
@@ -34,21 +34,21 @@ struct report *report_create(const struct unshard_checkpoint *checkpoint, uint32
     struct report *report = calloc(1, sizeof *report);
     if (report == NULL)
         return NULL;
-    report->public.source =
+    report->result.source =
         arena_copy_string(&report->arena, checkpoint->source, strlen(checkpoint->source));
-    report->public.files = arena_alloc_array(&report->arena, files, sizeof *report->public.files);
-    if (report->public.source != NULL && report->public.files != NULL &&
+    report->result.files = arena_alloc_array(&report->arena, files, sizeof *report->result.files);
+    if (report->result.source != NULL && report->result.files != NULL &&
         add_problems(report, checkpoint))
         return report;
-    unshard_report_free(&report->public);
+    unshard_report_free(&report->result);
     return NULL;
 }
 
-void unshard_report_free(struct unshard_report *public)
+void unshard_report_free(struct unshard_report *result)
 {
-    if (public == NULL)
+    if (result == NULL)
         return;
-    struct report *report = (struct report *)public;
+    struct report *report = (struct report *)result;
     arena_free(&report->arena);
     free(report);
 }
@@ -97,17 +97,16 @@ static void mismatch_size(struct judgement *judgement)
 {
     const struct expectation *expectation = judgement->expectation;
     uint64_t actual = judgement->file->size, expected = expectation->size;
-    const char *origin = expectation->digest_count > 0 ? expectation->digests[0].origin : NULL;
+    const char *origin = expectation->size_origin;
     struct unshard_error error;
     char digits[24];
     error_set_at(&error, actual < expected ? "truncated" : "too-long", 0,
                  actual < expected ? actual : expected,
                  "%s: %llu bytes, and it should be %llu according to %s", judgement->file->path,
-                 (unsigned long long)actual, (unsigned long long)expected,
-                 origin != NULL ? origin : "what is known of it");
+                 (unsigned long long)actual, (unsigned long long)expected, origin);
     set_error(judgement, UNSHARD_MISMATCH, &error);
     judgement->out->algorithm = "size";
-    judgement->out->origin = origin != NULL ? copy(judgement, origin) : NULL;
+    judgement->out->origin = copy(judgement, origin);
     snprintf(digits, sizeof digits, "%llu", (unsigned long long)expected);
     judgement->out->expected = copy(judgement, digits);
     snprintf(digits, sizeof digits, "%llu", (unsigned long long)actual);
@@ -203,11 +202,22 @@ static void compare(struct judgement *judgement, const XXH128_hash_t *kept)
         judgement->out->expected = copy(judgement, digest_to_hex(&best->digest, hex));
 }
 
+bool report_is_absent(const struct source_file *file)
+{
+    /* Discovery has nothing to fill in for such a file but why it has failed. */
+    return file->failed && file->inode == 0 && file->device == 0;
+}
+
 static void judge(struct judgement *judgement, const XXH128_hash_t *kept)
 {
     const struct expectation *expectation = judgement->expectation;
     const struct hash_request *request = judgement->request;
-    if (expectation != NULL && expectation->contradicts)
+    if (report_is_absent(judgement->file))
+        set_error(judgement,
+                  judgement->file->error.errno_value == ENOENT ? UNSHARD_MISSING
+                                                               : UNSHARD_UNREADABLE,
+                  &judgement->file->error);
+    else if (expectation != NULL && expectation->contradicts)
         set_error(judgement, UNSHARD_CONTRADICTED, &expectation->error);
     else if (request != NULL && request->result != 0)
         set_error(judgement, UNSHARD_UNREADABLE, &request->error);
@@ -221,27 +231,28 @@ static void judge(struct judgement *judgement, const XXH128_hash_t *kept)
 int report_add_file(struct report *report, const struct source_file *file,
                     const struct hash_request *request, const XXH128_hash_t *kept)
 {
-    struct unshard_report *public = &report->public;
+    struct unshard_report *result = &report->result;
     struct judgement judgement = {.report = report,
                                   .file = file,
                                   .expectation = file->expectation,
                                   .request = request,
-                                  .out = &public->files[public->file_count]};
+                                  .out = &result->files[result->file_count]};
     *judgement.out = (struct unshard_file_report){.path = copy(&judgement, file->path),
                                                   .bytes = file->size,
                                                   .verdict = UNSHARD_UNVERIFIED,
                                                   .bad_offset = UNSHARD_NO_OFFSET};
     judge(&judgement, kept);
-    public->file_count++;
-    public->counts[judgement.out->verdict]++;
-    public->bytes_checked += request != NULL && request->result == 0 ? file->size : 0;
+    result->file_count++;
+    result->counts[judgement.out->verdict]++;
+    if (request != NULL && request->result == 0)
+        result->bytes_checked += file->size;
     return judgement.failed ? -ENOMEM : 0;
 }
 
 int report_add_missing(struct report *report, const struct missing_file *missing)
 {
-    struct unshard_report *public = &report->public;
-    struct judgement judgement = {.report = report, .out = &public->files[public->file_count]};
+    struct unshard_report *result = &report->result;
+    struct judgement judgement = {.report = report, .out = &result->files[result->file_count]};
     struct unshard_error error;
     error_set(&error, "missing", ENOENT, "%s: it is not there, and %s names it", missing->path,
               missing->origin);
@@ -249,7 +260,7 @@ int report_add_missing(struct report *report, const struct missing_file *missing
                                                   .origin = copy(&judgement, missing->origin),
                                                   .bad_offset = UNSHARD_NO_OFFSET};
     set_error(&judgement, UNSHARD_MISSING, &error);
-    public->file_count++;
-    public->counts[UNSHARD_MISSING]++;
+    result->file_count++;
+    result->counts[UNSHARD_MISSING]++;
     return judgement.failed ? -ENOMEM : 0;
 }

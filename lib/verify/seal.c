@@ -22,7 +22,8 @@ static void plan_files(struct seal *seal)
     const struct unshard_checkpoint *checkpoint = seal->checkpoint;
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
         const struct source_file *file = &checkpoint->files[i];
-        if (path_policy_is_private(file->path) || strcmp(file->path, MANIFEST_NAME) == 0)
+        if (report_is_absent(file) || path_policy_is_private(file->path) ||
+            strcmp(file->path, MANIFEST_NAME) == 0)
             continue;
         struct hash_request *request = &seal->requests[seal->count++];
         *request = (struct hash_request){
@@ -55,7 +56,7 @@ static int refuse(const struct unshard_error *first, uint32_t count, struct unsh
  * was asked to. */
 static int decide(const struct seal *seal, struct unshard_error *error)
 {
-    const struct unshard_report *report = &seal->report->public;
+    const struct unshard_report *report = &seal->report->result;
     for (uint32_t i = 0; i < seal->count; i++) {
         if (seal->requests[i].result == 0)
             continue;
@@ -129,7 +130,7 @@ static int name_manifest(struct seal *seal, struct unshard_error *error)
         return error_no_memory(error);
     memcpy(path, source, length);
     memcpy(path + length, "/" MANIFEST_NAME, sizeof "/" MANIFEST_NAME);
-    seal->report->public.manifest = path;
+    seal->report->result.manifest = path;
     return 0;
 }
 
@@ -174,7 +175,7 @@ int unshard_seal(const struct unshard_checkpoint *checkpoint,
                      : run(&seal, options, progress, context, &local);
     hash_requests_free(seal.requests, seal.count);
     if (seal.report != NULL)
-        *out = &seal.report->public;
+        *out = &seal.report->result;
     if (result != 0 && error != NULL)
         *error = local;
     return result;

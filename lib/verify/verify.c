@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/error.h"
+#include "base/string_map.h"
 #include "checkpoint/path_policy.h"
 #include "digest/digest_cache.h"
 #include "digest/list_name.h"
@@ -94,6 +95,27 @@ static int add_cached(struct plan *plan, struct report *report, const struct sou
     return result;
 }
 
+/* Files that lists name and that are not there, but for shards, which are told of already. */
+static int add_missing(const struct unshard_checkpoint *checkpoint, struct report *report)
+{
+    struct string_map absent = {0};
+    int result = 0;
+    for (uint32_t i = 0; i < checkpoint->file_count && result == 0; i++) {
+        const char *path = checkpoint->files[i].path;
+        if (report_is_absent(&checkpoint->files[i]) &&
+            string_map_add(&absent, path, strlen(path), i, NULL) < 0)
+            result = -ENOMEM;
+    }
+    for (uint32_t i = 0; i < checkpoint->missing_count && result == 0; i++) {
+        const struct missing_file *missing = &checkpoint->missing[i];
+        uint32_t ignored;
+        if (!string_map_find(&absent, missing->path, strlen(missing->path), &ignored))
+            result = report_add_missing(report, missing);
+    }
+    string_map_free(&absent);
+    return result;
+}
+
 static int make_report(struct plan *plan, struct report *report)
 {
     const struct unshard_checkpoint *checkpoint = plan->checkpoint;
@@ -109,9 +131,7 @@ static int make_report(struct plan *plan, struct report *report)
         else
             result = report_add_file(report, file, request, NULL);
     }
-    for (uint32_t i = 0; i < checkpoint->missing_count && result == 0; i++)
-        result = report_add_missing(report, &checkpoint->missing[i]);
-    return result;
+    return result == 0 ? add_missing(checkpoint, report) : result;
 }
 
 static int verify(struct plan *plan, const struct unshard_fetch_options *options,
@@ -144,10 +164,10 @@ int unshard_verify(const struct unshard_checkpoint *checkpoint,
     hash_requests_free(plan.requests, plan.request_count);
     free(plan.request_of);
     if (result == 0) {
-        *out = &report->public;
+        *out = &report->result;
         return 0;
     }
     if (report != NULL)
-        unshard_report_free(&report->public);
+        unshard_report_free(&report->result);
     return error_set(error, "no-memory", -result, "cannot verify: %s", strerrordesc_np(-result));
 }

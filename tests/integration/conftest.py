@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: MIT
+import atexit
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Digests that unshard keeps for the next time stay out of the developer's own cache.
+os.environ["UNSHARD_CACHE_DIR"] = tempfile.mkdtemp(prefix="unshard-cache-")
+atexit.register(shutil.rmtree, os.environ["UNSHARD_CACHE_DIR"], ignore_errors=True)
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import pytest  # noqa: E402

@@ -8,7 +8,7 @@ import pytest
 
 from harness import TOP, run
 
-COMMANDS = ["mount", "umount", "status", "ls", "export"]
+COMMANDS = ["mount", "umount", "status", "ls", "export", "verify", "seal"]
 PAGES = sorted((TOP / "contrib/man").glob("*.[1-8]"))
 LONG_OPTION = re.compile(r"--[a-z][a-z-]+")
 LISTED_OPTION = re.compile(r"^  ([a-z_]+)(?:=| )", re.MULTILINE)
