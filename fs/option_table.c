@@ -48,7 +48,7 @@ const struct option_entry option_table[] = {
     {"jobs", 0, true, OPTION_JOBS, "N", COMMAND_MOUNT | COMMAND_EXPORT, AT(mount.fetch.jobs),
      "requests in flight, 1 to 256"},
     {"jobs", 0, true, OPTION_JOBS, "N", HASHING, AT(mount.fetch.jobs),
-     "files read at once, 1 to 256 (default 8)"},
+     "requests in flight, 1 to 256 (default 32)"},
     {"chunk", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT, AT(mount.fetch.chunk_bytes),
      "unit of reading, a power of two, 64K to 64M (default 2M)"},
     {"buffer", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT | COMMAND_EXPORT,

@@ -3,24 +3,24 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "verify/block_stream.h"
 #include "verify/file_hasher.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define READ_BYTES ((size_t)1 << 20)
-/* The kernel is asked for this much before it is needed: many requests in flight for one file. */
-#define AHEAD_BYTES (UINT64_C(32) << 20)
+/* Processors hash this many large files at once; the other reads in flight are ahead in them. */
+#define LEAST_HASHERS 2U
 
 struct hash_run {
     const struct unshard_checkpoint *checkpoint;
     struct hash_request **order; /* largest file first */
-    uint32_t count;
+    uint32_t count;              /* of those at hand */
+    unsigned readers;            /* reads in flight for each file */
     unshard_progress progress;
     void *context;
     pthread_mutex_t lock; /* of everything below */
@@ -79,50 +79,36 @@ static void count_bytes(struct hash_run *run, const char *path, uint64_t bytes)
     pthread_mutex_unlock(&run->lock);
 }
 
-/* Reads at most `length` bytes at `offset`. The bytes, or a negative errno with *error. */
-static ssize_t read_part(const struct source_file *file, int fd, uint64_t offset,
-                         unsigned char *buffer, size_t length, struct unshard_error *error)
+static int hash_stream(struct hash_run *run, struct file_hasher *hasher,
+                       struct block_stream *stream, const char *path)
 {
+    const unsigned char *data;
     ssize_t got;
-    do
-        got = pread(fd, buffer, length, (off_t)offset);
-    while (got < 0 && errno == EINTR);
-    if (got < 0)
-        return error_set_at(error, "read-error", errno, offset, "%s: read at %llu: %s", file->path,
-                            (unsigned long long)offset, strerrordesc_np(errno));
-    if (got == 0)
-        return error_set_at(error, "truncated", EIO, offset,
-                            "%s: truncated: it ends at %llu, its size was %llu", file->path,
-                            (unsigned long long)offset, (unsigned long long)file->size);
-    return got;
+    while ((got = block_stream_next(stream, &data, &hasher->request->error)) > 0) {
+        file_hasher_update(hasher, data, (size_t)got);
+        count_bytes(run, path, (uint64_t)got);
+    }
+    return (int)got;
 }
 
 static int hash_open_file(struct hash_run *run, struct file_hasher *hasher,
-                          const struct source_file *file, int fd, unsigned char *buffer)
+                          const struct source_file *file, int fd)
 {
-    uint64_t asked = 0;
-    for (uint64_t offset = 0; offset < file->size;) {
-        uint64_t left = file->size - offset;
-        /* In steps of half the distance, so that few calls keep the storage busy. */
-        if (asked < file->size && asked < offset + AHEAD_BYTES / 2) {
-            posix_fadvise(fd, (off_t)asked, (off_t)AHEAD_BYTES / 2, POSIX_FADV_WILLNEED);
-            asked += AHEAD_BYTES / 2;
-        }
-        ssize_t got = read_part(file, fd, offset, buffer, left < READ_BYTES ? left : READ_BYTES,
-                                &hasher->request->error);
-        if (got < 0)
-            return (int)got;
-        file_hasher_update(hasher, buffer, (size_t)got);
-        offset += (uint64_t)got;
-        count_bytes(run, file->path, (uint64_t)got);
-    }
-    int result = check_status(file, fd, &hasher->request->error);
+    struct hash_request *request = hasher->request;
+    struct block_stream *stream =
+        block_stream_open(run->checkpoint, request->file, fd, run->readers);
+    if (stream == NULL)
+        return error_no_memory(&request->error);
+    int result = hash_stream(run, hasher, stream, file->path);
+    block_stream_close(stream);
+    if (result == 0)
+        result = check_status(file, fd, &request->error);
     if (result == 0)
         file_hasher_finish(hasher);
     return result;
 }
 
-static void hash_one(struct hash_run *run, struct hash_request *request, unsigned char *buffer)
+static void hash_one(struct hash_run *run, struct hash_request *request)
 {
     const struct source_file *file = &run->checkpoint->files[request->file];
     struct file_hasher hasher;
@@ -132,7 +118,7 @@ static void hash_one(struct hash_run *run, struct hash_request *request, unsigne
         return;
     request->result = file_hasher_begin(&hasher, request, file->size) != 0
                           ? error_no_memory(&request->error)
-                          : hash_open_file(run, &hasher, file, fd, buffer);
+                          : hash_open_file(run, &hasher, file, fd);
     file_hasher_free(&hasher);
     close(fd);
 }
@@ -152,10 +138,8 @@ static void work(void *context)
 {
     struct hash_run *run = context;
     struct hash_request *request;
-    unsigned char *buffer = malloc(READ_BYTES);
-    while (buffer != NULL && (request = take_next(run)) != NULL)
-        hash_one(run, request, buffer);
-    free(buffer);
+    while ((request = take_next(run)) != NULL)
+        hash_one(run, request);
 }
 
 static void tick(void *context)
@@ -180,25 +164,45 @@ static int compare_sizes(const void *left, const void *right, void *context)
     return (a->file > b->file) - (a->file < b->file);
 }
 
+static unsigned least(unsigned a, unsigned b)
+{
+    return a < b ? a : b;
+}
+
+/* Large files: as many at once as there are processors to hash them, each with its share of the
+ * reads. Small ones: each read is a file. */
+static int hash_in_order(struct hash_run *run, unsigned jobs, uint32_t large, uint32_t count)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned hashers = processors > (long)LEAST_HASHERS ? (unsigned)processors : LEAST_HASHERS;
+    hashers = least(least(hashers, jobs), large);
+    run->count = large;
+    run->readers = hashers > 0 ? jobs / hashers : 0;
+    int result = hashers > 0 ? workers_run(hashers, work, tick, run) : 0;
+    run->count = count;
+    if (result == 0)
+        result = workers_run(least(jobs, count - large), work, tick, run);
+    return result;
+}
+
 int hash_files(const struct unshard_checkpoint *checkpoint, struct hash_request *requests,
                uint32_t count, unsigned jobs, unshard_progress progress, void *context)
 {
-    struct hash_run run = {
-        .checkpoint = checkpoint, .count = count, .progress = progress, .context = context};
+    struct hash_run run = {.checkpoint = checkpoint, .progress = progress, .context = context};
+    uint32_t large = 0;
     run.order = calloc((size_t)count + 1, sizeof *run.order);
     if (run.order == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < count; i++) {
+        uint64_t size = checkpoint->files[requests[i].file].size;
         run.order[i] = &requests[i];
-        run.total += checkpoint->files[requests[i].file].size;
+        run.total += size;
+        large += size > BLOCK_BYTES;
     }
     /* The context is only read. */
     qsort_r(run.order, count, sizeof(struct hash_request *), compare_sizes, (void *)checkpoint);
     pthread_mutex_init(&run.lock, NULL);
-    jobs = jobs == 0 ? HASH_DEFAULT_JOBS : jobs;
-    int result = workers_run(jobs < count ? jobs : count, work, tick, &run);
-    if (result == 0 && run.next < count)
-        result = -ENOMEM;
+    int result = hash_in_order(&run, jobs == 0 ? HASH_DEFAULT_JOBS : jobs, large, count);
     pthread_mutex_destroy(&run.lock);
     free(run.order);
     return result;

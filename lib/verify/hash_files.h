@@ -6,7 +6,7 @@
 
 #include "checkpoint/model.h"
 
-#define HASH_DEFAULT_JOBS 8U
+#define HASH_DEFAULT_JOBS 32U
 
 /* What is wanted of a file, and what came of it. */
 struct hash_request {
@@ -22,8 +22,8 @@ struct hash_request {
     uint32_t chunk_count;
 };
 
-/* Fills in what came of every request, the largest files first. progress may be NULL. jobs: files
- * at once, 0 for the default. Blocks. 0 when all was tried, -ENOMEM or what starting a thread
+/* Fills in what came of every request, the largest files first. progress may be NULL. jobs: reads
+ * in flight, 0 for the default. Blocks. 0 when all was tried, -ENOMEM or what starting a thread
  * failed with. Requests are to be freed in every case. */
 int hash_files(const struct unshard_checkpoint *checkpoint, struct hash_request *requests,
                uint32_t count, unsigned jobs, unshard_progress progress, void *context);
