@@ -199,11 +199,12 @@ ssize_t block_stream_next(struct block_stream *stream, const unsigned char **dat
         return error_set_at(error, "read-error", (int)-slot->got, offset, "%s: read at %llu: %s",
                             stream->path, (unsigned long long)offset,
                             strerrordesc_np((int)-slot->got));
-    if ((size_t)slot->got < block_length(stream, number))
-        return error_set_at(error, "truncated", EIO, offset + (uint64_t)slot->got,
-                            "%s: truncated: it ends at %llu, its size was %llu", stream->path,
-                            (unsigned long long)(offset + (uint64_t)slot->got),
+    if ((size_t)slot->got < block_length(stream, number)) {
+        unsigned long long end = offset + (uint64_t)slot->got;
+        return error_set_at(error, "truncated", EIO, end,
+                            "%s: truncated: it ends at %llu, its size was %llu", stream->path, end,
                             (unsigned long long)stream->size);
+    }
     *data = slot->data;
     return slot->got;
 }

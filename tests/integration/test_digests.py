@@ -448,3 +448,16 @@ def test_verify_works_without_a_cache(large, monkeypatch):
     monkeypatch.setenv("UNSHARD_CACHE_DIR", "/proc/nowhere")
     write_list(large, "SHA256SUMS", "sha256sum")
     assert verify(large)[1] == 0
+
+
+def test_a_mount_uses_what_verify_kept(large, own_cache):
+    """It asks for the entries under the same keys: otherwise it would gain entries of its own."""
+    write_list(large, "SHA256SUMS", "sha256sum")
+    assert verify(large)[1] == 0
+    kept = sorted(path.name for path in (own_cache / "chunk-digests").iterdir())
+    with mounted(large) as mount:
+        mount.wait_warm()
+        shards = [shard for component in mount.status()["components"]
+                  for shard in component["shards"]]
+        assert {shard["state"] for shard in shards} == {"verified"}
+    assert sorted(path.name for path in (own_cache / "chunk-digests").iterdir()) == kept
