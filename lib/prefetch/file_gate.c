@@ -56,11 +56,47 @@ static void drop_pages(struct unshard_engine *engine, uint32_t number)
         const struct extent_map *map = &engine->checkpoint->views[view].map;
         struct extent_map_images images = extent_map_images_of(map, number, 0, file->size);
         struct extent_piece image;
-        held_pages_forget(&engine->held, view);
-        while (engine->publisher.drop != NULL && extent_map_next_image(&images, &image)) {
-            uint64_t first = image.view_offset / PAGE_BYTES * PAGE_BYTES;
+        while (extent_map_next_image(&images, &image)) {
+            uint64_t first = image.view_offset / PAGE_BYTES, end = image.view_offset + image.length;
+            held_pages_forget_range(&engine->held, view, first, (end - 1) / PAGE_BYTES);
+            if (engine->publisher.drop != NULL)
+                engine->publisher.drop(engine->publisher.context, view, first * PAGE_BYTES,
+                                       end - first * PAGE_BYTES);
+        }
+    }
+}
+
+/* Whose bytes stand in [start, end) of a view, a part of one page, is to be published again. Caller
+ * holds engine->lock. */
+static void forget_neighbours(struct unshard_engine *engine, uint32_t view, uint64_t start,
+                              uint64_t end)
+{
+    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    while (start < end && start < map->size) {
+        struct extent_piece piece = extent_map_at(map, start, end - start);
+        uint64_t last = (piece.source_offset + piece.length - 1) / engine->chunk_bytes;
+        for (uint64_t i = piece.source_offset / engine->chunk_bytes;
+             piece.source != EXTENT_LITERAL && i <= last; i++)
+            chunk_forget(engine, piece.source, (uint32_t)i);
+        start += piece.length;
+    }
+}
+
+/* Pages that the file shares with others were taken away with its own. Caller holds engine->lock.
+ */
+static void republish_seams(struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    for (uint32_t i = 0; i < file->view_count; i++) {
+        uint32_t view = engine->file_views[file->first_view + i];
+        struct extent_map_images images =
+            extent_map_images_of(&engine->checkpoint->views[view].map, number, 0, file->size);
+        struct extent_piece image;
+        while (extent_map_next_image(&images, &image)) {
             uint64_t end = image.view_offset + image.length;
-            engine->publisher.drop(engine->publisher.context, view, first, end - first);
+            forget_neighbours(engine, view, image.view_offset / PAGE_BYTES * PAGE_BYTES,
+                              image.view_offset);
+            forget_neighbours(engine, view, end, (end + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES);
         }
     }
 }
@@ -110,6 +146,7 @@ void file_reset(struct unshard_engine *engine, uint32_t number)
     file_set_check(engine, number);
     file->verified = file->blocked = file->has_error = file->failed_at_start = false;
     file->mismatch = (struct mismatch){0};
+    republish_seams(engine, number);
     schedule_restart(engine);
     pthread_mutex_unlock(&engine->lock);
     engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",

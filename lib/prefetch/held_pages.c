@@ -133,10 +133,15 @@ bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, ch
 
 void held_pages_forget(struct held_pages *held, uint32_t view)
 {
+    held_pages_forget_range(held, view, 0, UINT64_MAX);
+}
+
+void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last)
+{
     pthread_mutex_lock(&held->lock);
     for (struct held_page *page = held->oldest, *next; page != NULL; page = next) {
         next = page->newer;
-        if (page->view == view)
+        if (page->view == view && page->page >= first && page->page <= last)
             drop(held, find(held, view, page->page));
     }
     pthread_mutex_unlock(&held->lock);

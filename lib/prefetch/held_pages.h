@@ -39,6 +39,8 @@ bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint3
 
 /* When the complete page is held: copies it to out, takes it out of the table, true. */
 bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, char *out);
+/* Drops the pages first..last of a view, if they are held. */
+void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last);
 /* Drops every page of a view: the kernel has forgotten it. */
 void held_pages_forget(struct held_pages *held, uint32_t view);
 /* Nothing is held: a cheap answer without the lock, exact enough to skip looking. */
