@@ -98,6 +98,39 @@ static size_t count_tensors(const struct build *build)
     return count;
 }
 
+static int compare_entry_numbers(const void *a, const void *b)
+{
+    const uint32_t *x = a, *y = b;
+    return (x[0] > y[0]) - (x[0] < y[0]);
+}
+
+/* Of each file that the index names: which member it is. malloc'd; NULL without memory. */
+static uint32_t *members_of_index(const struct build *build)
+{
+    const struct candidate *candidate = build->candidate;
+    const struct scan *scan = &build->discovery->scan;
+    uint32_t(*sorted)[2] = calloc(candidate->member_count + 1U, sizeof *sorted);
+    uint32_t *members = calloc(candidate->index.file_count + 1U, sizeof *members);
+    for (uint32_t i = 0; sorted != NULL && i < candidate->member_count; i++) {
+        sorted[i][0] = candidate->members[i];
+        sorted[i][1] = i;
+    }
+    if (sorted != NULL)
+        qsort(sorted, candidate->member_count, sizeof *sorted, compare_entry_numbers);
+    for (size_t i = 0; sorted != NULL && members != NULL && i < candidate->index.file_count; i++) {
+        uint32_t key[2] = {scan_find(scan, candidate->directory, candidate->index.files[i]), 0};
+        const uint32_t *found =
+            bsearch(key, sorted, candidate->member_count, sizeof *sorted, compare_entry_numbers);
+        members[i] = found != NULL ? found[1] : UINT32_MAX;
+    }
+    if (sorted == NULL) {
+        free(members);
+        members = NULL;
+    }
+    free(sorted);
+    return members;
+}
+
 /* Headers are authoritative; the index tells what has to be there. */
 static int compare_with_index(struct build *build, const struct string_map *map)
 {
@@ -105,6 +138,9 @@ static int compare_with_index(struct build *build, const struct string_map *map)
     const struct index_file *index = &candidate->index;
     const char *index_path = build->discovery->scan.entries[candidate->index_entry].path;
     size_t elsewhere = 0, listed = 0, total = count_tensors(build);
+    uint32_t *members = members_of_index(build);
+    if (members == NULL)
+        return -ENOMEM;
     struct unshard_error error;
     char quoted[128];
     for (size_t i = 0; i < index->entry_count; i++) {
@@ -116,12 +152,13 @@ static int compare_with_index(struct build *build, const struct string_map *map)
                       "%s: weight_map names tensor \"%s\", which is not in %s", index_path, quoted,
                       index->files[entry->file]);
             fail(build, &error);
+            free(members);
             return -EINVAL;
         }
         listed++;
-        /* Members are in the order of index->files, as nothing of it is missing. */
-        elsewhere += member != entry->file;
+        elsewhere += member != members[entry->file];
     }
+    free(members);
     struct note_list *notes = &build->candidate->notes;
     if (elsewhere > 0)
         note_add(notes, arena_of(build),

@@ -220,7 +220,14 @@ static int claim_name(struct discovery *discovery, struct candidate *candidate, 
     return result;
 }
 
-/* Claims what the index names. A name that leads to no usable file makes the component failed. */
+static int compare_member_paths(const void *a, const void *b, void *context)
+{
+    const struct scan_entry *entries = context;
+    return strcmp(entries[*(const uint32_t *)a].path, entries[*(const uint32_t *)b].path);
+}
+
+/* Claims what the index names, in the order of names: the index lists them by tensor. A name that
+ * leads to no usable file makes the component failed. */
 static int claim_named_shards(struct discovery *discovery, struct candidate *candidate)
 {
     const struct index_file *index = &candidate->index;
@@ -232,6 +239,9 @@ static int claim_named_shards(struct discovery *discovery, struct candidate *can
         if (claim_name(discovery, candidate, index->files[i]) != 0)
             return -ENOMEM;
     }
+    if (candidate->member_count > 1)
+        qsort_r(candidate->members, candidate->member_count, sizeof *candidate->members,
+                compare_member_paths, discovery->scan.entries);
     if (index->file_count == 0) {
         error_set(&error, "empty-index", EINVAL, "%s: weight_map names no shard", index_path);
         fail_candidate(candidate, &error);
