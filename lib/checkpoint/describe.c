@@ -5,48 +5,16 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "json/json_string.h"
+#include "json/json_write.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void write_key_name(struct text *text, const char *key, const char *name)
-{
-    text_printf(text, "\"%s\":", key);
-    if (name == NULL)
-        text_append_string(text, "null");
-    else
-        json_name_write(text, name);
-}
-
-static void write_error_object(struct text *text, const struct unshard_error *error)
-{
-    text_append_string(text, "{");
-    write_key_name(text, "code", error->code);
-    text_printf(text, ",\"errno\":%d,", error->errno_value);
-    if (error->offset != UNSHARD_NO_OFFSET)
-        text_printf(text, "\"offset\":%llu,", (unsigned long long)error->offset);
-    write_key_name(text, "message", error->message);
-    text_append_string(text, "}");
-}
-
 static void write_error(struct text *text, const struct unshard_error *error)
 {
     text_append_string(text, "\"error\":");
-    if (error == NULL)
-        text_append_string(text, "null");
-    else
-        write_error_object(text, error);
-}
-
-static void write_problems(struct text *text, const struct unshard_checkpoint *checkpoint)
-{
-    text_append_string(text, ",\"problems\":[");
-    for (uint32_t i = 0; i < checkpoint->problem_count; i++) {
-        text_append_string(text, i > 0 ? "," : "");
-        write_error_object(text, &checkpoint->problems[i]);
-    }
-    text_append_string(text, "]");
+    json_error_write(text, error);
 }
 
 /* What is known of the content: best first; of a contradiction nothing is believed. */
@@ -59,16 +27,16 @@ static void write_digests(struct text *text, const struct expectation *expectati
         text_printf(text, "%s{\"algorithm\":\"%s\",\"digest\":\"%s\",", i > 0 ? "," : "",
                     digest_algorithm_name(known->digest.algorithm),
                     digest_to_hex(&known->digest, hex));
-        write_key_name(text, "origin", known->origin);
+        json_member_write(text, "origin", known->origin);
         text_append_string(text, "}");
     }
     text_append_string(text, "],");
-    write_key_name(text, "chunk_digests",
-                   expectation != NULL && expectation->chunks != NULL ? expectation->chunks->origin
-                                                                      : NULL);
+    json_member_write(
+        text, "chunk_digests",
+        expectation != NULL && expectation->chunks != NULL ? expectation->chunks->origin : NULL);
     if (expectation != NULL && expectation->contradicts) {
         text_append_string(text, ",\"contradiction\":");
-        write_error_object(text, &expectation->error);
+        json_error_write(text, &expectation->error);
     }
 }
 
@@ -90,7 +58,7 @@ static void write_shards(const struct unshard_checkpoint *checkpoint,
     for (uint32_t i = 0; i < component->file_count; i++) {
         const struct source_file *file = &checkpoint->files[component->files[i]];
         text_append_string(text, i > 0 ? ",{" : "{");
-        write_key_name(text, "file", file->path);
+        json_member_write(text, "file", file->path);
         text_printf(text, ",\"bytes\":%llu,\"state\":\"%s\",", (unsigned long long)file->size,
                     file->failed ? "failed" : "ok");
         write_error(text, file->failed ? &file->error : NULL);
@@ -114,7 +82,7 @@ static void write_tensor(const struct unshard_checkpoint *checkpoint, const stru
     text_append_string(text, "],\"bytes\":");
     text_append_u64(text, tensor->length);
     text_append_string(text, ",");
-    write_key_name(text, "shard", checkpoint->files[tensor->file].path);
+    json_member_write(text, "shard", checkpoint->files[tensor->file].path);
     text_append_string(text, "}");
 }
 
@@ -166,15 +134,15 @@ static int write_component(const struct unshard_checkpoint *checkpoint,
 {
     int result = 0;
     text_append_string(text, "{");
-    write_key_name(text, "name", component->name);
+    json_member_write(text, "name", component->name);
     text_append_string(text, ",");
-    write_key_name(text, "directory", component->directory);
+    json_member_write(text, "directory", component->directory);
     text_append_string(text, ",");
-    write_key_name(text, "view", component->view_path);
+    json_member_write(text, "view", component->view_path);
     text_append_string(text, ",");
-    write_key_name(text, "format", component->format);
+    json_member_write(text, "format", component->format);
     text_append_string(text, ",");
-    write_key_name(text, "prefix", component->prefix);
+    json_member_write(text, "prefix", component->prefix);
     text_printf(text, ",\"state\":\"%s\",\"bytes\":%llu,\"tensor_count\":%llu,",
                 component->failed ? "failed" : "ok", (unsigned long long)component->bytes,
                 (unsigned long long)component->tensor_count);
@@ -198,7 +166,7 @@ char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoi
     for (uint32_t i = 0; i < checkpoint->node_count; i++)
         files += checkpoint->nodes[i].kind == UNSHARD_NODE_FILE;
     text_append_string(&text, "{\"schema\":1,");
-    write_key_name(&text, "source", checkpoint->source);
+    json_member_write(&text, "source", checkpoint->source);
     text_append_string(&text, ",\"components\":[");
     for (uint32_t i = 0; i < checkpoint->component_count && result == 0; i++) {
         if (i > 0)
@@ -207,7 +175,8 @@ char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoi
     }
     text_printf(&text, "],\"files\":%u,", files);
     write_notes(&text, checkpoint->notes, checkpoint->note_count);
-    write_problems(&text, checkpoint);
+    text_append_string(&text, ",");
+    json_errors_write(&text, "problems", checkpoint->problems, checkpoint->problem_count);
     text_append_string(&text, "}");
     char *json = result == 0 ? text_take(&text) : NULL;
     text_free(&text);
