@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Writes the small files of tests/corpus/safetensors and tests/corpus/index.
+"""Writes the small files of tests/corpus/safetensors and tests/corpus/index_file.
 
 Each file breaks (reject-*) or touches (accept-*) one rule. The files are committed too: the tests
 and the fuzzers read those, this script only says how they came about. What they must lead to stands
@@ -186,7 +186,7 @@ def index_files():
 
 def main():
     for folder, files, ending in (("safetensors", safetensors(), ".safetensors"),
-                                  ("index", index_files(), ".json")):
+                                  ("index_file", index_files(), ".json")):
         target = HERE / folder
         target.mkdir(exist_ok=True)
         for name, content in files:
