@@ -9,6 +9,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/syslog_socket.h"
+
 #define LINE_CAPACITY 2048
 
 static int log_fd = STDERR_FILENO; /* -1: syslog; set once before threads exist */
@@ -29,7 +31,9 @@ int log_open(const char *path, bool daemon)
             return -errno;
         log_fd = fd;
     } else if (daemon) {
-        openlog("unshard", LOG_PID | LOG_NDELAY, LOG_DAEMON);
+        int result = syslog_socket_open("/dev/log");
+        if (result < 0)
+            return result;
         log_fd = -1;
     }
     return 0;
@@ -65,7 +69,7 @@ void log_line_v(int syslog_priority, const char *component, const char *format, 
         vsnprintf(line + used, sizeof line - used - 1, format, arguments);
     make_printable(line);
     if (log_fd < 0) {
-        syslog(syslog_priority, "%s", line);
+        syslog_socket_send(syslog_priority, line);
     } else {
         /* One write per line, so that lines of several threads do not mix. */
         size_t length = strlen(line);

@@ -13,7 +13,7 @@
 int log_open(const char *path, bool daemon);
 
 /* One line; component is a word such as "mount" or "engine". Control bytes become '?'. Thread-safe,
- * keeps errno, does not block longer than the write does. */
+ * keeps errno, does not block longer than a write to the file does; syslog is never waited for. */
 void log_line(int syslog_priority, const char *component, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 void log_line_v(int syslog_priority, const char *component, const char *format, va_list arguments)
