@@ -208,14 +208,15 @@ static void on_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, si
 {
     struct filesystem *filesystem = filesystem_of(request);
     const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
-    char value[64];
+    char *value = NULL;
     ssize_t length = -ENODATA;
     if (node && node->view != UNSHARD_NO_VIEW)
-        length = xattr_value(filesystem, node->view, name, value);
+        length = xattr_value(filesystem, node->view, name, &value);
     if (length < 0)
         fuse_reply_err(request, (int)-length);
     else
         reply_xattr(request, value, (size_t)length, size);
+    free(value);
 }
 
 static void on_listxattr(fuse_req_t request, fuse_ino_t ino, size_t size)

@@ -194,6 +194,11 @@ char *unshard_status_text(const char *json, unsigned width);
 char *unshard_status_errors(struct unshard_engine *engine);
 /* Word for the state of a view: "pending", "reading", "verified", "unverified", "failed". */
 const char *unshard_view_state(struct unshard_engine *engine, uint32_t view);
+/* The lines of unshard_status_errors that concern the files of a view. Ownership as there. */
+char *unshard_view_errors(struct unshard_engine *engine, uint32_t view);
+/* What the files of a view are checked by: names of algorithms, comma-separated ("sha256"), or
+ * "none". Ownership and safety as above. */
+char *unshard_view_digest(struct unshard_engine *engine, uint32_t view);
 
 /* ---- export ------------------------------------------------------------------------------------
  */

@@ -174,11 +174,14 @@ static int read_headers(struct discovery *discovery)
     }
     headers_read(discovery->checkpoint, discovery->headers, discovery->header_count);
     for (uint32_t i = 0; i < discovery->header_count; i++) {
-        const struct header *header = &discovery->headers[i];
+        struct header *header = &discovery->headers[i];
+        struct source_file *file = &discovery->checkpoint->files[header->file];
         if (header->result != 0 && !header->truncated)
             continue;
-        discovery->checkpoint->files[header->file].format = header->format;
-        discovery->checkpoint->files[header->file].layout = headers_layout(&header->set);
+        file->format = header->format;
+        file->layout = headers_layout(&header->set);
+        file->header_pieces = header_record_take(&header->record, &discovery->checkpoint->arena,
+                                                 &file->header_piece_count);
     }
     return 0;
 }

@@ -20,9 +20,16 @@ struct header_list {
     struct header *headers;
 };
 
+/* A file that is read, and the record of that. */
+struct recorded_file {
+    int fd;
+    struct header_record *record;
+};
+
 static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
 {
-    int fd = *(const int *)context;
+    const struct recorded_file *file = context;
+    int fd = file->fd;
     size_t done = 0;
     while (done < length) {
         ssize_t got =
@@ -35,6 +42,7 @@ static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
             return -ENODATA;
         done += (size_t)got;
     }
+    header_record_note(file->record, offset, buffer, length);
     return 0;
 }
 
@@ -62,8 +70,10 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
                                    "%s: cannot open: %s", file->path, strerrordesc_np(-fd));
         return;
     }
-    struct byte_reader reader = {
-        .context = &fd, .size = header->size != 0 ? header->size : file->size, .read = read_at};
+    struct recorded_file recorded = {fd, &header->record};
+    struct byte_reader reader = {.context = &recorded,
+                                 .size = header->size != 0 ? header->size : file->size,
+                                 .read = read_at};
     header->result =
         header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
     close(fd);
@@ -122,12 +132,15 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
     read_header(checkpoint, &header);
     bool same = header.result == 0 && XXH128_isEqual(headers_layout(&header.set), file->layout);
     arena_free(&header.arena);
+    header_record_free(&header.record);
     return same;
 }
 
 void headers_free(struct header *headers, uint32_t count)
 {
-    for (uint32_t i = 0; headers != NULL && i < count; i++)
+    for (uint32_t i = 0; headers != NULL && i < count; i++) {
         arena_free(&headers[i].arena);
+        header_record_free(&headers[i].record);
+    }
     free(headers);
 }

@@ -13,6 +13,7 @@ struct header {
     const struct format *format; /* set by the caller */
     uint64_t size;               /* of the file; 0: as discovery saw it */
     struct arena arena;          /* owns the set */
+    struct header_record record; /* of what was read */
     struct tensor_set set;
     uint64_t needed; /* bytes that the file must have for all of its tensors */
     int result;      /* 0 or a negative errno */

@@ -5,6 +5,7 @@
 
 #include "base/arena.h"
 #include "base/string_map.h"
+#include "checkpoint/header_record.h"
 #include "digest/expectation.h"
 #include "unshard.h"
 #include "view/extent_map.h"
@@ -26,9 +27,11 @@ struct source_file {
     bool failed;                /* unusable from the start; "truncated": its last bytes are missing,
                                  * views ask for more than size */
     struct unshard_error error; /* why, when failed */
-    const struct expectation *expectation; /* NULL: no digest of it is known */
-    const struct format *format;           /* its header was read as; NULL: it was not */
-    XXH128_hash_t layout;                  /* of the tensors that its header describes */
+    const struct expectation *expectation;    /* NULL: no digest of it is known */
+    const struct format *format;              /* its header was read as; NULL: it was not */
+    XXH128_hash_t layout;                     /* of the tensors that its header describes */
+    const struct header_piece *header_pieces; /* what was read to learn that */
+    uint32_t header_piece_count;
 };
 
 /* A shard set (or single weight file) that loads as one. */

@@ -6,6 +6,8 @@
  */
 #include "prefetch/engine_internal.h"
 
+#include "base/error.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -32,7 +34,7 @@ static int fail(struct unshard_engine *engine, const struct fetch *fetch, const 
 }
 
 /* Trusted digests may be of smaller pieces than a chunk, never of larger ones. */
-static int check_trusted(struct unshard_engine *engine, const struct fetch *fetch,
+static int check_trusted(struct unshard_engine *engine, struct fetch *fetch,
                          struct unshard_error *error)
 {
     const struct expected_chunks *trusted = &fetch->trusted;
@@ -43,6 +45,7 @@ static int check_trusted(struct unshard_engine *engine, const struct fetch *fetc
         if (length > trusted->chunk_bytes)
             length = trusted->chunk_bytes;
         XXH128_hash_t actual = XXH3_128bits(fetch->buffer + done, (size_t)length);
+        fetch->digest = actual;
         if (index >= trusted->count || !XXH128_isEqual(actual, trusted->digests[index]))
             return fail(engine, fetch, "mismatch", start + done,
                         index < trusted->count ? trusted->digests[index] : (XXH128_hash_t){0, 0},
@@ -52,14 +55,45 @@ static int check_trusted(struct unshard_engine *engine, const struct fetch *fetc
     return 0;
 }
 
+void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uint64_t offset)
+{
+    const struct expected_chunks *trusted = &fetch->trusted;
+    if (fetch->check != CHECK_CHUNKS || trusted->chunk_bytes == 0 ||
+        offset / trusted->chunk_bytes >= trusted->count)
+        return;
+    file->mismatch = (struct mismatch){.known = true, .origin = trusted->origin};
+    snprintf(file->mismatch.algorithm, sizeof file->mismatch.algorithm, "%s",
+             digest_algorithm_name(DIGEST_XXH3_128));
+    to_hex(trusted->digests[offset / trusted->chunk_bytes], file->mismatch.expected);
+    to_hex(fetch->digest, file->mismatch.actual);
+}
+
+/* The views were planned from a header, which must have been the one that is there. A file that
+ * has been replaced since has been compared with it by file_watch.c. */
+static int check_header(struct unshard_engine *engine, const struct fetch *fetch,
+                        struct unshard_error *error)
+{
+    const struct source_file *file = &engine->checkpoint->files[fetch->file];
+    uint64_t offset, start = (uint64_t)fetch->index * engine->chunk_bytes;
+    if (fetch->generation != 0 || header_pieces_match(file->header_pieces, file->header_piece_count,
+                                                      start, fetch->buffer, fetch->length, &offset))
+        return 0;
+    return error_set_at(error, HEADER_MISMATCH, EIO, offset,
+                        "%s: bytes of the header, at %llu, are not what they were when it was "
+                        "mounted: mount the checkpoint anew",
+                        file->path, (unsigned long long)offset);
+}
+
 int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error)
 {
+    int result = 0;
     if (engine->options.verify == UNSHARD_VERIFY_OFF)
         return 0;
     if (fetch->check == CHECK_CHUNKS)
-        return check_trusted(engine, fetch, error);
-    fetch->digest = XXH3_128bits(fetch->buffer, fetch->length);
-    return 0;
+        result = check_trusted(engine, fetch, error);
+    else
+        fetch->digest = XXH3_128bits(fetch->buffer, fetch->length);
+    return result == 0 ? check_header(engine, fetch, error) : result;
 }
 
 int check_observed(struct unshard_engine *engine, const struct fetch *fetch,

@@ -423,7 +423,10 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
     pass_give_up(engine, file);
     pthread_mutex_unlock(&engine->lock);
     waiters_complete(waiters, NULL, EIO);
-    log_failure(engine, number, error, false);
+    if (strcmp(error->code, HEADER_MISMATCH) == 0)
+        file_block(engine, number, error, NULL);
+    else
+        log_failure(engine, number, error, false);
 }
 
 static void retry_or_fail(struct unshard_engine *engine, struct fetch *fetch,

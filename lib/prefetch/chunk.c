@@ -226,8 +226,10 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
     chunk->fetch = NULL;
     chunk->state = CHUNK_FAILED;
     chunk->retry_at = (uint32_t)((engine_now_ns() - engine->start_ns) / 1000000000U) + 1;
-    if (strcmp(error->code, "mismatch") == 0) /* until the file changes on disk */
+    if (strcmp(error->code, "mismatch") == 0) { /* until the file changes on disk */
         chunk->retry_at = UINT32_MAX;
+        note_chunk_mismatch(state, fetch, error->offset);
+    }
     state->chunks_failed++;
     chunk_check(engine, fetch->file, fetch->index);
     free(fetch);

@@ -147,7 +147,8 @@ struct fetch {
     bool staged;                    /* a copy is in staging */
     enum check_kind check;          /* of its file when the read began */
     struct expected_chunks trusted; /* likewise */
-    XXH128_hash_t digest;           /* of what was read, unless `trusted` was matched */
+    XXH128_hash_t digest;           /* of what was read, unless `trusted` was matched; of the
+                                     * piece that did not match it */
     uint32_t generation;            /* likewise */
     unsigned attempts;              /* failed reads in a row, of a detached one */
     uint64_t since_ns;              /* when it entered its state */
@@ -379,13 +380,21 @@ static inline uint64_t retry_delay_ns(unsigned attempts)
 void waiters_complete(struct waiter *waiters, const char *buffer, int error);
 
 /* check_chunk.c */
-/* What was read against the digest that it must match; without one, its own digest goes to
- * fetch->digest. No lock held. 0, or -EIO with *error, code "mismatch". */
+/* The code of the error for a file whose header was read otherwise when the views were planned:
+ * none of it can be served. */
+#define HEADER_MISMATCH "header-mismatch"
+/* What was read against the digest that it must match, and the header as it was read before;
+ * without a digest to match, its own goes to fetch->digest. No lock held. 0, or -EIO with *error,
+ * code "mismatch" or HEADER_MISMATCH. */
 int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
 /* What was read against what was read before, after a check_chunk that succeeded and before the
  * chunk is `seen`. The caller holds engine->lock. 0, or -EIO with *error, code "changed". */
 int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
                    struct unshard_error *error);
+
+/* For the status: which digest the piece at `offset` of a chunk should have had, and which it has.
+ * The caller holds engine->lock. */
+void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uint64_t offset);
 
 /* check_pass.c */
 /* Decides what each file is checked by, and blocks what cannot be right. Before there are threads.

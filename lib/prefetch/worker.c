@@ -180,7 +180,9 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
     }
     pthread_mutex_unlock(&engine->lock);
     waiters_complete(waiters, result == 0 ? fetch->buffer : NULL, result == 0 ? 0 : EIO);
-    if (result != 0)
+    if (result != 0 && strcmp(error.code, HEADER_MISMATCH) == 0)
+        file_block(engine, file, &error, NULL);
+    else if (result != 0)
         log_failure(engine, file, &error, will_retry);
     return result == 0;
 }

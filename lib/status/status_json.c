@@ -5,6 +5,7 @@
  */
 #include "base/text.h"
 #include "prefetch/engine_internal.h"
+#include "status/error_line.h"
 
 #include <assert.h>
 #include <cjson/cJSON.h>
@@ -404,8 +405,8 @@ char *unshard_status_json(struct unshard_engine *engine)
     return NULL;
 }
 
-static void append_error(struct text *text, const char *component, const char *file,
-                         const struct unshard_error *error)
+void error_line_append(struct text *text, const char *component, const char *file,
+                       const struct unshard_error *error)
 {
     char when[32] = "-";
     if (error->time != 0)
@@ -427,20 +428,20 @@ char *unshard_status_errors(struct unshard_engine *engine)
     if (!take_snapshot(engine, &snapshot))
         return NULL;
     for (uint32_t i = 0; i < checkpoint->problem_count; i++)
-        append_error(&text, "-", "-", &checkpoint->problems[i]);
+        error_line_append(&text, "-", "-", &checkpoint->problems[i]);
     for (uint32_t i = 0; i < checkpoint->component_count; i++)
         if (checkpoint->components[i].failed &&
             strcmp(component_state(checkpoint, &checkpoint->components[i], &snapshot), "failed") ==
                 0)
-            append_error(&text, checkpoint->components[i].name, "-",
-                         &checkpoint->components[i].error);
+            error_line_append(&text, checkpoint->components[i].name, "-",
+                              &checkpoint->components[i].error);
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
         uint32_t component = checkpoint->files[i].component;
         if (!snapshot.files[i].has_error)
             continue;
-        append_error(&text,
-                     component != NO_COMPONENT ? checkpoint->components[component].name : "-",
-                     checkpoint->files[i].path, &snapshot.files[i].error);
+        error_line_append(&text,
+                          component != NO_COMPONENT ? checkpoint->components[component].name : "-",
+                          checkpoint->files[i].path, &snapshot.files[i].error);
     }
     free(snapshot.files);
     return text_take(&text);
