@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Mounts that always go away again, and waiting for conditions with a bound."""
 
+import atexit
 import contextlib
 import gc
 import json
@@ -19,6 +20,16 @@ SANITIZER = os.environ.get("UNSHARD_SANITIZER", "")
 CONNECTIONS = pathlib.Path("/sys/fs/fuse/connections")
 # Under a sanitizer everything takes longer.
 PATIENCE = 60 if SANITIZER else 20
+
+
+def use_own_digest_cache():
+    """No test reads or fills the cache of whoever runs it."""
+    folder = tempfile.mkdtemp(prefix="unshard-digest-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["UNSHARD_CACHE_DIR"] = folder
+
+
+use_own_digest_cache()
 
 
 def wait_for(predicate, bound=PATIENCE, what=""):
@@ -112,12 +123,18 @@ class Mount:
         self.path = pathlib.Path(mountpoint or tempfile.mkdtemp(prefix="unshard-mnt-"))
         self.sanitizers = Sanitizers()
         self.pid = None
+        self.prefix = prefix
         flags = [part for option in options for part in ("-o", option)]
         self.command = [*prefix, UNSHARD, "mount", *flags, str(source), str(self.path)]
         with tempfile.TemporaryFile("w+") as log:
             # Not a pipe: a daemon that kept it open would keep us waiting.
-            done = subprocess.run(self.command, stdout=log, stderr=log, timeout=PATIENCE * 3,
-                                  env=self.sanitizers.environment())
+            try:
+                done = subprocess.run(self.command, stdout=log, stderr=log, timeout=PATIENCE * 3,
+                                      env=self.sanitizers.environment())
+            except subprocess.TimeoutExpired:
+                self.kill_daemons()  # which would go on and mount later
+                self.discard()
+                raise
             log.seek(0)
             self.output = log.read()
         self.result = done.returncode
@@ -161,6 +178,14 @@ class Mount:
             wait_for(lambda: not is_alive(self.pid), what="daemon ended")
             self.pid = None
         self.sanitizers.check()
+
+    def kill_daemons(self):
+        """Ends every process that was started by our command, known by its command line."""
+        wanted = b"\0".join(str(word).encode() for word in self.command[len(self.prefix):]) + b"\0"
+        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (folder / "cmdline").read_bytes() == wanted:
+                    os.kill(int(folder.name), signal.SIGKILL)
 
     def discard(self):
         detach(self.path)
