@@ -130,6 +130,7 @@ install: all
 	$(if $(MOUNT_HELPER),install -d $(dir $(MOUNT_HELPER)) && \
 	    ln -sf $(PREFIX)/bin/unshard $(MOUNT_HELPER))
 	install -D -m 644 lib/unshard.h $(DESTDIR)$(PREFIX)/include/unshard.h
+	install -D -m 644 contrib/schema/status-1.json $(DESTDIR)$(PREFIX)/share/unshard/status-1.json
 	@for page in $(MAN_SRC); do \
 	    install -D -v -m 644 $$page \
 	        $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; \

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/filesystem.h"
 #include "fs/inode_table.h"
@@ -20,6 +21,7 @@
 #include "fs/options.h"
 #include "fs/prober.h"
 #include "fs/publisher.h"
+#include "fs/reporter.h"
 #include "fs/session.h"
 #include "fs/shutdown.h"
 
@@ -34,6 +36,7 @@ struct mount_run {
     struct monitor monitor;
     struct prober prober;
     struct shutdown shutdown;
+    struct reporter *reporter;
     unsigned connection; /* its number, which is the minor of the mount's device */
     pthread_t ready_thread;
     bool ready_thread_runs;
@@ -60,6 +63,22 @@ static int open_checkpoint(struct mount_run *run)
     return 0;
 }
 
+static int prepare_reports(struct mount_run *run)
+{
+    struct mount_options *options = &run->options;
+    int result =
+        mountpoint_outside_file(&options->status_file, run->mountpoint, run->source, &run->error);
+    if (!result)
+        result = mountpoint_outside_file(&options->metrics_file, run->mountpoint, run->source,
+                                         &run->error);
+    if (result)
+        return result;
+    result = reporter_prepare(options->status_file, options->metrics_file, &run->reporter);
+    return result
+               ? error_set(&run->error, "reporter", -result, "cannot fork: %s", strerror(-result))
+               : 0;
+}
+
 static int prepare(struct mount_run *run)
 {
     int result = mountpoint_resolve(run->options.source, &run->source, &run->error);
@@ -67,6 +86,8 @@ static int prepare(struct mount_run *run)
         result = mountpoint_resolve(run->options.mountpoint, &run->mountpoint, &run->error);
     if (!result)
         result = mountpoint_prepare(run->mountpoint, run->source, &run->error);
+    if (!result)
+        result = prepare_reports(run);
     return result ? result : open_checkpoint(run);
 }
 
@@ -77,7 +98,8 @@ static int find_connection(struct mount_run *run)
     if (result)
         return error_set(&run->error, "mount", -result, "%s: the new mount is not in mountinfo: %s",
                          run->mountpoint, strerror(-result));
-    run->connection = entry.minor_number;
+    run->connection = run->filesystem.connection = entry.minor_number;
+    run->filesystem.mountpoint = run->mountpoint;
     return 0;
 }
 
@@ -128,7 +150,11 @@ static int start_threads(struct mount_run *run)
     if (result)
         return result;
     inode_table_set_engine(filesystem->inodes, filesystem->engine);
-    result = shutdown_start(&run->shutdown);
+    result = control_start(filesystem);
+    if (!result)
+        result = reporter_start(run->reporter, filesystem->engine);
+    if (!result)
+        result = shutdown_start(&run->shutdown);
     if (!result) {
         result = -pthread_create(&run->ready_thread, NULL, announce, run);
         run->ready_thread_runs = result == 0;
@@ -139,11 +165,18 @@ static int start_threads(struct mount_run *run)
     return 0;
 }
 
+static void end_reports(struct mount_run *run)
+{
+    reporter_stop(run->reporter);
+    run->reporter = NULL;
+}
+
 /* After the loop, or instead of it when something failed before. */
 static void take_down(struct mount_run *run)
 {
     bool stopped = true;
     prober_kill(&run->prober);
+    end_reports(run);
     if (run->filesystem.engine) {
         shutdown_loop_left(&run->shutdown);
         stopped = shutdown_finish(&run->shutdown);
@@ -193,6 +226,7 @@ static int serve(struct mount_run *run)
 
 static void release(struct mount_run *run)
 {
+    end_reports(run);
     inode_table_free(run->filesystem.inodes);
     unshard_checkpoint_close(run->filesystem.checkpoint);
     free(run->source);

@@ -3,9 +3,9 @@
 #include "fs/options.h"
 #include "fs/progress.h"
 #include "fs/status_client.h"
+#include "status/json_fields.h"
 #include "status/status_text.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -32,13 +32,8 @@ static void catch_interrupts(void)
 
 static bool is_unwell(const char *json)
 {
-    cJSON *root = cJSON_Parse(json);
-    const cJSON *errors = cJSON_GetObjectItemCaseSensitive(root, "errors");
-    const cJSON *state = cJSON_GetObjectItemCaseSensitive(root, "state");
-    bool unwell = cJSON_IsNumber(errors) && errors->valuedouble > 0;
-    if (cJSON_IsString(state))
-        unwell = unwell || strcmp(state->valuestring, "failed") == 0 ||
-                 strcmp(state->valuestring, "degraded") == 0;
+    cJSON *root = status_parse(json);
+    bool unwell = status_is_unwell(root);
     cJSON_Delete(root);
     return unwell;
 }

@@ -16,6 +16,10 @@ enum exit_status {
 int command_mount(int argc, char **argv);
 int command_umount(int argc, char **argv);
 int command_status(int argc, char **argv);
+int command_wait(int argc, char **argv);
+int command_evict(int argc, char **argv);
+int command_warm(int argc, char **argv);
+int command_list(int argc, char **argv);
 int command_ls(int argc, char **argv);
 int command_export(int argc, char **argv);
 int command_verify(int argc, char **argv);

@@ -8,13 +8,17 @@
 
 struct fuse_session;
 struct inode_table;
+struct control;
 
 struct filesystem {
     struct unshard_checkpoint *checkpoint;
     struct unshard_engine *engine;
     struct inode_table *inodes;
     struct fuse_session *session;
-    uint64_t total_bytes; /* of all views, for statfs */
+    struct control *control;
+    uint64_t total_bytes;   /* of all views, for statfs */
+    const char *mountpoint; /* canonical; NULL: not to be found out */
+    unsigned connection;    /* its number; 0: not known */
 };
 
 #endif

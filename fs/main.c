@@ -12,9 +12,10 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"mount", command_mount}, {"umount", command_umount}, {"status", command_status},
-    {"ls", command_ls},       {"export", command_export}, {"verify", command_verify},
-    {"seal", command_seal},
+    {"mount", command_mount},   {"umount", command_umount}, {"status", command_status},
+    {"wait", command_wait},     {"evict", command_evict},   {"warm", command_warm},
+    {"list", command_list},     {"ls", command_ls},         {"export", command_export},
+    {"verify", command_verify}, {"seal", command_seal},
 };
 
 static int unknown_command(const char *name)

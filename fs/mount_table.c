@@ -53,7 +53,7 @@ static void unescape(char *string)
 
 /* Fields: id, parent, device, root, mount point, options, optional fields, "-", type, source, ...
  */
-static bool parse_line(char *line, char **mountpoint, char **type)
+static bool parse_line(char *line, char **mountpoint, char **type, char **source)
 {
     char *dash = strstr(line, " - ");
     if (!dash)
@@ -61,23 +61,25 @@ static bool parse_line(char *line, char **mountpoint, char **type)
     *dash = '\0';
     char *rest = NULL;
     *type = strtok_r(dash + 3, " \n", &rest);
+    *source = strtok_r(NULL, " \n", &rest);
     char *field = strtok_r(line, " ", &rest);
     for (int i = 0; field && i < 4; i++)
         field = strtok_r(NULL, " ", &rest);
     *mountpoint = field;
-    if (!field || !*type)
+    if (!field || !*type || !*source)
         return false;
     unescape(field);
+    unescape(*source);
     return true;
 }
 
 int mount_table_type_from(FILE *stream, const char *path, char *type)
 {
-    char *line = NULL, *mountpoint, *found;
+    char *line = NULL, *mountpoint, *found, *source;
     size_t capacity = 0;
     int result = -ENOENT;
     while (getline(&line, &capacity, stream) >= 0) {
-        if (!parse_line(line, &mountpoint, &found) || strcmp(mountpoint, path) != 0)
+        if (!parse_line(line, &mountpoint, &found, &source) || strcmp(mountpoint, path) != 0)
             continue;
         /* Later lines lie on top of earlier ones. */
         snprintf(type, MOUNT_TYPE_CAPACITY, "%s", found);
@@ -95,6 +97,26 @@ int mount_table_type(const char *path, char *type)
     if (!stream)
         return -errno;
     int result = mount_table_type_from(stream, path, type);
+    fclose(stream);
+    return result;
+}
+
+int mount_table_each(int (*each)(void *context, const char *mountpoint, const char *type,
+                                 const char *source),
+                     void *context)
+{
+    FILE *stream = fopen("/proc/self/mountinfo", "re");
+    if (!stream)
+        return -errno;
+    char *line = NULL, *mountpoint, *type, *source;
+    size_t capacity = 0;
+    int result = 0;
+    while (result == 0 && getline(&line, &capacity, stream) >= 0)
+        if (parse_line(line, &mountpoint, &type, &source))
+            result = each(context, mountpoint, type, source);
+    if (result == 0 && ferror(stream))
+        result = -EIO;
+    free(line);
     fclose(stream);
     return result;
 }

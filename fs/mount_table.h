@@ -18,6 +18,11 @@ char *mount_table_resolve(const char *path);
 int mount_table_type(const char *path, char *type);
 /* The same from a stream in the format of mountinfo. */
 int mount_table_type_from(FILE *stream, const char *path, char *type);
+/* Calls `each` for every mount, in the order of the table, until it returns something else than 0,
+ * which is returned. 0, what `each` returned, or the negative errno of reading. */
+int mount_table_each(int (*each)(void *context, const char *mountpoint, const char *type,
+                                 const char *source),
+                     void *context);
 /* True for the types under which unshard mounts. */
 bool mount_table_is_unshard(const char *type);
 

@@ -119,6 +119,39 @@ static int check_apart(const char *path, const char *source, struct unshard_erro
     return 0;
 }
 
+int mountpoint_outside_file(char **path, const char *mountpoint, const char *source,
+                            struct unshard_error *error)
+{
+    char quoted[256], *absolute = NULL;
+    if (!*path)
+        return 0;
+    error_quote(quoted, sizeof quoted, *path, strlen(*path));
+    const char *slash = strrchr(*path, '/'), *name = slash ? slash + 1 : *path;
+    char *directory = slash == *path ? strdup("/")
+                      : slash        ? strndup(*path, (size_t)(slash - *path))
+                                     : strdup(".");
+    char *resolved = directory ? realpath(directory, NULL) : NULL;
+    int saved = errno;
+    free(directory);
+    if (!resolved)
+        return error_set(error, "path", saved, "%s: the directory to write it in: %s", quoted,
+                         strerror(saved));
+    int result = 0;
+    if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
+        result = error_set(error, "path", EISDIR, "%s: this is no name for a file", quoted);
+    else if (contains(source, resolved) || contains(mountpoint, resolved))
+        result = error_set(error, "path", EINVAL,
+                           "%s: a file in the source or the mount cannot be written", quoted);
+    else if (asprintf(&absolute, "%s/%s", resolved[1] ? resolved : "", name) < 0)
+        result = error_no_memory(error);
+    free(resolved);
+    if (result)
+        return result;
+    free(*path);
+    *path = absolute;
+    return 0;
+}
+
 /* Whether the server of a mount is gone. Asks for what the kernel does not answer from its cache.
  */
 static bool is_dead(const char *path)

@@ -29,6 +29,12 @@ int mountpoint_resolve(const char *path, char **out, struct unshard_error *error
  * on it. A dead one that a killed daemon left is taken away first. Both paths are canonical. */
 int mountpoint_prepare(const char *path, const char *source, struct unshard_error *error);
 
+/* Makes the path of a file that is to be written absolute, its directory being there: *path is
+ * replaced. Refuses what lies in the source or below the mount point, both canonical. NULL in *path
+ * is allowed. Blocks on I/O. */
+int mountpoint_outside_file(char **path, const char *mountpoint, const char *source,
+                            struct unshard_error *error);
+
 /* Takes the mount on top of `path` out of the tree, lazily: umount2 when allowed, else fusermount3.
  * Async-signal-safe in a forked child. 0 or a negative errno. */
 int mountpoint_detach(const char *path);

@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
+#include "fs/control.h"
 #include "fs/directories.h"
 #include "fs/features.h"
 #include "fs/filesystem.h"
@@ -178,6 +180,38 @@ static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offse
                             request);
 }
 
+/* From a thread of the daemon's own user, or from root. */
+static bool may_control(fuse_req_t request)
+{
+    uid_t user = fuse_req_ctx(request)->uid;
+    return user == 0 || user == geteuid();
+}
+
+static void on_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void *argument,
+                     struct fuse_file_info *info, unsigned flags, const void *input,
+                     size_t input_size, size_t output_size)
+{
+    (void)argument, (void)info;
+    struct filesystem *filesystem = filesystem_of(request);
+    struct control_message message = {0};
+    if ((flags & FUSE_IOCTL_DIR) || nodes_status_file(filesystem, ino) < 0 ||
+        input_size > sizeof message || output_size != sizeof message) {
+        fuse_reply_err(request, ENOTTY);
+        return;
+    }
+    if (!may_control(request)) {
+        fuse_reply_err(request, EPERM);
+        return;
+    }
+    if (input_size > 0)
+        memcpy(&message, input, input_size);
+    int result = control_request(filesystem, command, &message);
+    if (result)
+        fuse_reply_err(request, -result);
+    else
+        fuse_reply_ioctl(request, 0, &message, sizeof message);
+}
+
 static void on_statfs(fuse_req_t request, fuse_ino_t ino)
 {
     (void)ino;
@@ -262,6 +296,7 @@ const struct fuse_lowlevel_ops *operations_table(void)
         .statfs = on_statfs,
         .getxattr = on_getxattr,
         .listxattr = on_listxattr,
+        .ioctl = on_ioctl,
     };
     return &operations;
 }

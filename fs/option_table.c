@@ -8,7 +8,9 @@
 enum {
     VIEWS = COMMAND_MOUNT | COMMAND_LS | COMMAND_EXPORT,
     HASHING = COMMAND_SEAL | COMMAND_VERIFY,
-    ALL = VIEWS | COMMAND_UMOUNT | COMMAND_STATUS | HASHING,
+    RUNNING = COMMAND_WAIT | COMMAND_EVICT | COMMAND_WARM | COMMAND_LIST,
+    ALL = VIEWS | RUNNING | HASHING | COMMAND_UMOUNT | COMMAND_STATUS,
+    PRINTS_JSON = RUNNING | HASHING | COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT,
 };
 
 const struct option_entry option_table[] = {
@@ -16,12 +18,15 @@ const struct option_entry option_table[] = {
      "stay in the foreground and log to standard error"},
     {"lazy", 'l', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(lazy),
      "detach now, even if busy; the daemon ends when the last file is closed"},
-    {"json", 'j', false, OPTION_FLAG, NULL, COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT | HASHING,
-     AT(json), "print JSON"},
+    {"json", 'j', false, OPTION_FLAG, NULL, PRINTS_JSON, AT(json), "print JSON"},
     {"watch", 'w', false, OPTION_FLAG, NULL, COMMAND_STATUS, AT(watch),
      "show it again and again until interrupted or unmounted"},
     {"interval", 'n', false, OPTION_SECONDS, "SECONDS", COMMAND_STATUS, AT(interval),
      "time between two pictures of --watch (default 1)"},
+    {"timeout", 't', false, OPTION_SECONDS, "SECONDS", COMMAND_WAIT, AT(timeout),
+     "give up after that time; until then also wait for the mount to appear"},
+    {"verified", 'v', false, OPTION_FLAG, NULL, COMMAND_WAIT, AT(verified),
+     "wait until all is verified too"},
     {"tensors", 't', false, OPTION_FLAG, NULL, COMMAND_LS, AT(tensors),
      "list the tensors of each component too"},
     {"check-against", 'c', false, OPTION_CHOICE, "all|others|none", COMMAND_SEAL, AT(check_against),
@@ -57,6 +62,8 @@ const struct option_entry option_table[] = {
      "how far to prefetch ahead of readers (default: from available memory)"},
     {"status_file", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.status_file),
      "keep a copy of the status JSON here"},
+    {"metrics_file", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.metrics_file),
+     "keep a copy of the metrics here, for a collector of text files"},
     {"log", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.log_path),
      "append the log to this file instead of syslog"},
     {"fsname", 0, true, OPTION_STRING, "NAME", COMMAND_MOUNT, AT(mount.fsname),
@@ -101,6 +108,19 @@ const struct command_entry command_table[] = {
     {"status", COMMAND_STATUS, "MOUNTPOINT|FILE", 1, 1, "show what a mount is doing",
      "FILE is a copy of the status kept by `-o status_file=`.\n"
      "Exit status: 0 all is well; 1 no status to be had; 2 wrong usage; 3 the mount has errors.\n"},
+    {"wait", COMMAND_WAIT, "MOUNTPOINT", 1, 1, "wait until a mount is warm",
+     "Exit status: 0 it is warm; 1 a shard has failed, or there is no mount; 2 the time is over;\n"
+     "64 wrong usage.\n"},
+    {"evict", COMMAND_EVICT, "MOUNTPOINT [COMPONENT]", 1, 2, "give its page cache back",
+     "COMPONENT is a name or a path that `unshard status` shows; without it all are meant.\n"
+     "Evicted components are not prefetched again until `unshard warm`.\n"},
+    {"warm", COMMAND_WARM, "MOUNTPOINT [COMPONENT]", 1, 2, "prefetch again",
+     "COMPONENT is a name or a path that `unshard status` shows; without it all are meant.\n"
+     "Returns at once; `unshard wait` waits.\n"},
+    {"list", COMMAND_LIST, "", 0, 0, "list the mounts of this host",
+     "Exit status: 0 all are well; 1 they cannot be listed; 2 wrong usage; 3 a mount has errors "
+     "or\n"
+     "does not answer.\n"},
     {"ls", COMMAND_LS, "SOURCE", 1, 1, "show what a mount of a checkpoint would hold",
      "Exit status: 0 all is well; 1 the source cannot be read; 2 wrong usage; 3 a component "
      "failed\nor a file of digests is malformed.\n"},
@@ -166,8 +186,9 @@ static bool takes_list(const struct command_entry *command)
 
 void option_table_print_help(FILE *out, const struct command_entry *command)
 {
-    fprintf(out, "Usage: unshard %s [OPTION...] %s%s\n", command->name,
-            takes_list(command) ? "[-o NAME[=VALUE],...] " : "", command->operands);
+    fprintf(out, "Usage: unshard %s [OPTION...]%s%s%s\n", command->name,
+            takes_list(command) ? " [-o NAME[=VALUE],...]" : "", *command->operands ? " " : "",
+            command->operands);
     fprintf(out, "unshard %s: %s.\n", command->name, command->summary);
     print_options(out, command, false, "Options:");
     print_options(out, command, true,
@@ -184,7 +205,7 @@ void option_table_print_overview(FILE *out)
           "ahead of its loader.\n\n",
           out);
     for (size_t i = 0; i < command_table_length; i++)
-        fprintf(out, "  %-7s %-18s %s\n", command_table[i].name, command_table[i].operands,
+        fprintf(out, "  %-7s %-22s %s\n", command_table[i].name, command_table[i].operands,
                 command_table[i].summary);
     fputs(
         "\n`unshard COMMAND --help` tells a command's options, `unshard --version` the version.\n",

@@ -23,6 +23,7 @@ static int fail(struct options *options, const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
+    /* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): seen only across files */
     vsnprintf(options->message, sizeof options->message, format, arguments);
     va_end(arguments);
     return -EINVAL;
@@ -403,6 +404,7 @@ void options_free(struct mount_options *options)
     free(options->mountpoint);
     free(options->split);
     free(options->status_file);
+    free(options->metrics_file);
     free(options->fsname);
     free(options->log_path);
     *options = (struct mount_options){0};

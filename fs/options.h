@@ -19,9 +19,10 @@ struct mount_options {
     char *split;                        /* what view.split points to */
     struct unshard_fetch_options fetch; /* 0 in a field: the default */
     bool allow_other, allow_root;
-    char *status_file; /* where the status JSON is mirrored */
-    char *fsname;      /* what mount(8) and df show as the device; NULL: the source */
-    char *log_path;    /* NULL: standard error in the foreground, syslog otherwise */
+    char *status_file;  /* where the status JSON is mirrored */
+    char *metrics_file; /* where the metrics are */
+    char *fsname;       /* what mount(8) and df show as the device; NULL: the source */
+    char *log_path;     /* NULL: standard error in the foreground, syslog otherwise */
 };
 
 enum check_against { CHECK_ALL, CHECK_OTHERS, CHECK_NONE };
@@ -29,8 +30,9 @@ enum check_against { CHECK_ALL, CHECK_OTHERS, CHECK_NONE };
 /* The options of any command; each uses those that the table gives it. */
 struct options {
     struct mount_options mount; /* source: the first operand, mountpoint: the second */
-    bool help, json, tensors, watch, lazy;
+    bool help, json, tensors, watch, lazy, verified;
     double interval; /* seconds */
+    double timeout;  /* seconds; 0: none */
     enum check_against check_against;
     char message[512]; /* why parsing failed; for a person, without the command's name */
 };
@@ -65,6 +67,10 @@ enum command_bit {
     COMMAND_EXPORT = 16,
     COMMAND_VERIFY = 32,
     COMMAND_SEAL = 64,
+    COMMAND_WAIT = 256,
+    COMMAND_EVICT = 512,
+    COMMAND_WARM = 1024,
+    COMMAND_LIST = 2048,
 };
 
 enum option_kind {

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -64,8 +66,33 @@ static void write_log(void *context, int syslog_priority, const char *line)
     log_line(syslog_priority, "engine", "%s", line);
 }
 
+/* Settable by root at any time, so it is read each time. */
+static uint64_t read_ahead_bytes(unsigned connection)
+{
+    char path[64], text[32];
+    snprintf(path, sizeof path, "/sys/class/bdi/0:%u/read_ahead_kb", connection);
+    FILE *file = fopen(path, "re");
+    if (!file)
+        return 0;
+    bool got = fgets(text, sizeof text, file) != NULL;
+    fclose(file);
+    return got ? strtoull(text, NULL, 10) * 1024 : 0;
+}
+
+static void describe(void *context, struct unshard_mount_facts *out)
+{
+    const struct filesystem *filesystem = context;
+    out->mountpoint = filesystem->mountpoint;
+    out->connection = filesystem->connection;
+    if (filesystem->connection)
+        out->read_ahead_bytes = read_ahead_bytes(filesystem->connection);
+}
+
 struct unshard_publisher publisher_for(struct filesystem *filesystem)
 {
-    return (struct unshard_publisher){
-        .context = filesystem, .store = store, .drop = drop, .log = write_log};
+    return (struct unshard_publisher){.context = filesystem,
+                                      .store = store,
+                                      .drop = drop,
+                                      .log = write_log,
+                                      .describe = describe};
 }

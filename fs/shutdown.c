@@ -7,8 +7,10 @@
 #include <syslog.h>
 #include <time.h>
 
+#include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/log.h"
+#include "fs/monotonic.h"
 #include "fs/mountpoint.h"
 #include "fs/session.h"
 
@@ -28,28 +30,6 @@ static void termination_signals(sigset_t *set)
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
     sigaddset(set, SIGHUP);
-}
-
-static struct timespec deadline_after(unsigned milliseconds)
-{
-    struct timespec deadline;
-    clock_gettime(CLOCK_MONOTONIC, &deadline);
-    deadline.tv_sec += milliseconds / 1000;
-    deadline.tv_nsec += (long)(milliseconds % 1000) * 1000000;
-    if (deadline.tv_nsec >= 1000000000) {
-        deadline.tv_sec++;
-        deadline.tv_nsec -= 1000000000;
-    }
-    return deadline;
-}
-
-static void init_monotonic_condition(pthread_cond_t *condition)
-{
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(condition, &attributes);
-    pthread_condattr_destroy(&attributes);
 }
 
 static void ignore_signal(int number)
@@ -83,12 +63,20 @@ static bool another_signal(void)
     return sigtimedwait(&set, NULL, &none) > 0;
 }
 
+/* Waits for what may be blocked in the kernel: stores, and pages being dropped. Nothing of either
+ * is begun any more. */
+static int quiesce(struct filesystem *filesystem, unsigned timeout_ms)
+{
+    int result = unshard_engine_quiesce(filesystem->engine, timeout_ms);
+    return result ? result : control_quiesce(filesystem->control, timeout_ms);
+}
+
 /* Lets running stores end while the loop still answers the reads that they may be waiting for. */
 static bool drain_stores(struct shutdown *shutdown)
 {
     const char *reason = "stores did not end in time";
     for (unsigned slice = 0; slice < DRAIN_SLICES; slice++) {
-        if (unshard_engine_quiesce(shutdown->filesystem->engine, DRAIN_SLICE_MS) == 0)
+        if (quiesce(shutdown->filesystem, DRAIN_SLICE_MS) == 0)
             return true;
         if (another_signal()) {
             reason = "second signal";
@@ -96,7 +84,7 @@ static bool drain_stores(struct shutdown *shutdown)
         }
     }
     abort_connection(shutdown, reason);
-    return unshard_engine_quiesce(shutdown->filesystem->engine, AFTER_LOOP_MS) == 0;
+    return quiesce(shutdown->filesystem, AFTER_LOOP_MS) == 0;
 }
 
 /* The loop looks at its flag only when its thread's wait is interrupted, and a signal that comes
@@ -107,7 +95,7 @@ static void end_loop(struct shutdown *shutdown)
     pthread_mutex_lock(&shutdown->mutex);
     while (!shutdown->loop_left) {
         pthread_kill(shutdown->main_thread, WAKE_SIGNAL);
-        struct timespec deadline = deadline_after(WAKE_INTERVAL_MS);
+        struct timespec deadline = monotonic_deadline(WAKE_INTERVAL_MS);
         pthread_cond_timedwait(&shutdown->changed, &shutdown->mutex, &deadline);
     }
     pthread_mutex_unlock(&shutdown->mutex);
@@ -138,7 +126,7 @@ void shutdown_init(struct shutdown *shutdown, struct filesystem *filesystem, con
     *shutdown =
         (struct shutdown){.filesystem = filesystem, .mountpoint = mountpoint, .abort_fd = abort_fd};
     pthread_mutex_init(&shutdown->mutex, NULL);
-    init_monotonic_condition(&shutdown->changed);
+    monotonic_condition_init(&shutdown->changed);
 }
 
 int shutdown_start(struct shutdown *shutdown)
@@ -159,6 +147,7 @@ int shutdown_start(struct shutdown *shutdown)
 
 void shutdown_request(struct shutdown *shutdown)
 {
+    /* The thread waits for it with sigwait. NOLINTNEXTLINE(bugprone-bad-signal-to-kill-thread) */
     pthread_kill(shutdown->signal_thread, SIGTERM);
 }
 
@@ -173,11 +162,11 @@ void shutdown_loop_left(struct shutdown *shutdown)
         pthread_join(shutdown->signal_thread, NULL);
         shutdown->signal_thread_runs = false;
     }
-    struct unshard_engine *engine = shutdown->filesystem->engine;
-    if (shutdown->quiesced || !engine || unshard_engine_quiesce(engine, AFTER_LOOP_MS) == 0)
+    struct filesystem *filesystem = shutdown->filesystem;
+    if (shutdown->quiesced || !filesystem->engine || quiesce(filesystem, AFTER_LOOP_MS) == 0)
         return;
     abort_connection(shutdown, "stores did not end");
-    unshard_engine_quiesce(engine, AFTER_LOOP_MS);
+    quiesce(filesystem, AFTER_LOOP_MS);
 }
 
 /* The engine's end, in a thread of its own since a source can hang for ever. Lives as long as the
@@ -203,7 +192,7 @@ static void *stop_engine(void *argument)
 
 static bool wait_stopped(struct stopping *stopping, unsigned milliseconds)
 {
-    struct timespec deadline = deadline_after(milliseconds);
+    struct timespec deadline = monotonic_deadline(milliseconds);
     int result = 0;
     pthread_mutex_lock(&stopping->mutex);
     while (!stopping->done && result != ETIMEDOUT)
@@ -220,7 +209,7 @@ static struct stopping *begin_stop(struct unshard_engine *engine)
         return NULL;
     stopping->engine = engine;
     pthread_mutex_init(&stopping->mutex, NULL);
-    init_monotonic_condition(&stopping->changed);
+    monotonic_condition_init(&stopping->changed);
     if (pthread_create(&stopping->thread, NULL, stop_engine, stopping)) {
         free(stopping);
         return NULL;
@@ -228,8 +217,23 @@ static struct stopping *begin_stop(struct unshard_engine *engine)
     return stopping;
 }
 
+/* The control thread uses the engine, so it goes first. false: it hangs. */
+static bool end_control(struct filesystem *filesystem)
+{
+    if (control_quiesce(filesystem->control, AFTER_LOOP_MS))
+        return false;
+    control_free(filesystem->control);
+    filesystem->control = NULL;
+    return true;
+}
+
 bool shutdown_finish(struct shutdown *shutdown)
 {
+    if (!end_control(shutdown->filesystem)) {
+        session_unmount(shutdown->filesystem);
+        log_line(LOG_ERR, "mount", "event=stop-timeout reason=\"dropping pages does not return\"");
+        return false;
+    }
     /* Reads are answered through the connection, so the engine ends first if it can; when it
      * cannot, unmounting frees the readers, and the rest is given a last chance. */
     struct stopping *stopping = begin_stop(shutdown->filesystem->engine);

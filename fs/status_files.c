@@ -17,6 +17,14 @@ static char *render_status(struct unshard_engine *engine)
     return text;
 }
 
+static char *render_metrics(struct unshard_engine *engine)
+{
+    char *json = unshard_status_json(engine);
+    char *text = json ? unshard_status_metrics(json) : NULL;
+    free(json);
+    return text;
+}
+
 struct status_file {
     const char *name;
     char *(*render)(struct unshard_engine *engine);
@@ -25,6 +33,7 @@ struct status_file {
 static const struct status_file files[] = {
     {"status", render_status},
     {"status.json", unshard_status_json},
+    {"metrics", render_metrics},
     {"errors", unshard_status_errors},
 };
 

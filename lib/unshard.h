@@ -134,6 +134,13 @@ char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoi
 
 struct unshard_engine;
 
+/* What only the mount knows of itself, for the status. Zero in a field: not known. */
+struct unshard_mount_facts {
+    const char *mountpoint;    /* valid as long as the engine */
+    unsigned connection;       /* number of the FUSE connection */
+    uint64_t read_ahead_bytes; /* what the kernel reads at once for a reader of the mount */
+};
+
 /* What the engine needs from whoever shows the views to readers. */
 struct unshard_publisher {
     void *context;
@@ -148,6 +155,9 @@ struct unshard_publisher {
     void (*drop)(void *context, uint32_t view, uint64_t offset, uint64_t size);
     /* A structured event worth a log line. Must not block for long; any thread, no lock held. */
     void (*log)(void *context, int syslog_priority, const char *line);
+    /* Fills in *out, zeroed before, each time a status is made. NULL is allowed. Must not block;
+     * any thread, no lock held. */
+    void (*describe)(void *context, struct unshard_mount_facts *out);
 };
 
 /* The end of a read. Called exactly once for each read, from any thread (also from within
@@ -173,6 +183,17 @@ void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, boo
 /* Tells that a reader opened (+1) or closed (-1) the view. Never blocks, thread-safe. */
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change);
 
+/* Gives a view's pages up: nothing of it is prefetched any more, the running stores into it are
+ * waited for, at most timeout_ms, and what was stored is forgotten, so that the caller can then
+ * have the kernel drop the pages. Readers are served as before, and what they read is stored while
+ * they have the view open. Blocks; not from a thread that answers reads. 0, or -ETIMEDOUT with
+ * stores still blocked: the view is given up all the same, but pages may come after. Thread-safe.
+ */
+int unshard_engine_view_evict(struct unshard_engine *engine, uint32_t view, unsigned timeout_ms);
+/* Prefetches a view, anew if it had been: ends an eviction, forgets what was stored and starts the
+ * plan over. Never blocks, thread-safe. */
+void unshard_engine_view_warm(struct unshard_engine *engine, uint32_t view);
+
 /* Stops prefetching and storing: starts no further store and waits for the running ones, at most
  * timeout_ms. Reads go on being answered. 0, or -ETIMEDOUT with stores still blocked. */
 int unshard_engine_quiesce(struct unshard_engine *engine, unsigned timeout_ms);
@@ -192,6 +213,9 @@ char *unshard_status_json(struct unshard_engine *engine);
 char *unshard_status_text(const char *json, unsigned width);
 /* One line per failing shard, empty when all is well. Ownership and safety as above. */
 char *unshard_status_errors(struct unshard_engine *engine);
+/* The same figures in the OpenMetrics text format, from a text of unshard_status_json; also what
+ * `.unshard/metrics` shows. The caller frees it; NULL when json is not of a known schema. */
+char *unshard_status_metrics(const char *json);
 /* Word for the state of a view: "pending", "reading", "verified", "unverified", "failed". */
 const char *unshard_view_state(struct unshard_engine *engine, uint32_t view);
 /* The lines of unshard_status_errors that concern the files of a view. Ownership as there. */

@@ -66,6 +66,8 @@ void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index)
 {
     struct file_state *state = &engine->files[file];
     struct chunk *chunk = &state->chunks[index];
+    if (chunk->state == CHUNK_READY)
+        chunk->fetch->given_up = true;
     if (chunk->state != CHUNK_PUBLISHED)
         return;
     uint64_t start = (uint64_t)index * engine->chunk_bytes;
@@ -149,7 +151,8 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
     fetch_return_buffer(engine, fetch);
     chunk->fetch = NULL;
     chunk->state = CHUNK_ABSENT;
-    if (fetch->stored && fetch->generation == state->generation && !state->blocked) {
+    bool current = fetch->generation == state->generation && !state->blocked;
+    if (fetch->stored && !fetch->given_up && current) {
         chunk->state = CHUNK_PUBLISHED;
         chunk->consumed = fetch->demanded && engine->window_limited;
         state->bytes_published += fetch->length;

@@ -334,6 +334,41 @@ void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, boo
         held_pages_forget(&engine->held, view);
 }
 
+/* timeout_ms from now, on the clock that the engine's conditions use. */
+static struct timespec deadline_after(unsigned timeout_ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    return until;
+}
+
+int unshard_engine_view_evict(struct unshard_engine *engine, uint32_t view, unsigned timeout_ms)
+{
+    struct timespec until = deadline_after(timeout_ms);
+    int result = 0;
+    pthread_mutex_lock(&engine->lock);
+    engine->views[view].evicted = true;
+    while (engine->views[view].storing > 0 && result == 0)
+        result = pthread_cond_timedwait(&engine->stores_done, &engine->lock, &until);
+    forget_view(engine, view);
+    pthread_mutex_unlock(&engine->lock);
+    held_pages_forget(&engine->held, view);
+    return -result;
+}
+
+void unshard_engine_view_warm(struct unshard_engine *engine, uint32_t view)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->views[view].evicted = false;
+    forget_view(engine, view);
+    schedule_restart(engine);
+    pthread_mutex_unlock(&engine->lock);
+}
+
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change)
 {
     pthread_mutex_lock(&engine->lock);
@@ -352,12 +387,7 @@ static void drop_stores(struct unshard_engine *engine)
 
 int unshard_engine_quiesce(struct unshard_engine *engine, unsigned timeout_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
+    struct timespec until = deadline_after(timeout_ms);
     int result = 0;
     pthread_mutex_lock(&engine->lock);
     engine->no_stores = true;

@@ -142,6 +142,7 @@ struct fetch {
     bool reported;                  /* ... and the log has said so */
     bool retried;                   /* counted in its file's `retrying` */
     bool stored;                    /* its pages are in the page cache */
+    bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
     bool pass;                      /* a pass over its file hashes it */
     bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
     bool staged;                    /* a copy is in staging */
@@ -210,8 +211,10 @@ struct file_state {
 };
 
 struct view_state {
-    bool known; /* the kernel has the inode: stores find it */
+    bool known;   /* the kernel has the inode: stores find it */
+    bool evicted; /* by request: not prefetched */
     unsigned opened;
+    unsigned storing; /* stores into it that run */
 };
 
 /* Somebody who reads a view from some place onwards. */

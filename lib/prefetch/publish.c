@@ -126,11 +126,12 @@ static int publish_to_view(struct unshard_engine *engine, uint32_t view, const s
     return to.error;
 }
 
-/* The view is looked up by somebody, and a prefetched one or open. */
+/* The view is looked up by somebody, and a prefetched one that was not evicted, or open. */
 static bool wants_pages(const struct unshard_engine *engine, uint32_t view)
 {
     const struct view_state *state = &engine->views[view];
-    return state->known && (engine->checkpoint->views[view].prefetch || state->opened > 0);
+    bool prefetched = engine->checkpoint->views[view].prefetch && !state->evicted;
+    return state->known && (prefetched || state->opened > 0);
 }
 
 static void note_store_error(struct unshard_engine *engine, uint32_t view, int error)
@@ -158,17 +159,20 @@ static bool begin_store(struct unshard_engine *engine, const struct fetch *fetch
               file->generation == fetch->generation;
     engine->stores_running += go;
     file->stores += go;
+    engine->views[view].storing += go;
     *sentinel_pages = engine->sentinel_pages;
     pthread_mutex_unlock(&engine->lock);
     return go;
 }
 
-static void end_store(struct unshard_engine *engine, const struct fetch *fetch)
+static void end_store(struct unshard_engine *engine, const struct fetch *fetch, uint32_t view)
 {
     pthread_mutex_lock(&engine->lock);
     struct file_state *file = &engine->files[fetch->file];
+    engine->stores_running--;
     file->stores--;
-    if (--engine->stores_running == 0 || (file->stores == 0 && file->blocked))
+    engine->views[view].storing--;
+    if (engine->views[view].storing == 0 || (file->stores == 0 && file->blocked))
         pthread_cond_broadcast(&engine->stores_done);
     pthread_mutex_unlock(&engine->lock);
 }
@@ -183,7 +187,7 @@ bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch)
         if (!begin_store(engine, fetch, view, &sentinel_pages))
             continue;
         int error = publish_to_view(engine, view, fetch, sentinel_pages);
-        end_store(engine, fetch);
+        end_store(engine, fetch, view);
         stored = stored || error == 0;
         if (error != 0)
             note_store_error(engine, view, error);

@@ -97,7 +97,7 @@ static struct fetch *next_of_plan(struct unshard_engine *engine)
         uint64_t size = engine->checkpoint->views[view].map.size;
         struct search search = {engine, view, cursor->offset, size, steps};
         uint32_t file, index;
-        if (!engine->views[view].known)
+        if (!engine->views[view].known || engine->views[view].evicted)
             search.offset = size;
         bool found = find_absent(&search, &file, &index);
         cursor->offset = search.offset;

@@ -3,7 +3,9 @@
  * The engine's state as JSON, schema 1. The state is copied under the lock, the text made without
  * it.
  */
+#include "base/error.h"
 #include "base/text.h"
+#include "base/utf8.h"
 #include "prefetch/engine_internal.h"
 #include "status/error_line.h"
 
@@ -38,6 +40,7 @@ struct snapshot {
     struct stuck_read stuck[MAX_STUCK];
     unsigned stuck_count;
     uint64_t dropped, staged;
+    bool *view_evicted;
     double rate;
     unsigned workers, jobs, in_flight, stalled, readers;
     bool plan_done, window_limited, stopping;
@@ -84,12 +87,21 @@ static void copy_files(struct unshard_engine *engine, struct snapshot *out)
     }
 }
 
+static void release_snapshot(struct snapshot *snapshot)
+{
+    free(snapshot->files);
+    free(snapshot->view_evicted);
+}
+
 static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
 {
     *out = (struct snapshot){0};
     out->files = calloc(engine->checkpoint->file_count + 1U, sizeof *out->files);
-    if (out->files == NULL)
+    out->view_evicted = calloc(engine->checkpoint->view_count + 1U, sizeof *out->view_evicted);
+    if (out->files == NULL || out->view_evicted == NULL) {
+        release_snapshot(out);
         return false;
+    }
     pthread_mutex_lock(&engine->lock);
     uint64_t now = engine_now_ns();
     copy_files(engine, out);
@@ -120,8 +132,10 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
             out->stuck[out->stuck_count++] =
                 (struct stuck_read){fetch->file, (uint64_t)fetch->index * engine->chunk_bytes, age};
     }
-    for (uint32_t v = 0; v < engine->checkpoint->view_count; v++)
+    for (uint32_t v = 0; v < engine->checkpoint->view_count; v++) {
         out->readers += engine->views[v].opened;
+        out->view_evicted[v] = engine->views[v].evicted;
+    }
     pthread_mutex_unlock(&engine->lock);
     return true;
 }
@@ -140,12 +154,27 @@ static void add_number(cJSON *object, const char *name, double value)
     cJSON_AddRawToObject(object, name, digits);
 }
 
+static bool is_utf8(const char *string)
+{
+    for (size_t left = strlen(string), length; left > 0; string += length, left -= length) {
+        length = utf8_sequence((const unsigned char *)string, left);
+        if (length == 0)
+            return false;
+    }
+    return true;
+}
+
+/* File names may hold any bytes, JSON may not: those that are no UTF-8 are shown quoted. */
 static void add_string(cJSON *object, const char *name, const char *value)
 {
-    if (value != NULL)
+    char quoted[1024];
+    if (value == NULL)
+        cJSON_AddNullToObject(object, name);
+    else if (is_utf8(value))
         cJSON_AddStringToObject(object, name, value);
     else
-        cJSON_AddNullToObject(object, name);
+        cJSON_AddStringToObject(object, name,
+                                error_quote(quoted, sizeof quoted, value, strlen(value)));
 }
 
 static void format_time(int64_t seconds, char *out, size_t capacity)
@@ -281,6 +310,8 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
     add_u64(item, "bytes_total", bytes_total);
     add_u64(item, "bytes_published", bytes_published);
     bool failed = strcmp(component_state(checkpoint, component, snapshot), "failed") == 0;
+    cJSON_AddBoolToObject(item, "evicted", component->view != UNSHARD_NO_VIEW &&
+                                               snapshot->view_evicted[component->view]);
     add_error(item, component->failed && failed ? &component->error : NULL);
     add_notes(item, component->notes, component->note_count);
     cJSON_AddItemToObject(item, "shards", shards);
@@ -313,6 +344,23 @@ static void add_stuck(cJSON *root, const struct unshard_checkpoint *checkpoint,
         add_number(item, "seconds", (double)snapshot->stuck[i].age_ns / 1e9);
         cJSON_AddItemToArray(list, item);
     }
+}
+
+/* What the mount says of itself. */
+static void add_mount_facts(cJSON *root, const struct unshard_engine *engine)
+{
+    struct unshard_mount_facts facts = {0};
+    if (engine->publisher.describe != NULL)
+        engine->publisher.describe(engine->publisher.context, &facts);
+    add_string(root, "mountpoint", facts.mountpoint);
+    if (facts.connection != 0)
+        add_u64(root, "connection", facts.connection);
+    else
+        cJSON_AddNullToObject(root, "connection");
+    if (facts.read_ahead_bytes != 0)
+        add_u64(root, "read_ahead_bytes", facts.read_ahead_bytes);
+    else
+        cJSON_AddNullToObject(root, "read_ahead_bytes");
 }
 
 static void add_figures(cJSON *root, struct unshard_engine *engine, const struct snapshot *snapshot)
@@ -372,6 +420,7 @@ static cJSON *root_json(struct unshard_engine *engine, const struct snapshot *sn
     add_string(root, "version", UNSHARD_VERSION);
     add_u64(root, "pid", (uint64_t)getpid());
     add_string(root, "source", checkpoint->source);
+    add_mount_facts(root, engine);
     add_string(root, "state",
                overall_state(snapshot, &engine->options, failed, checkpoint->component_count));
     add_string(root, "time", now);
@@ -394,7 +443,7 @@ char *unshard_status_json(struct unshard_engine *engine)
     cJSON *root = root_json(engine, &snapshot);
     char *json = root != NULL ? cJSON_Print(root) : NULL;
     cJSON_Delete(root);
-    free(snapshot.files);
+    release_snapshot(&snapshot);
     struct text text = {0};
     if (json != NULL) {
         text_append_string(&text, json);
@@ -443,7 +492,7 @@ char *unshard_status_errors(struct unshard_engine *engine)
                           component != NO_COMPONENT ? checkpoint->components[component].name : "-",
                           checkpoint->files[i].path, &snapshot.files[i].error);
     }
-    free(snapshot.files);
+    release_snapshot(&snapshot);
     return text_take(&text);
 }
 
@@ -456,6 +505,6 @@ const char *unshard_view_state(struct unshard_engine *engine, uint32_t view)
         return "unverified";
     const char *state = component_state(
         checkpoint, &checkpoint->components[checkpoint->views[view].component], &snapshot);
-    free(snapshot.files);
+    release_snapshot(&snapshot);
     return state;
 }

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "status/human.h"
+#include "status/json_fields.h"
 #include "unshard.h"
 
 #include <cjson/cJSON.h>
@@ -15,7 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA 1
 /* Above this many shards only those that say something are listed. */
 #define SHARDS_LISTED 20
 #define COMPONENTS_SUMMARISED 4
@@ -41,61 +41,6 @@ static const char *quote(char out[QUOTED_CAPACITY], const char *string)
     return error_quote(out, QUOTED_CAPACITY, string, strlen(string));
 }
 
-static const char *string_of(const cJSON *object, const char *key, const char *fallback)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsString(item) ? item->valuestring : fallback;
-}
-
-static double number_of(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsNumber(item) && item->valuedouble > 0 ? item->valuedouble : 0;
-}
-
-/* Clipped, so that no number of a hostile file overflows. */
-static unsigned count_of(const cJSON *object, const char *key)
-{
-    double value = number_of(object, key);
-    return value < 1e9 ? (unsigned)value : 1000000000;
-}
-
-static uint64_t bytes_of(const cJSON *object, const char *key)
-{
-    double value = number_of(object, key);
-    return value < 9e18 ? (uint64_t)value : UINT64_C(9000000000000000000);
-}
-
-static const cJSON *array_of(const cJSON *object, const char *key)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-    return cJSON_IsArray(item) ? item : NULL;
-}
-
-static const cJSON *error_of(const cJSON *object)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, "error");
-    return cJSON_IsObject(item) ? item : NULL;
-}
-
-/* The root's component is called "."; the name of its file says more. */
-static const char *component_label(const cJSON *component)
-{
-    const char *name = string_of(component, "name", "?");
-    return strcmp(name, ".") == 0 ? string_of(component, "view", name) : name;
-}
-
-/* The document if it is of a schema known here; to free with cJSON_Delete. */
-static cJSON *parse(const char *json)
-{
-    cJSON *root = cJSON_Parse(json);
-    if (!cJSON_IsObject(root) || count_of(root, "schema") != SCHEMA) {
-        cJSON_Delete(root);
-        return NULL;
-    }
-    return root;
-}
-
 /* ---- errors ------------------------------------------------------------------------------------
  */
 
@@ -104,20 +49,20 @@ static cJSON *parse(const char *json)
 static void append_error(struct text *text, const char *name, const cJSON *error)
 {
     char quoted[QUOTED_CAPACITY];
-    const char *message = string_of(error, "message", "no message");
+    const char *message = field_string(error, "message", "no message");
     if (name == NULL || strstr(message, name))
         text_append_string(text, "  ");
     else
         text_printf(text, "  %s: ", quote(quoted, name));
     text_printf(text, "%s (", quote(quoted, message));
-    text_printf(text, "%s", quote(quoted, string_of(error, "code", "error")));
+    text_printf(text, "%s", quote(quoted, field_string(error, "code", "error")));
     const cJSON *offset = cJSON_GetObjectItemCaseSensitive(error, "offset");
     if (cJSON_IsNumber(offset))
-        text_printf(text, ", offset %llu", (unsigned long long)bytes_of(error, "offset"));
-    int number = (int)count_of(error, "errno");
+        text_printf(text, ", offset %llu", (unsigned long long)field_bytes(error, "offset"));
+    int number = (int)field_count(error, "errno");
     if (number > 0 && strerrorname_np(number))
         text_printf(text, ", %s", strerrorname_np(number));
-    const char *time = string_of(error, "time", NULL);
+    const char *time = field_string(error, "time", NULL);
     if (time)
         text_printf(text, ", %s", quote(quoted, time));
     text_append_string(text, ")\n");
@@ -127,28 +72,28 @@ static void append_errors(struct text *text, const cJSON *root)
 {
     bool any = false;
     const cJSON *component, *shard, *problem;
-    cJSON_ArrayForEach(problem, array_of(root, "problems"))
+    cJSON_ArrayForEach(problem, field_array(root, "problems"))
     {
         text_append_string(text, any ? "" : "ERRORS\n");
         append_error(text, NULL, problem);
         any = true;
     }
-    cJSON_ArrayForEach(component, array_of(root, "components"))
+    cJSON_ArrayForEach(component, field_array(root, "components"))
     {
         bool shard_failed = false;
-        cJSON_ArrayForEach(shard, array_of(component, "shards"))
+        cJSON_ArrayForEach(shard, field_array(component, "shards"))
         {
-            if (!error_of(shard))
+            if (!field_object(shard, "error"))
                 continue;
             text_append_string(text, any ? "" : "ERRORS\n");
-            append_error(text, string_of(shard, "file", "?"), error_of(shard));
+            append_error(text, field_string(shard, "file", "?"), field_object(shard, "error"));
             any = shard_failed = true;
         }
         /* A component's error repeats that of its shard, where there is one. */
-        if (!error_of(component) || shard_failed)
+        if (!field_object(component, "error") || shard_failed)
             continue;
         text_append_string(text, any ? "" : "ERRORS\n");
-        append_error(text, component_label(component), error_of(component));
+        append_error(text, status_component_label(component), field_object(component, "error"));
         any = true;
     }
     if (any)
@@ -171,46 +116,96 @@ static void append_totals(struct text *text, const cJSON *root)
 {
     char quoted[QUOTED_CAPACITY], done[HUMAN_CAPACITY], total[HUMAN_CAPACITY];
     char rate_text[HUMAN_CAPACITY];
-    struct progress all = {bytes_of(root, "bytes_published"), bytes_of(root, "bytes_total")};
-    double rate = number_of(root, "rate_bytes_per_second");
-    text_printf(text, "%s: %s of %s (%u %%)", quote(quoted, string_of(root, "state", "unknown")),
+    struct progress all = {field_bytes(root, "bytes_published"), field_bytes(root, "bytes_total")};
+    double rate = field_number(root, "rate_bytes_per_second");
+    text_printf(text, "%s: %s of %s (%u %%)", quote(quoted, field_string(root, "state", "unknown")),
                 human_bytes(done, all.done), human_bytes(total, all.total),
                 human_percent(all.done, all.total));
     text_printf(text, ", %s", human_rate(rate_text, rate));
     append_remaining_time(text, &all, rate);
-    unsigned errors = count_of(root, "errors");
+    unsigned errors = field_count(root, "errors");
     if (errors > 0)
         text_printf(text, ", %u error%s", errors, errors == 1 ? "" : "s");
 }
 
+/* A request that has been under way for so long is worth a line. */
+#define OLD_REQUEST_SECONDS 5
+
+/* "stalled: 3 requests; the oldest for 37 s: model-00002-of-00005.safetensors at offset 4194304" */
+static void append_stalled(struct text *text, const cJSON *root)
+{
+    char quoted[QUOTED_CAPACITY], age[HUMAN_CAPACITY];
+    double oldest = field_number(root, "oldest_request_seconds");
+    const cJSON *request = field_object(root, "oldest_request");
+    unsigned stalled = field_count(root, "stalled");
+    if (oldest < OLD_REQUEST_SECONDS)
+        return;
+    text_printf(text, "stalled: %u request%s to the source; the oldest waits %s", stalled,
+                stalled == 1 ? "" : "s", human_duration(age, oldest));
+    if (request)
+        text_printf(text, ": %s at offset %llu", quote(quoted, field_string(request, "file", "?")),
+                    (unsigned long long)field_bytes(request, "offset"));
+    text_append_string(text, "\n");
+}
+
+static void append_setting(struct text *text, const cJSON *root, const char *key)
+{
+    char quoted[QUOTED_CAPACITY];
+    const char *value = field_string(root, key, NULL);
+    if (value)
+        text_printf(text, " %s=%s,", key, quote(quoted, value));
+}
+
+/* What is in effect, whether it was asked for or found out. */
+static void append_settings(struct text *text, const cJSON *root)
+{
+    char chunk[HUMAN_CAPACITY], window[HUMAN_CAPACITY], ahead[HUMAN_CAPACITY];
+    if (field_bytes(root, "chunk_bytes") == 0)
+        return;
+    text_append_string(text, "settings:");
+    append_setting(text, root, "prefetch");
+    append_setting(text, root, "verify");
+    text_printf(text, " %u jobs, %u workers, chunk %s, window %s", field_count(root, "jobs"),
+                field_count(root, "workers"), human_bytes(chunk, field_bytes(root, "chunk_bytes")),
+                field_bytes(root, "window_bytes")
+                    ? human_bytes(window, field_bytes(root, "window_bytes"))
+                    : "unlimited");
+    if (field_bytes(root, "read_ahead_bytes") > 0)
+        text_printf(text, ", kernel read-ahead %s",
+                    human_bytes(ahead, field_bytes(root, "read_ahead_bytes")));
+    text_append_string(text, "\n");
+}
+
 static void append_work(struct text *text, const cJSON *root)
 {
-    char used[HUMAN_CAPACITY], buffer[HUMAN_CAPACITY], age[HUMAN_CAPACITY];
+    char used[HUMAN_CAPACITY], buffer[HUMAN_CAPACITY], ahead[HUMAN_CAPACITY];
     text_printf(text, "%u of %u jobs busy, buffers %s of %s, %u reader%s",
-                count_of(root, "in_flight"), count_of(root, "jobs"),
-                human_bytes(used, bytes_of(root, "buffer_used_bytes")),
-                human_bytes(buffer, bytes_of(root, "buffer_bytes")), count_of(root, "readers"),
-                count_of(root, "readers") == 1 ? "" : "s");
-    double oldest = number_of(root, "oldest_request_seconds");
-    if (oldest >= 5)
-        text_printf(text, ", oldest request waits %s", human_duration(age, oldest));
+                field_count(root, "in_flight"), field_count(root, "jobs"),
+                human_bytes(used, field_bytes(root, "buffer_used_bytes")),
+                human_bytes(buffer, field_bytes(root, "buffer_bytes")),
+                field_count(root, "readers"), field_count(root, "readers") == 1 ? "" : "s");
+    if (field_bytes(root, "unconsumed_bytes") > 0)
+        text_printf(text, ", %s ahead of readers",
+                    human_bytes(ahead, field_bytes(root, "unconsumed_bytes")));
     text_append_string(text, "\n");
 }
 
 static void append_header(struct text *text, const cJSON *root)
 {
     char quoted[QUOTED_CAPACITY];
-    text_printf(text, "%s", quote(quoted, string_of(root, "source", "?")));
-    const char *mountpoint = string_of(root, "mountpoint", NULL);
+    text_printf(text, "%s", quote(quoted, field_string(root, "source", "?")));
+    const char *mountpoint = field_string(root, "mountpoint", NULL);
     if (mountpoint)
         text_printf(text, " on %s", quote(quoted, mountpoint));
     text_append_string(text, "\n");
     append_totals(text, root);
     text_append_string(text, "\n");
-    const char *reason = string_of(root, "paused_reason", NULL);
+    const char *reason = field_string(root, "paused_reason", NULL);
     if (reason)
         text_printf(text, "paused: %s\n", quote(quoted, reason));
+    append_stalled(text, root);
     append_work(text, root);
+    append_settings(text, root);
 }
 
 /* ---- components and shards ---------------------------------------------------------------------
@@ -247,7 +242,7 @@ static const char *base_name(const char *path)
 static const char *shard_name(const cJSON *shard, char out[NAME_CAPACITY])
 {
     static const char ending[] = ".safetensors";
-    const char *name = base_name(string_of(shard, "file", "?"));
+    const char *name = base_name(field_string(shard, "file", "?"));
     size_t length = strlen(name), ending_length = sizeof ending - 1;
     if (length > ending_length && strcmp(name + length - ending_length, ending) == 0)
         length -= ending_length;
@@ -258,10 +253,11 @@ static const char *shard_name(const cJSON *shard, char out[NAME_CAPACITY])
 
 static void append_shard(struct text *text, const struct layout *layout, const cJSON *shard)
 {
-    struct progress progress = {bytes_of(shard, "bytes_read"), bytes_of(shard, "bytes_total")};
+    struct progress progress = {field_bytes(shard, "bytes_read"),
+                                field_bytes(shard, "bytes_total")};
     char name[NAME_CAPACITY];
     append_line(text, layout, 2, shard_name(shard, name), &progress,
-                string_of(shard, "state", "unknown"));
+                field_string(shard, "state", "unknown"));
 }
 
 /* "  163 shards: 12 pending, 8 reading, 143 verified" */
@@ -275,7 +271,7 @@ static void append_shard_counts(struct text *text, const cJSON *shards)
         const cJSON *shard;
         cJSON_ArrayForEach(shard, shards)
         {
-            count += strcmp(string_of(shard, "state", ""), states[i]) == 0;
+            count += strcmp(field_string(shard, "state", ""), states[i]) == 0;
         }
         if (count == 0)
             continue;
@@ -293,7 +289,7 @@ static void append_shards_in_state(struct text *text, const struct layout *layou
     const cJSON *shard;
     cJSON_ArrayForEach(shard, shards)
     {
-        if (strcmp(string_of(shard, "state", ""), state) == 0 && count++ < limit)
+        if (strcmp(field_string(shard, "state", ""), state) == 0 && count++ < limit)
             append_shard(text, layout, shard);
     }
     if (count > limit)
@@ -328,13 +324,15 @@ static void append_notes(struct text *text, const char *indent, const cJSON *not
 
 static void append_component(struct text *text, const struct layout *layout, const cJSON *component)
 {
-    struct progress progress = {bytes_of(component, "bytes_published"),
-                                bytes_of(component, "bytes_total")};
+    struct progress progress = {field_bytes(component, "bytes_published"),
+                                field_bytes(component, "bytes_total")};
+    char state[NAME_CAPACITY];
+    snprintf(state, sizeof state, "%s%s", field_string(component, "state", "unknown"),
+             field_number(component, "evicted") > 0 ? ", evicted" : "");
     text_append_string(text, "\n");
-    append_line(text, layout, 0, component_label(component), &progress,
-                string_of(component, "state", "unknown"));
-    append_shards(text, layout, array_of(component, "shards"));
-    append_notes(text, "  ", array_of(component, "notes"));
+    append_line(text, layout, 0, status_component_label(component), &progress, state);
+    append_shards(text, layout, field_array(component, "shards"));
+    append_notes(text, "  ", field_array(component, "notes"));
 }
 
 /* The name column takes what the longest name needs; on a terminal at most half of the width. */
@@ -343,11 +341,11 @@ static struct layout layout_for(const cJSON *root, unsigned width)
     struct layout layout = {.width = width};
     size_t longest = 8;
     const cJSON *component, *shard;
-    cJSON_ArrayForEach(component, array_of(root, "components"))
+    cJSON_ArrayForEach(component, field_array(root, "components"))
     {
-        size_t columns = human_columns(component_label(component));
+        size_t columns = human_columns(status_component_label(component));
         longest = columns > longest ? columns : longest;
-        cJSON_ArrayForEach(shard, array_of(component, "shards"))
+        cJSON_ArrayForEach(shard, field_array(component, "shards"))
         {
             char name[NAME_CAPACITY];
             columns = 2 + human_columns(shard_name(shard, name));
@@ -370,7 +368,7 @@ static struct layout layout_for(const cJSON *root, unsigned width)
 
 char *unshard_status_text(const char *json, unsigned width)
 {
-    cJSON *root = parse(json);
+    cJSON *root = status_parse(json);
     if (!root)
         return NULL;
     struct text text = {0};
@@ -378,13 +376,13 @@ char *unshard_status_text(const char *json, unsigned width)
     append_errors(&text, root);
     append_header(&text, root);
     const cJSON *component;
-    cJSON_ArrayForEach(component, array_of(root, "components"))
+    cJSON_ArrayForEach(component, field_array(root, "components"))
     {
         append_component(&text, &layout, component);
     }
-    if (cJSON_GetArraySize(array_of(root, "notes")) > 0) {
+    if (cJSON_GetArraySize(field_array(root, "notes")) > 0) {
         text_append_string(&text, "\n");
-        append_notes(&text, "", array_of(root, "notes"));
+        append_notes(&text, "", field_array(root, "notes"));
     }
     cJSON_Delete(root);
     return text_take(&text);
@@ -396,32 +394,32 @@ static void append_unfinished(struct text *text, const cJSON *root)
     char quoted[QUOTED_CAPACITY];
     unsigned listed = 0;
     const cJSON *component;
-    cJSON_ArrayForEach(component, array_of(root, "components"))
+    cJSON_ArrayForEach(component, field_array(root, "components"))
     {
-        uint64_t done = bytes_of(component, "bytes_published");
-        uint64_t total = bytes_of(component, "bytes_total");
+        uint64_t done = field_bytes(component, "bytes_published");
+        uint64_t total = field_bytes(component, "bytes_total");
         if (listed == COMPONENTS_SUMMARISED)
             break;
-        if (done >= total && !error_of(component))
+        if (done >= total && !field_object(component, "error"))
             continue;
-        text_printf(text, "; %s ", quote(quoted, component_label(component)));
+        text_printf(text, "; %s ", quote(quoted, status_component_label(component)));
         text_printf(text, "%u %% %s", human_percent(done, total),
-                    quote(quoted, string_of(component, "state", "unknown")));
+                    quote(quoted, field_string(component, "state", "unknown")));
         listed++;
     }
 }
 
 char *status_summary_line(const char *json)
 {
-    cJSON *root = parse(json);
+    cJSON *root = status_parse(json);
     if (!root)
         return NULL;
     struct text text = {0};
     char quoted[QUOTED_CAPACITY];
-    text_printf(&text, "%s ", quote(quoted, string_of(root, "time", "-")));
-    text_printf(&text, "%s ", quote(quoted, string_of(root, "source", "-")));
+    text_printf(&text, "%s ", quote(quoted, field_string(root, "time", "-")));
+    text_printf(&text, "%s ", quote(quoted, field_string(root, "source", "-")));
     append_totals(&text, root);
-    const char *reason = string_of(root, "paused_reason", NULL);
+    const char *reason = field_string(root, "paused_reason", NULL);
     if (reason)
         text_printf(&text, ", paused: %s", quote(quoted, reason));
     append_unfinished(&text, root);

@@ -8,7 +8,8 @@ import pytest
 
 from harness import TOP, run
 
-COMMANDS = ["mount", "umount", "status", "ls", "export", "verify", "seal"]
+# All that `unshard --help` lists.
+COMMANDS = re.findall(r"^  ([a-z]+) ", run("--help").stdout, re.MULTILINE)
 PAGES = sorted((TOP / "contrib/man").glob("*.[1-8]"))
 LONG_OPTION = re.compile(r"--[a-z][a-z-]+")
 LISTED_OPTION = re.compile(r"^  ([a-z_]+)(?:=| )", re.MULTILINE)
@@ -56,6 +57,20 @@ def test_pages_are_well_formed(path):
     done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", path],
                           stdout=subprocess.PIPE, text=True)
     assert done.returncode < 3, done.stdout
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_refer_to_pages_that_exist(path):
+    names = {f"{one.stem} {one.suffix[1:]}" for one in PAGES}
+    for name in re.findall(r"^\.Xr (unshard\S* \d)", path.read_text(), re.MULTILINE):
+        assert name in names, f"{path.name} refers to {name}"
+
+
+def test_every_command_has_a_page_that_unshard_1_names():
+    text = (TOP / "contrib/man/unshard.1").read_text()
+    assert len(COMMANDS) >= 9
+    for command in COMMANDS:
+        assert f".Cm {command}\n" in text and f".Xr unshard-{command} 1" in text, command
 
 
 def test_version_and_overview():
