@@ -109,9 +109,8 @@ static int find_component(const struct unshard_checkpoint *checkpoint, const cha
         return 0;
     for (uint32_t i = 0; i < checkpoint->component_count; i++) {
         const struct component *component = &checkpoint->components[i];
-        const char *path =
-            component->view == UNSHARD_NO_VIEW ? "" : checkpoint->views[component->view].path;
-        if (strcmp(component->name, name) != 0 && strcmp(path, name) != 0)
+        const char *path = component->view_path;
+        if (strcmp(component->name, name) != 0 && (!path || strcmp(path, name) != 0))
             continue;
         *out = i;
         return 0;

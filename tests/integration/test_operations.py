@@ -155,8 +155,15 @@ def test_metrics_of_a_missing_shard(broken):
         assert value(found, "unshard_failed_components") == 1
         assert value(found, "unshard_component_state", component="transformer",
                      state="failed") == 1
-        assert value(found, "unshard_component_failed", component="transformer",
-                     code="missing-shard") == 1
+        assert value(found, "unshard_shard_failed", component="transformer",
+                     shard=f"transformer/{BAD}", code="missing") == 1
+
+
+def test_metrics_of_a_component_without_layout(broken):
+    """Neither the missing shard nor an index: nothing can be said of any shard."""
+    (broken / "transformer/diffusion_pytorch_model.safetensors.index.json").unlink()
+    with mounted(broken) as mount:
+        assert value(samples(mount), "unshard_component_failed", component="transformer") == 1
 
 
 def test_metrics_of_a_failed_shard(flux, tmp_path):
