@@ -2,10 +2,13 @@
 #include "fs/command_mount.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -16,6 +19,7 @@
 #include "fs/inode_table.h"
 #include "fs/log.h"
 #include "fs/monitor.h"
+#include "fs/mounted_fd.h"
 #include "fs/mountpoint.h"
 #include "fs/nodes.h"
 #include "fs/options.h"
@@ -31,7 +35,10 @@
 struct mount_run {
     struct mount_options options;
     struct daemon_link link;
-    char *source, *mountpoint; /* canonical */
+    char *source, *mountpoint; /* canonical; the latter as given when it cannot be seen */
+    bool given;                /* somebody else has mounted and gave us a descriptor */
+    bool visible;              /* the mount is in our mount namespace */
+    atomic_bool loop_ended;    /* requests are answered no more */
     struct filesystem filesystem;
     struct monitor monitor;
     struct prober prober;
@@ -79,13 +86,42 @@ static int prepare_reports(struct mount_run *run)
                : 0;
 }
 
+/* "/dev/fd/N": mounted already. */
+static int take_given_mount(struct mount_run *run, int fd)
+{
+    struct mount_entry entry;
+    int result = mounted_fd_find(fd, &entry, &run->error);
+    if (result)
+        return result;
+    run->given = true;
+    run->visible = entry.path[0] != '\0';
+    run->connection = entry.minor_number;
+    run->mountpoint = strdup(run->visible ? entry.path : run->options.mountpoint);
+    if (!run->mountpoint)
+        return error_no_memory(&run->error);
+    if (run->visible)
+        return 0;
+    run->filesystem.initialised_fd = eventfd(0, EFD_CLOEXEC);
+    return run->filesystem.initialised_fd < 0
+               ? error_set(&run->error, "mount", errno, "eventfd: %s", strerror(errno))
+               : 0;
+}
+
+static int prepare_mountpoint(struct mount_run *run)
+{
+    int fd = mounted_fd_parse(run->options.mountpoint);
+    if (fd >= 0)
+        return take_given_mount(run, fd);
+    run->visible = true;
+    int result = mountpoint_resolve(run->options.mountpoint, &run->mountpoint, &run->error);
+    return result ? result : mountpoint_prepare(run->mountpoint, run->source, &run->error);
+}
+
 static int prepare(struct mount_run *run)
 {
     int result = mountpoint_resolve(run->options.source, &run->source, &run->error);
     if (!result)
-        result = mountpoint_resolve(run->options.mountpoint, &run->mountpoint, &run->error);
-    if (!result)
-        result = mountpoint_prepare(run->mountpoint, run->source, &run->error);
+        result = prepare_mountpoint(run);
     if (!result)
         result = prepare_reports(run);
     return result ? result : open_checkpoint(run);
@@ -94,12 +130,14 @@ static int prepare(struct mount_run *run)
 static int find_connection(struct mount_run *run)
 {
     struct mount_entry entry;
-    int result = mountpoint_find(run->mountpoint, &entry);
+    int result = run->given ? 0 : mountpoint_find(run->mountpoint, &entry);
     if (result)
         return error_set(&run->error, "mount", -result, "%s: the new mount is not in mountinfo: %s",
                          run->mountpoint, strerror(-result));
-    run->connection = run->filesystem.connection = entry.minor_number;
-    run->filesystem.mountpoint = run->mountpoint;
+    if (!run->given)
+        run->connection = entry.minor_number;
+    run->filesystem.connection = run->connection;
+    run->filesystem.mountpoint = run->visible ? run->mountpoint : NULL;
     return 0;
 }
 
@@ -109,7 +147,7 @@ static int start_helpers(struct mount_run *run)
     int result = find_connection(run);
     if (!result)
         result = monitor_start(&run->monitor, run->mountpoint, run->connection, &run->error);
-    if (!result)
+    if (!result && run->visible)
         result =
             prober_start(&run->prober, run->filesystem.checkpoint, run->mountpoint, &run->error);
     return result;
@@ -122,17 +160,38 @@ static bool still_mounted(const struct mount_run *run)
            entry.minor_number == run->connection && !strncmp(entry.type, "fuse", 4);
 }
 
+/* A mount that we cannot see works when the kernel has greeted us. */
+static int wait_for_kernel(struct mount_run *run)
+{
+    struct pollfd entry = {.fd = run->filesystem.initialised_fd, .events = POLLIN};
+    if (poll(&entry, 1, READY_TIMEOUT_MS) > 0 && !run->loop_ended)
+        return 0;
+    return error_set(&run->error, "mount", ENOTCONN,
+                     "%s: nothing is mounted with this descriptor, or not any more",
+                     run->mountpoint);
+}
+
+static int prove(struct mount_run *run)
+{
+    if (!run->visible)
+        return wait_for_kernel(run);
+    int result = prober_run(&run->prober, READY_TIMEOUT_MS, &run->error);
+    if (!result)
+        prober_reap(&run->prober);
+    return result;
+}
+
 static void *announce(void *argument)
 {
     struct mount_run *run = argument;
-    if (prober_run(&run->prober, READY_TIMEOUT_MS, &run->error)) {
+    if (prove(run)) {
         /* Stopped or unmounted so soon: an answer to what the user did, in the foreground. For a
          * command that is to leave a mount behind it is a failure all the same. */
-        run->failed = !run->options.foreground || (!run->shutdown.begun && still_mounted(run));
+        run->failed = !run->options.foreground ||
+                      (!run->shutdown.begun && (!run->visible || still_mounted(run)));
         shutdown_request(&run->shutdown);
         return NULL;
     }
-    prober_reap(&run->prober);
     daemon_ready(&run->link);
     log_line(LOG_NOTICE, "mount", "event=mounted source=\"%s\" mountpoint=\"%s\" views=%u",
              run->source, run->mountpoint, unshard_view_count(run->filesystem.checkpoint));
@@ -175,7 +234,10 @@ static void end_reports(struct mount_run *run)
 static void take_down(struct mount_run *run)
 {
     bool stopped = true;
+    run->loop_ended = true;
     prober_kill(&run->prober);
+    if (run->filesystem.initialised_fd >= 0 && eventfd_write(run->filesystem.initialised_fd, 1))
+        errno = 0; /* it wakes up later */
     end_reports(run);
     if (run->filesystem.engine) {
         shutdown_loop_left(&run->shutdown);
@@ -183,7 +245,7 @@ static void take_down(struct mount_run *run)
     } else {
         session_unmount(&run->filesystem);
     }
-    if (run->connection && still_mounted(run))
+    if (run->connection && !run->given && still_mounted(run))
         mountpoint_detach(run->mountpoint); /* libfuse leaves an aborted mount where it is */
     if (run->ready_thread_runs)
         pthread_join(run->ready_thread, NULL);
@@ -203,7 +265,7 @@ static void take_down(struct mount_run *run)
 static int serve(struct mount_run *run)
 {
     struct session_options options = {
-        .mountpoint = run->mountpoint,
+        .mountpoint = run->given ? run->options.mountpoint : run->mountpoint,
         .fsname = run->options.fsname ? run->options.fsname : run->source,
         .allow_other = run->options.allow_other,
         .allow_root = run->options.allow_root,
@@ -231,6 +293,8 @@ static void release(struct mount_run *run)
     unshard_checkpoint_close(run->filesystem.checkpoint);
     free(run->source);
     free(run->mountpoint);
+    if (run->filesystem.initialised_fd >= 0)
+        close(run->filesystem.initialised_fd);
     options_free(&run->options);
 }
 
@@ -262,6 +326,7 @@ int command_mount(int argc, char **argv)
         return 1;
     }
     run->link.fd = -1;
+    run->filesystem.initialised_fd = -1;
     int parsed = options_parse_mount(argc, argv, &run->options);
     if (parsed) {
         free(run);

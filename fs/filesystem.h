@@ -19,6 +19,7 @@ struct filesystem {
     uint64_t total_bytes;   /* of all views, for statfs */
     const char *mountpoint; /* canonical; NULL: not to be found out */
     unsigned connection;    /* its number; 0: not known */
+    int initialised_fd;     /* an eventfd written when the kernel has greeted us; -1: none */
 };
 
 #endif

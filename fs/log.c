@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -13,7 +15,9 @@
 
 #define LINE_CAPACITY 2048
 
-static int log_fd = STDERR_FILENO; /* -1: syslog; set once before threads exist */
+/* Set once before threads exist. */
+static int log_fd = STDERR_FILENO; /* -1: syslog */
+static bool log_to_journal;        /* which adds the time itself */
 
 static const char *level_name(int priority)
 {
@@ -22,14 +26,36 @@ static const char *level_name(int priority)
     return names[priority & LOG_PRIMASK];
 }
 
+/* Whether standard error is the stream that the service manager says it is: a child of a service
+ * may have the variable and another standard error. */
+static bool stderr_is_journal(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    struct stat attributes;
+    char own[64];
+    if (!stream || fstat(STDERR_FILENO, &attributes))
+        return false;
+    snprintf(own, sizeof own, "%llu:%llu", (unsigned long long)attributes.st_dev,
+             (unsigned long long)attributes.st_ino);
+    return strcmp(stream, own) == 0;
+}
+
 int log_open(const char *path, bool daemon)
 {
     log_fd = STDERR_FILENO;
+    log_to_journal = false;
     if (path) {
         int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
         if (fd < 0)
             return -errno;
         log_fd = fd;
+    } else if (stderr_is_journal()) {
+        /* A daemon's standard error becomes /dev/null. */
+        int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+        if (fd < 0)
+            return -errno;
+        log_fd = fd;
+        log_to_journal = true;
     } else if (daemon) {
         int result = syslog_socket_open("/dev/log");
         if (result < 0)
@@ -50,6 +76,16 @@ static size_t put_time(char *line, size_t capacity)
     return used + (size_t)more;
 }
 
+/* What stands before the level: the time, or the priority where the reader adds the time. */
+static size_t put_start(char *line, size_t capacity, int priority)
+{
+    if (log_fd < 0)
+        return 0;
+    if (!log_to_journal)
+        return put_time(line, capacity);
+    return (size_t)snprintf(line, capacity, "<%d>", priority & LOG_PRIMASK);
+}
+
 static void make_printable(char *text)
 {
     for (; *text; text++)
@@ -61,7 +97,7 @@ void log_line_v(int syslog_priority, const char *component, const char *format, 
 {
     int saved_errno = errno;
     char line[LINE_CAPACITY];
-    size_t start = log_fd < 0 ? 0 : put_time(line, sizeof line);
+    size_t start = put_start(line, sizeof line, syslog_priority);
     int more = snprintf(line + start, sizeof line - start, "%s %s ", level_name(syslog_priority),
                         component);
     size_t used = start + (more > 0 ? (size_t)more : 0);

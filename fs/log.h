@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT
  * The log: one structured line per event, "time level component key=value ...", to standard error,
- * to a file or to syslog. One log per process. */
+ * to a file, to the journal or to syslog. One log per process. */
 #ifndef FS_LOG_H
 #define FS_LOG_H
 
 #include <stdarg.h>
 #include <stdbool.h>
 
-/* Chooses where lines go: path (appended to, created 0640) when it is not NULL, else syslog when
- * `daemon`, else standard error. Call before threads exist. Returns 0 or a negative errno; lines
- * then go to standard error. */
+/* Chooses where lines go: path (appended to, created 0640) when it is not NULL; else the journal
+ * when a service manager has connected standard error to it (JOURNAL_STREAM, see systemd.exec(5)),
+ * with priorities as in sd-daemon(3); else syslog when `daemon`, else standard error. Call before
+ * threads exist. Returns 0 or a negative errno; lines then go to standard error. */
 int log_open(const char *path, bool daemon);
 
 /* One line; component is a word such as "mount" or "engine". Control bytes become '?'. Thread-safe,

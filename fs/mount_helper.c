@@ -27,6 +27,19 @@ static char read_flags(const char *flags, struct helper_arguments *out)
     return 0;
 }
 
+/* mount(8) says "rw" unless it was told "ro", and a warning for each line of fstab helps nobody. */
+static void make_read_only(char *list)
+{
+    bool starts_item = true;
+    for (; *list; list++) {
+        if (starts_item && !strncmp(list, "rw", 2) && (list[2] == ',' || !list[2]))
+            list[1] = 'o';
+        starts_item = *list == ',';
+        if (*list == '\\' && list[1])
+            list++;
+    }
+}
+
 static int translate(int argc, char **argv, struct helper_arguments *out)
 {
     for (int i = 1; i < argc; i++) {
@@ -46,6 +59,7 @@ static int translate(int argc, char **argv, struct helper_arguments *out)
         if (letter == 'o') {
             out->argv[out->argc++] = argv[i];
             out->argv[out->argc++] = argv[i + 1];
+            make_read_only(argv[i + 1]);
         }
         i += letter != 0;
     }

@@ -62,7 +62,8 @@ int mountpoint_parse_line(const char *line, struct mount_entry *out)
     return 0;
 }
 
-int mountpoint_find(const char *path, struct mount_entry *out)
+/* The last line that matches, which lies on top. path: NULL for that of a FUSE connection. */
+static int find_entry(const char *path, unsigned connection, struct mount_entry *out)
 {
     FILE *file = fopen("/proc/self/mountinfo", "re");
     if (!file)
@@ -72,14 +73,29 @@ int mountpoint_find(const char *path, struct mount_entry *out)
     int result = -ENOENT;
     struct mount_entry entry;
     while (getline(&line, &capacity, file) > 0) {
-        if (mountpoint_parse_line(line, &entry) || strcmp(entry.path, path) != 0)
+        if (mountpoint_parse_line(line, &entry))
             continue;
-        *out = entry; /* the last one is on top */
+        bool matches = path ? !strcmp(entry.path, path)
+                            : entry.major_number == 0 && entry.minor_number == connection &&
+                                  !strncmp(entry.type, "fuse", 4);
+        if (!matches)
+            continue;
+        *out = entry;
         result = 0;
     }
     free(line);
     fclose(file);
     return result;
+}
+
+int mountpoint_find(const char *path, struct mount_entry *out)
+{
+    return find_entry(path, 0, out);
+}
+
+int mountpoint_find_connection(unsigned connection, struct mount_entry *out)
+{
+    return find_entry(NULL, connection, out);
 }
 
 int mountpoint_resolve(const char *path, char **out, struct unshard_error *error)

@@ -21,6 +21,9 @@ int mountpoint_parse_line(const char *line, struct mount_entry *out);
  * not touch the mount, so that it cannot hang on a dead one. */
 int mountpoint_find(const char *path, struct mount_entry *out);
 
+/* The same for a FUSE connection: where it is mounted. */
+int mountpoint_find_connection(unsigned connection, struct mount_entry *out);
+
 /* Makes an existing path absolute and free of links, even when a dead mount is there. *out is owned
  * by the caller. Blocks on I/O. */
 int mountpoint_resolve(const char *path, char **out, struct unshard_error *error);

@@ -7,6 +7,7 @@
 #include <fuse_lowlevel.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -26,8 +27,10 @@ static struct filesystem *filesystem_of(fuse_req_t request)
 
 static void on_init(void *userdata, struct fuse_conn_info *connection)
 {
-    (void)userdata;
+    struct filesystem *filesystem = userdata;
     features_negotiate(connection);
+    if (filesystem->initialised_fd >= 0 && eventfd_write(filesystem->initialised_fd, 1))
+        errno = 0; /* nobody waits any more */
 }
 
 static void on_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
