@@ -50,7 +50,7 @@ MAN_SRC := $(wildcard contrib/man/*.[1-8])
 SLOWFS_SRC := $(wildcard tests/slowfs/*.c)
 SLOWFS := build/tests/slowfs/slowfs
 
-.PHONY: all lib tests fuzz clean install uninstall help
+.PHONY: all lib tests fuzz clean install uninstall deb help
 all: $(BUILD)/unshard lib
 
 help:
@@ -60,6 +60,7 @@ help:
 	@echo 'make lint        clang-format and clang-tidy'
 	@echo 'make demo        make a small checkpoint, mount it, load it [SRC=... MNT=...]'
 	@echo 'make bench       measure, side by side with what else there is'
+	@echo 'make deb         Debian packages in build/deb, checked with lintian'
 	@echo 'make install     [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean'
 	@sed -n 's/^# \?\(Variables:\)/\n\1/p; s/^#            /           /p' Makefile
@@ -120,6 +121,10 @@ tests: $(UNIT_BIN) $(SLOWFS)
 fuzz: $(FUZZ_BIN)
 
 LIBDIR := $(DESTDIR)$(PREFIX)/lib
+UNITDIR := $(PREFIX)/lib/systemd/system
+BASHDIR := $(PREFIX)/share/bash-completion/completions
+ZSHDIR := $(PREFIX)/share/zsh/site-functions
+UNIT := $(DESTDIR)$(UNITDIR)/unshard@.service
 # mount(8) looks for its helper in /sbin alone; an installation into some other prefix goes without.
 MOUNT_HELPER := $(if $(filter /usr /usr/local,$(PREFIX)),$(DESTDIR)/sbin/mount.unshard)
 install: all
@@ -131,15 +136,34 @@ install: all
 	    ln -sf $(PREFIX)/bin/unshard $(MOUNT_HELPER))
 	install -D -m 644 lib/unshard.h $(DESTDIR)$(PREFIX)/include/unshard.h
 	install -D -m 644 contrib/schema/status-1.json $(DESTDIR)$(PREFIX)/share/unshard/status-1.json
+	install -D -m 644 contrib/completion/unshard.bash $(DESTDIR)$(BASHDIR)/unshard
+	install -D -m 644 contrib/completion/_unshard $(DESTDIR)$(ZSHDIR)/_unshard
+	install -d $(DESTDIR)$(UNITDIR)
+	sed 's|/usr/bin/|$(PREFIX)/bin/|' contrib/systemd/unshard@.service >$(UNIT)
 	@for page in $(MAN_SRC); do \
 	    install -D -v -m 644 $$page \
 	        $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; \
 	done
 
 uninstall:
+	rm -f $(UNIT) $(DESTDIR)$(BASHDIR)/unshard $(DESTDIR)$(ZSHDIR)/_unshard \
+	    $(DESTDIR)$(PREFIX)/share/unshard/status-1.json
 	rm -f $(MOUNT_HELPER) $(DESTDIR)$(PREFIX)/bin/unshard $(LIBDIR)/libunshard.a $(LIBDIR)/libunshard.so.0 \
 	    $(LIBDIR)/libunshard.so $(DESTDIR)$(PREFIX)/include/unshard.h \
 	    $(foreach page,$(MAN_SRC),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(page)))/$(notdir $(page)))
+
+# A Debian package, in build/deb. debian/ must be at the top of a source, so a copy is made.
+DEB_DIR := build/deb/unshard
+deb:
+	@tests/deps.sh package
+	rm -rf build/deb
+	mkdir -p $(DEB_DIR)
+	cp -r Makefile LICENSE README.md lib fs contrib $(DEB_DIR)
+	mkdir $(DEB_DIR)/tests && cp tests/tests.mk $(DEB_DIR)/tests
+	mv $(DEB_DIR)/contrib/debian $(DEB_DIR)/debian
+	cd $(DEB_DIR) && env -u MAKEFLAGS -u MAKELEVEL dpkg-buildpackage -us -uc -b
+	cd build/deb && lintian --fail-on error,warning *.changes
+	@ls -l build/deb/*.deb
 
 clean:
 	rm -rf build

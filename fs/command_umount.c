@@ -4,6 +4,7 @@
  * status, which tells the process that serves it: so a dead mount can be cleared too. */
 #include "fs/commands.h"
 #include "fs/mount_table.h"
+#include "fs/mountpoint.h"
 #include "fs/options.h"
 #include "fs/status_client.h"
 
@@ -140,6 +141,24 @@ static int unmount(const char *mountpoint, bool lazy)
     return result;
 }
 
+/* Ends the connection, so that nothing of it can hang, then takes the mount away. */
+static int force(const char *mountpoint)
+{
+    struct mount_entry entry;
+    int result = mountpoint_find(mountpoint, &entry);
+    if (result < 0)
+        return result;
+    int abort_fd = mountpoint_open_abort(entry.minor_number);
+    result = mountpoint_abort(mountpoint, abort_fd);
+    if (abort_fd >= 0)
+        close(abort_fd);
+    /* umount2(MNT_FORCE) may have taken it away already. */
+    if (mountpoint_find(mountpoint, &entry) == -ENOENT)
+        return 0;
+    int detached = mountpoint_detach(mountpoint);
+    return result ? result : detached;
+}
+
 static int report_failure(const char *mountpoint, int result)
 {
     if (result == -EBUSY)
@@ -195,10 +214,14 @@ static int unmount_and_wait(const struct options *options)
         return EXIT_STATUS_FAILED;
     }
     int status = EXIT_STATUS_FAILED;
-    if (check_mounted(mountpoint) == 0) {
+    char type[MOUNT_TYPE_CAPACITY];
+    if (options->force && mount_table_type(mountpoint, type) == -ENOENT) {
+        status = EXIT_STATUS_OK; /* as it was to be */
+    } else if (check_mounted(mountpoint) == 0) {
         /* A lazy unmount is for mounts in trouble: nothing of them is read first. */
-        int daemon = options->lazy ? -1 : open_daemon(mountpoint);
-        int result = unmount(mountpoint, options->lazy);
+        bool gently = !options->lazy && !options->force;
+        int daemon = gently ? open_daemon(mountpoint) : -1;
+        int result = options->force ? force(mountpoint) : unmount(mountpoint, options->lazy);
         if (result < 0)
             status = report_failure(mountpoint, result);
         else

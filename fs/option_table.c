@@ -18,6 +18,8 @@ const struct option_entry option_table[] = {
      "stay in the foreground and log to standard error"},
     {"lazy", 'l', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(lazy),
      "detach now, even if busy; the daemon ends when the last file is closed"},
+    {"force", 'f', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(force),
+     "end its connection first, whatever state it is in: all its readers get an error"},
     {"json", 'j', false, OPTION_FLAG, NULL, PRINTS_JSON, AT(json), "print JSON"},
     {"watch", 'w', false, OPTION_FLAG, NULL, COMMAND_STATUS, AT(watch),
      "show it again and again until interrupted or unmounted"},

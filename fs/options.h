@@ -30,7 +30,7 @@ enum check_against { CHECK_ALL, CHECK_OTHERS, CHECK_NONE };
 /* The options of any command; each uses those that the table gives it. */
 struct options {
     struct mount_options mount; /* source: the first operand, mountpoint: the second */
-    bool help, json, tensors, watch, lazy, verified;
+    bool help, json, tensors, watch, lazy, force, verified;
     double interval; /* seconds */
     double timeout;  /* seconds; 0: none */
     enum check_against check_against;

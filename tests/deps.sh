@@ -1,14 +1,16 @@
 #!/bin/bash
 # Installs what building and testing need, as far as it is missing: Debian packages, and a Python
 # environment in .venv. Does nothing, fast, when all is there.
-# usage: tests/deps.sh [build|tests]     build: only the packages that compiling needs
+# usage: tests/deps.sh [build|tests|package]     build: only the packages that compiling needs;
+#                                                 package: what `make deb` needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build_packages=(build-essential pkg-config libfuse3-dev fuse3 libcjson-dev libxxhash-dev
     libssl-dev)
 test_packages=(libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev llvm-14 python3
-    python3-venv fio bindfs mergerfs xxhash mandoc ca-certificates util-linux)
+    python3-venv fio bindfs mergerfs xxhash mandoc ca-certificates util-linux systemd zsh)
+package_packages=(debhelper dpkg-dev lintian)
 
 missing_packages() {
     local package
@@ -55,8 +57,24 @@ install_venv() {
     touch "$stamp"
 }
 
+# promtool checks the alert rules. Its package would bring, and start, all of Prometheus, so the
+# program alone is taken out of it. Without a network the rules' tests are skipped.
+fetch_promtool() {
+    local folder=.venv/promtool
+    [ ! -x .venv/bin/promtool ] && ! command -v promtool >/dev/null || return 0
+    mkdir -p $folder
+    (cd $folder && apt-get download -q prometheus && dpkg-deb -x prometheus_*.deb .) &&
+        mv $folder/usr/bin/promtool .venv/bin/ ||
+        echo "deps: promtool is not to be had; the alert rules will not be checked" >&2
+    rm -rf $folder
+}
+
 install_packages "${build_packages[@]}"
+if [ "${1:-tests}" = package ]; then
+    install_packages "${package_packages[@]}"
+fi
 if [ "${1:-tests}" = tests ]; then
     install_packages "${test_packages[@]}"
     install_venv
+    fetch_promtool
 fi
