@@ -148,6 +148,14 @@ static void append_stalled(struct text *text, const cJSON *root)
     text_append_string(text, "\n");
 }
 
+static void append_evicted(struct text *text, const cJSON *root)
+{
+    unsigned chunks = field_count(root, "chunks_evicted");
+    if (chunks > 0)
+        text_printf(text, "%u chunk%s left the page cache and had to be read again\n", chunks,
+                    chunks == 1 ? "" : "s");
+}
+
 static void append_setting(struct text *text, const cJSON *root, const char *key)
 {
     char quoted[QUOTED_CAPACITY];
@@ -165,13 +173,13 @@ static void append_settings(struct text *text, const cJSON *root)
     text_append_string(text, "settings:");
     append_setting(text, root, "prefetch");
     append_setting(text, root, "verify");
-    text_printf(text, " %u jobs, %u workers, chunk %s, window %s", field_count(root, "jobs"),
-                field_count(root, "workers"), human_bytes(chunk, field_bytes(root, "chunk_bytes")),
+    text_printf(text, " %u workers, chunk %s, window %s", field_count(root, "workers"),
+                human_bytes(chunk, field_bytes(root, "chunk_bytes")),
                 field_bytes(root, "window_bytes")
                     ? human_bytes(window, field_bytes(root, "window_bytes"))
                     : "unlimited");
     if (field_bytes(root, "read_ahead_bytes") > 0)
-        text_printf(text, ", kernel read-ahead %s",
+        text_printf(text, ", read-ahead %s",
                     human_bytes(ahead, field_bytes(root, "read_ahead_bytes")));
     text_append_string(text, "\n");
 }
@@ -185,7 +193,7 @@ static void append_work(struct text *text, const cJSON *root)
                 human_bytes(buffer, field_bytes(root, "buffer_bytes")),
                 field_count(root, "readers"), field_count(root, "readers") == 1 ? "" : "s");
     if (field_bytes(root, "unconsumed_bytes") > 0)
-        text_printf(text, ", %s ahead of readers",
+        text_printf(text, ", %s ahead of them",
                     human_bytes(ahead, field_bytes(root, "unconsumed_bytes")));
     text_append_string(text, "\n");
 }
@@ -205,6 +213,7 @@ static void append_header(struct text *text, const cJSON *root)
         text_printf(text, "paused: %s\n", quote(quoted, reason));
     append_stalled(text, root);
     append_work(text, root);
+    append_evicted(text, root);
     append_settings(text, root);
 }
 
