@@ -44,6 +44,10 @@ static const struct figure figures[] = {
      "Memory of the buffers in use."},
     {"unconsumed_bytes", "unshard_unconsumed_bytes", "bytes", false,
      "Prefetched and not yet passed by a reader, as far as can be seen."},
+    {"bytes_staged", "unshard_staged_bytes", "bytes", false,
+     "Held back until the shard that they belong to has been verified."},
+    {"bytes_dropped", "unshard_dropped_bytes", "bytes", true,
+     "Taken out of the page cache again behind readers."},
     {"window_bytes", "unshard_window_bytes", "bytes", false,
      "How far prefetching goes ahead of readers; absent without a limit."},
     {"read_ahead_bytes", "unshard_read_ahead_bytes", "bytes", false,
@@ -183,21 +187,8 @@ static void append_component_label(struct exposition *to, const cJSON *component
     free(string);
 }
 
-static double component_figure(const cJSON *component, const char *key, bool of_shards)
-{
-    if (!of_shards)
-        return field_number(component, key);
-    double sum = 0;
-    const cJSON *shard;
-    cJSON_ArrayForEach(shard, field_array(component, "shards"))
-    {
-        sum += field_number(shard, key);
-    }
-    return sum;
-}
-
 static void append_component_figure(struct exposition *to, const char *name, const char *unit,
-                                    const char *key, bool of_shards, const char *help)
+                                    const char *key, const char *help)
 {
     const cJSON *component;
     unsigned number = 0;
@@ -206,7 +197,28 @@ static void append_component_figure(struct exposition *to, const char *name, con
     {
         begin_sample(to, name, "");
         append_component_label(to, component, ++number);
-        end_sample(to, component_figure(component, key, of_shards));
+        end_sample(to, field_number(component, key));
+    }
+}
+
+static void append_verified(struct exposition *to)
+{
+    const char *const name = "unshard_component_verified_bytes";
+    const cJSON *component, *shard;
+    unsigned number = 0;
+    begin_family(to, name, "gauge", "bytes",
+                 "Size of the shards that match a digest that was known before.");
+    cJSON_ArrayForEach(component, field_array(to->root, "components"))
+    {
+        double bytes = 0;
+        cJSON_ArrayForEach(shard, field_array(component, "shards"))
+        {
+            if (field_is(shard, "state", "verified"))
+                bytes += field_number(shard, "bytes_total");
+        }
+        begin_sample(to, name, "");
+        append_component_label(to, component, ++number);
+        end_sample(to, bytes);
     }
 }
 
@@ -307,14 +319,13 @@ char *unshard_status_metrics(const char *json)
     append_info(&to);
     append_mount_state(&to);
     append_figures(&to);
-    append_component_figure(&to, "unshard_component_size_bytes", "bytes", "bytes_total", false,
+    append_component_figure(&to, "unshard_component_size_bytes", "bytes", "bytes_total",
                             "Size of the component's shards.");
     append_component_figure(&to, "unshard_component_published_bytes", "bytes", "bytes_published",
-                            false, "In the page cache or handed to readers.");
-    append_component_figure(&to, "unshard_component_verified_bytes", "bytes", "verified_bytes",
-                            true, "Found to match a digest that was known before.");
-    append_component_figure(&to, "unshard_component_evicted", NULL, "evicted", false,
+                            "In the page cache or handed to readers.");
+    append_component_figure(&to, "unshard_component_evicted", NULL, "evicted",
                             "1 when its page cache was given back by request.");
+    append_verified(&to);
     append_component_states(&to);
     append_shard_counts(&to);
     append_failed_components(&to);

@@ -310,8 +310,9 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
     add_u64(item, "bytes_total", bytes_total);
     add_u64(item, "bytes_published", bytes_published);
     bool failed = strcmp(component_state(checkpoint, component, snapshot), "failed") == 0;
-    cJSON_AddBoolToObject(item, "evicted", component->view != UNSHARD_NO_VIEW &&
-                                               snapshot->view_evicted[component->view]);
+    cJSON_AddBoolToObject(item, "evicted",
+                          component->view != UNSHARD_NO_VIEW &&
+                              snapshot->view_evicted[component->view]);
     add_error(item, component->failed && failed ? &component->error : NULL);
     add_notes(item, component->notes, component->note_count);
     cJSON_AddItemToObject(item, "shards", shards);

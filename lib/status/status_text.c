@@ -136,13 +136,13 @@ static void append_stalled(struct text *text, const cJSON *root)
 {
     char quoted[QUOTED_CAPACITY], age[HUMAN_CAPACITY];
     double oldest = field_number(root, "oldest_request_seconds");
-    const cJSON *request = field_object(root, "oldest_request");
+    const cJSON *request = cJSON_GetArrayItem(field_array(root, "stuck"), 0);
     unsigned stalled = field_count(root, "stalled");
     if (oldest < OLD_REQUEST_SECONDS)
         return;
     text_printf(text, "stalled: %u request%s to the source; the oldest waits %s", stalled,
                 stalled == 1 ? "" : "s", human_duration(age, oldest));
-    if (request)
+    if (cJSON_IsObject(request))
         text_printf(text, ": %s at offset %llu", quote(quoted, field_string(request, "file", "?")),
                     (unsigned long long)field_bytes(request, "offset"));
     text_append_string(text, "\n");

@@ -4,6 +4,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -75,11 +76,27 @@ def test_schema_while_everything_hangs(big):
         reader = subprocess.Popen(["head", "-c", "1000000", mount / "model.safetensors"],
                                   stdout=subprocess.DEVNULL)
         wait_for(lambda: storage.stats()["stalled"] > 0, what="a stalled read")
-        status = wait_for(lambda: mount.status()["oldest_request"] and mount.status())
+        status = wait_for(lambda: mount.status()["stuck"] and mount.status(), what="stuck")
         check_schema(status)
-        assert status["oldest_request"]["file"].endswith(".safetensors")
+        assert status["stuck"][0]["file"].endswith(".safetensors")
         storage.command("release")
         assert reader.wait(PATIENCE) == 0
+
+
+def property_names(schema):
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for value in schema.values():
+            yield from property_names(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from property_names(value)
+
+
+def test_schema_and_page_name_the_same_fields():
+    page = (TOP / "contrib/man/unshard-status.7").read_text()
+    written = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"Va (.*)", page))))
+    assert set(property_names(SCHEMA)) <= written, set(property_names(SCHEMA)) - written
 
 
 def test_schema_finds_what_is_wrong(llama):
