@@ -143,10 +143,13 @@ int mountpoint_outside_file(char **path, const char *mountpoint, const char *sou
         return 0;
     error_quote(quoted, sizeof quoted, *path, strlen(*path));
     const char *slash = strrchr(*path, '/'), *name = slash ? slash + 1 : *path;
-    char *directory = slash == *path ? strdup("/")
-                      : slash        ? strndup(*path, (size_t)(slash - *path))
-                                     : strdup(".");
-    char *resolved = directory ? realpath(directory, NULL) : NULL;
+    /* With a "." behind it only a directory is found. */
+    char *directory = NULL, *resolved = NULL;
+    int length = slash ? (int)(slash - *path) + 1 : 0;
+    if (asprintf(&directory, "%.*s.", length, *path) >= 0)
+        resolved = realpath(directory, NULL);
+    else
+        directory = NULL;
     int saved = errno;
     free(directory);
     if (!resolved)

@@ -282,14 +282,17 @@ def test_copy_on_a_file_system_that_hangs(llama, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["{source}/status.json", "{mnt}/status.json",
-                                   "/nonexistent/status.json", "{tmp}/.."])
+                                   "/dev/null/status.json", "{tmp}/.."])
 def test_copies_that_cannot_be_written(llama, tmp_path, where):
     mountpoint = tmp_path / "mnt"
     mountpoint.mkdir()
     path = where.format(source=llama, mnt=mountpoint, tmp=tmp_path)
-    done = run("mount", "-o", f"status_file={path}", llama, mountpoint)
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert not is_mounted(mountpoint)
+    try:
+        done = run("mount", "-o", f"status_file={path}", llama, mountpoint)
+        assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert not is_mounted(mountpoint)
+    finally:
+        harness.detach(mountpoint)
 
 
 # ---- wait ----------------------------------------------------------------------------------------

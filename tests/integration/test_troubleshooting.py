@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""The table "Troubleshooting" of the README: each row is brought about, and what it says is shown
+must be shown."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+
+import pytest
+
+import harness
+from harness import PATIENCE, TOP, UNSHARD, Mount, is_alive, mounted, run, slow, wait_for
+
+SHARD = "diffusion_pytorch_model-00002-of-00005.safetensors"
+VIEW = "transformer/diffusion_pytorch_model.safetensors"
+
+
+def table_rows():
+    section = (TOP / "README.md").read_text().partition("\n## Troubleshooting\n")[2]
+    lines = section.partition("\n## ")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines
+            if line.startswith("| ")][1:]
+    assert all(len(row) == 3 and all(row) for row in rows), rows
+    return {row[0]: row[1] for row in rows}
+
+
+ROWS = table_rows()
+PRODUCERS = {}
+
+
+def produces(symptom):
+    def register(function):
+        PRODUCERS[symptom] = function
+        return function
+    return register
+
+
+def status_text(mount):
+    return run("status", mount.path).stdout
+
+
+def readable(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+@produces("The loader ends with SIGBUS or an I/O error")
+@contextlib.contextmanager
+def truncated(flux, tmp_path):
+    source = shutil.copytree(flux, tmp_path / "source")
+    whole = (source / "transformer" / SHARD).read_bytes()
+    (source / "transformer" / SHARD).write_bytes(whole[:-50000])
+    with mounted(source) as mount:
+        with pytest.raises(OSError):
+            (mount / VIEW).read_bytes()
+        text = status_text(mount)
+        assert SHARD in text
+        yield text
+        (source / "transformer" / SHARD).write_bytes(whole)
+        wait_for(lambda: readable(mount / VIEW), what="the whole shard to be served")
+
+
+@produces("The loader misses a part of the model")
+@contextlib.contextmanager
+def missing(flux, tmp_path):
+    source = shutil.copytree(flux, tmp_path / "source")
+    (source / "transformer" / SHARD).unlink()
+    with mounted(source) as mount:
+        yield status_text(mount)
+
+
+@produces("Reads hang")
+@contextlib.contextmanager
+def stalled(big, tmp_path):
+    with slow(big) as storage, mounted(storage.path, "prefetch=follow") as mount:
+        storage.command("stall *.safetensors")
+        reader = subprocess.Popen(["head", "-c", "1000000", mount / "model.safetensors"],
+                                  stdout=subprocess.DEVNULL)
+        yield wait_for(lambda: (text := status_text(mount)) and "stalled:" in text and text,
+                       what="a line about it")
+        storage.command("release")
+        assert reader.wait(PATIENCE) == 0
+
+
+@produces("Prefetching stops before the end")
+@contextlib.contextmanager
+def paused(big, tmp_path):
+    with mounted(big, "chunk=64K", "window=1M") as mount:
+        yield wait_for(lambda: (text := status_text(mount)) and "paused:" in text and text)
+
+
+@produces("It was warm, and loading is slow again")
+@contextlib.contextmanager
+def lost_pages(flux, tmp_path):
+    with mounted(flux) as mount:
+        mount.wait_warm()
+        with open(mount / VIEW, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert file.read()
+        yield status_text(mount)
+
+
+@produces("One component is slow, the others are not")
+@contextlib.contextmanager
+def evicted(flux, tmp_path):
+    with mounted(flux) as mount:
+        mount.wait_warm()
+        run("evict", mount.path, "transformer", check=True)
+        yield status_text(mount)
+
+
+@produces("`Transport endpoint is not connected`")
+@contextlib.contextmanager
+def dead(llama, tmp_path):
+    mount = Mount(llama)
+    try:
+        assert mount.result == 0, mount.output
+        children = pathlib.Path(f"/proc/{mount.pid}/task/{mount.pid}/children").read_text()
+        for pid in [*map(int, children.split()), mount.pid]:
+            os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not is_alive(mount.pid))
+        with pytest.raises(OSError, match="Transport endpoint is not connected"):
+            os.listdir(mount.path)
+        yield run("status", mount.path).stderr
+        run("umount", mount.path, check=True)
+    finally:
+        mount.discard()
+
+
+@produces("Another user may not read the mount")
+@contextlib.contextmanager
+def another_user(llama, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="unshard-public-", dir="/tmp"))
+    folder.chmod(0o755)
+    (folder / "mnt").mkdir()
+    program = shutil.copy(UNSHARD, folder)
+    try:
+        with mounted(llama, mountpoint=folder / "mnt"):
+            yield subprocess.run(["setpriv", "--reuid=nobody", "--regid=nogroup",
+                                  "--clear-groups", program, "status", folder / "mnt"],
+                                 stderr=subprocess.PIPE, text=True).stderr
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@produces("`unshard umount` fails")
+@contextlib.contextmanager
+def busy(llama, tmp_path):
+    with mounted(llama) as mount:
+        with open(mount / "model.safetensors"):
+            done = run("umount", mount.path)
+            assert done.returncode == 1
+            yield done.stderr
+
+
+@produces("Reads fail after the source was changed")
+@contextlib.contextmanager
+def changed(flux, tmp_path):
+    source = shutil.copytree(flux, tmp_path / "source")
+    with mounted(source, "prefetch=off") as mount:
+        path = source / "transformer" / SHARD
+        data = bytearray(path.read_bytes())
+        data[-9] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(OSError):
+            (mount / VIEW).read_bytes()
+        yield status_text(mount)
+
+
+@produces("Nothing answers any more")
+@contextlib.contextmanager
+def stopped(llama, tmp_path):
+    mount = Mount(llama)
+    try:
+        assert mount.result == 0, mount.output
+        os.kill(mount.pid, signal.SIGSTOP)
+        yield run("wait", "--timeout", "0.2", mount.path).stderr
+        run("umount", "--force", mount.path, check=True)
+        assert not harness.is_mounted(mount.path)
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)
+        mount.discard()
+
+
+def test_every_row_has_a_producer():
+    assert set(ROWS) == set(PRODUCERS)
+
+
+@pytest.mark.parametrize("symptom", ROWS)
+def test_row(symptom, tmp_path, request):
+    producer = PRODUCERS[symptom]
+    source = request.getfixturevalue(producer.__wrapped__.__code__.co_varnames[0])
+    shown = re.findall(r"`([^`]+)`", ROWS[symptom])
+    assert shown
+    with producer(source, tmp_path) as text:
+        for part in shown:
+            assert part in text, f"{part!r} is not in:\n{text}"
