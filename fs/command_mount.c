@@ -28,6 +28,7 @@
 #include "fs/reporter.h"
 #include "fs/session.h"
 #include "fs/shutdown.h"
+#include "fs/status_files.h"
 
 #define READY_TIMEOUT_MS 30000
 
@@ -233,13 +234,13 @@ static void end_reports(struct mount_run *run)
 /* After the loop, or instead of it when something failed before. */
 static void take_down(struct mount_run *run)
 {
-    bool stopped = true;
+    bool stopped = true, begun = run->filesystem.engine != NULL;
     run->loop_ended = true;
     prober_kill(&run->prober);
     if (run->filesystem.initialised_fd >= 0 && eventfd_write(run->filesystem.initialised_fd, 1))
         errno = 0; /* it wakes up later */
     end_reports(run);
-    if (run->filesystem.engine) {
+    if (begun) {
         shutdown_loop_left(&run->shutdown);
         stopped = shutdown_finish(&run->shutdown);
     } else {
@@ -249,6 +250,8 @@ static void take_down(struct mount_run *run)
         mountpoint_detach(run->mountpoint); /* libfuse leaves an aborted mount where it is */
     if (run->ready_thread_runs)
         pthread_join(run->ready_thread, NULL);
+    if (begun)
+        shutdown_release(&run->shutdown);
     prober_close(&run->prober);
     monitor_stop(&run->monitor);
     log_line(LOG_NOTICE, "mount", "event=unmounted mountpoint=\"%s\"", run->mountpoint);
@@ -289,6 +292,7 @@ static int serve(struct mount_run *run)
 static void release(struct mount_run *run)
 {
     end_reports(run);
+    status_snapshots_end();
     inode_table_free(run->filesystem.inodes);
     unshard_checkpoint_close(run->filesystem.checkpoint);
     free(run->source);

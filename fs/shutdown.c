@@ -147,8 +147,12 @@ int shutdown_start(struct shutdown *shutdown)
 
 void shutdown_request(struct shutdown *shutdown)
 {
-    /* The thread waits for it with sigwait. NOLINTNEXTLINE(bugprone-bad-signal-to-kill-thread) */
-    pthread_kill(shutdown->signal_thread, SIGTERM);
+    /* Once the loop is left the thread is joined, and must not be named any more. */
+    pthread_mutex_lock(&shutdown->mutex);
+    if (!shutdown->loop_left)
+        /* It waits with sigwait. NOLINTNEXTLINE(bugprone-bad-signal-to-kill-thread) */
+        pthread_kill(shutdown->signal_thread, SIGTERM);
+    pthread_mutex_unlock(&shutdown->mutex);
 }
 
 void shutdown_loop_left(struct shutdown *shutdown)
@@ -250,7 +254,11 @@ bool shutdown_finish(struct shutdown *shutdown)
     pthread_mutex_destroy(&stopping->mutex);
     free(stopping);
     shutdown->filesystem->engine = NULL;
+    return true;
+}
+
+void shutdown_release(struct shutdown *shutdown)
+{
     pthread_cond_destroy(&shutdown->changed);
     pthread_mutex_destroy(&shutdown->mutex);
-    return true;
 }

@@ -38,5 +38,7 @@ void shutdown_loop_left(struct shutdown *shutdown);
 /* Stops the engine and unmounts. false: a read from the source does not return, so that the engine
  * could not be freed and the process has to end with _exit. */
 bool shutdown_finish(struct shutdown *shutdown);
+/* Frees what is left, when no thread will call shutdown_request any more. */
+void shutdown_release(struct shutdown *shutdown);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/status_files.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -55,6 +56,30 @@ int status_file_find(const char *name)
     return -1;
 }
 
+/* All snapshots, for status_snapshots_end. */
+static pthread_mutex_t snapshots_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct status_snapshot *snapshots; /* protected by snapshots_mutex */
+
+static void add_snapshot(struct status_snapshot *snapshot)
+{
+    pthread_mutex_lock(&snapshots_mutex);
+    snapshot->previous = NULL;
+    snapshot->next = snapshots;
+    if (snapshots)
+        snapshots->previous = snapshot;
+    snapshots = snapshot;
+    pthread_mutex_unlock(&snapshots_mutex);
+}
+
+static void remove_snapshot(struct status_snapshot *snapshot)
+{
+    pthread_mutex_lock(&snapshots_mutex);
+    *(snapshot->previous ? &snapshot->previous->next : &snapshots) = snapshot->next;
+    if (snapshot->next)
+        snapshot->next->previous = snapshot->previous;
+    pthread_mutex_unlock(&snapshots_mutex);
+}
+
 struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine)
 {
     struct status_snapshot *snapshot = malloc(sizeof *snapshot);
@@ -67,6 +92,7 @@ struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engin
     }
     snapshot->length = strlen(snapshot->text);
     atomic_init(&snapshot->references, 1);
+    add_snapshot(snapshot);
     return snapshot;
 }
 
@@ -79,8 +105,19 @@ void status_snapshot_release(struct status_snapshot *snapshot)
 {
     if (atomic_fetch_sub(&snapshot->references, 1) != 1)
         return;
+    remove_snapshot(snapshot);
     free(snapshot->text);
     free(snapshot);
+}
+
+void status_snapshots_end(void)
+{
+    while (snapshots) {
+        struct status_snapshot *snapshot = snapshots;
+        snapshots = snapshot->next;
+        free(snapshot->text);
+        free(snapshot);
+    }
 }
 
 void status_file_attributes(int file, const struct unshard_node *like, struct stat *out)

@@ -20,6 +20,7 @@ const char *status_file_name(unsigned file);
 int status_file_find(const char *name);
 /* The content of a file at one moment. Immutable; freed with its last reference. */
 struct status_snapshot {
+    struct status_snapshot *next, *previous; /* among all there are */
     atomic_uint references;
     size_t length;
     char *text;
@@ -28,6 +29,9 @@ struct status_snapshot {
 struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine);
 void status_snapshot_hold(struct status_snapshot *snapshot);
 void status_snapshot_release(struct status_snapshot *snapshot);
+/* Frees those that are left when no request is served any more: a reader's RELEASE can come after
+ * the mount has gone, that is, never. */
+void status_snapshots_end(void);
 /* Attributes of a file, or of the directory itself when file is -1. like: whose owner and group
  * they take (the root of the checkpoint). st_ino is left to be told apart by the number of the
  * file. */
