@@ -56,7 +56,8 @@ int status_file_find(const char *name)
     return -1;
 }
 
-/* All snapshots, for status_snapshots_end. */
+/* All snapshots, for status_snapshots_end. The mutex also is what hands a snapshot from the thread
+ * that made it to those that read it: between them there is only the kernel. */
 static pthread_mutex_t snapshots_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct status_snapshot *snapshots; /* protected by snapshots_mutex */
 
@@ -71,15 +72,6 @@ static void add_snapshot(struct status_snapshot *snapshot)
     pthread_mutex_unlock(&snapshots_mutex);
 }
 
-static void remove_snapshot(struct status_snapshot *snapshot)
-{
-    pthread_mutex_lock(&snapshots_mutex);
-    *(snapshot->previous ? &snapshot->previous->next : &snapshots) = snapshot->next;
-    if (snapshot->next)
-        snapshot->next->previous = snapshot->previous;
-    pthread_mutex_unlock(&snapshots_mutex);
-}
-
 struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine)
 {
     struct status_snapshot *snapshot = malloc(sizeof *snapshot);
@@ -91,21 +83,30 @@ struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engin
         return NULL;
     }
     snapshot->length = strlen(snapshot->text);
-    atomic_init(&snapshot->references, 1);
+    snapshot->references = 1;
     add_snapshot(snapshot);
     return snapshot;
 }
 
 void status_snapshot_hold(struct status_snapshot *snapshot)
 {
-    atomic_fetch_add(&snapshot->references, 1);
+    pthread_mutex_lock(&snapshots_mutex);
+    snapshot->references++;
+    pthread_mutex_unlock(&snapshots_mutex);
 }
 
 void status_snapshot_release(struct status_snapshot *snapshot)
 {
-    if (atomic_fetch_sub(&snapshot->references, 1) != 1)
+    pthread_mutex_lock(&snapshots_mutex);
+    bool last = --snapshot->references == 0;
+    if (last) {
+        *(snapshot->previous ? &snapshot->previous->next : &snapshots) = snapshot->next;
+        if (snapshot->next)
+            snapshot->next->previous = snapshot->previous;
+    }
+    pthread_mutex_unlock(&snapshots_mutex);
+    if (!last)
         return;
-    remove_snapshot(snapshot);
     free(snapshot->text);
     free(snapshot);
 }

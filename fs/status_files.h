@@ -5,7 +5,6 @@
 #ifndef FS_STATUS_FILES_H
 #define FS_STATUS_FILES_H
 
-#include <stdatomic.h>
 #include <stddef.h>
 #include <sys/stat.h>
 
@@ -21,7 +20,7 @@ int status_file_find(const char *name);
 /* The content of a file at one moment. Immutable; freed with its last reference. */
 struct status_snapshot {
     struct status_snapshot *next, *previous; /* among all there are */
-    atomic_uint references;
+    unsigned references; /* protected, as the links are, by a mutex of status_files.c */
     size_t length;
     char *text;
 };

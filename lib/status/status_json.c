@@ -331,7 +331,8 @@ static const char *overall_state(const struct snapshot *snapshot,
         return "paused";
     if (options->prefetch == UNSHARD_PREFETCH_ALL && !snapshot->plan_done)
         return "prefetching";
-    return snapshot->in_flight > 0 ? "prefetching" : "ready";
+    /* A chunk that was read and is not yet stored still has its buffer. */
+    return snapshot->in_flight > 0 || snapshot->buffer_used > 0 ? "prefetching" : "ready";
 }
 
 static void add_stuck(cJSON *root, const struct unshard_checkpoint *checkpoint,
