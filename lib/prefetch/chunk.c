@@ -108,6 +108,8 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
     fetch->demanded = true;
     file->pass_demanded = file->pass_demanded || file->check == CHECK_WHOLE;
     fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
+    if (file->pass_demanded && engine->idle_workers > 0) /* to begin the pass */
+        pthread_cond_signal(&engine->work);
     chunk_check(engine, fetch->file, fetch->index);
 }
 
