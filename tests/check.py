@@ -14,6 +14,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree
 
@@ -89,11 +90,41 @@ def run_fuzzers(programs, seconds, tally):
                   f"{executed} inputs in {seconds} s", flush=True)
 
 
+def mounts_below(folder):
+    """Mount points below a folder, the newest first, with the numbers of their connections."""
+    found = []
+    for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[4].startswith(f"{folder}/"):
+            found.append((fields[4].replace("\\040", " "), fields[2].split(":")[1]))
+    return found[::-1]
+
+
+def sweep_mounts(folder, tally):
+    """A test run that died (SIGBUS, say) may leave mounts: they go, and that counts as a failure."""
+    for mountpoint, connection in mounts_below(folder):
+        abort = pathlib.Path(f"/sys/fs/fuse/connections/{connection}/abort")
+        if abort.exists():
+            abort.write_text("1")
+        subprocess.run(["umount", "-l", mountpoint], stderr=subprocess.DEVNULL)
+        tally.add(f"left mounted: {mountpoint}", False)
+
+
 def run_pytest(build, sanitizer, arguments, tally):
+    # Everything that tests make is in here. Short, as paths of sockets are.
+    with tempfile.TemporaryDirectory(prefix="u-", ignore_cleanup_errors=True) as folder:
+        os.chmod(folder, 0o755)
+        try:
+            run_pytest_in(folder, build, sanitizer, arguments, tally)
+        finally:
+            sweep_mounts(folder, tally)
+
+
+def run_pytest_in(folder, build, sanitizer, arguments, tally):
     report = TOP / build / "pytest.xml"
     report.unlink(missing_ok=True)
     environment = dict(os.environ, UNSHARD_BIN=str(TOP / build / "unshard"),
-                       UNSHARD_SANITIZER=sanitizer)
+                       UNSHARD_SANITIZER=sanitizer, TMPDIR=folder)
     command = [sys.executable, "-m", "pytest", "tests/integration", "-q", "-rfEs",
                "--durations=8", f"--junitxml={report}"] + arguments
     if sanitizer and "-m" not in arguments:
