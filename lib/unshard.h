@@ -44,6 +44,7 @@ struct unshard_error {
 enum unshard_index { UNSHARD_INDEX_REWRITE, UNSHARD_INDEX_HIDE };
 enum unshard_order { UNSHARD_ORDER_SHARD, UNSHARD_ORDER_CANONICAL };
 enum unshard_layout { UNSHARD_LAYOUT_MERGED, UNSHARD_LAYOUT_BOTH };
+enum unshard_pickle { UNSHARD_PICKLE_SAFETENSORS, UNSHARD_PICKLE_ASIS };
 enum unshard_verify { UNSHARD_VERIFY_STRICT, UNSHARD_VERIFY_ASYNC, UNSHARD_VERIFY_OFF };
 enum unshard_prefetch { UNSHARD_PREFETCH_ALL, UNSHARD_PREFETCH_FOLLOW, UNSHARD_PREFETCH_OFF };
 
@@ -52,8 +53,9 @@ struct unshard_view_options {
     enum unshard_index index;
     enum unshard_order order;
     enum unshard_layout layout;
-    bool follow_symlinks; /* also follow symlinks that leave the checkpoint */
-    bool ignore_manifest; /* take no digests from unshard-manifest.json: to seal anew */
+    enum unshard_pickle pickle; /* PyTorch files as safetensors, or as they are */
+    bool follow_symlinks;       /* also follow symlinks that leave the checkpoint */
+    bool ignore_manifest;       /* take no digests from unshard-manifest.json: to seal anew */
     /* Which components of files that hold several are shown by themselves, too: NULL or "auto"
      * those that are recognised, "off" none, else "PREFIX[=NAME],...". Read while the checkpoint is
      * opened only. */

@@ -2,6 +2,7 @@
 #include "checkpoint/discovery.h"
 
 #include "base/error.h"
+#include "formats/tensor_parts.h"
 #include "view/planner.h"
 
 #include <errno.h>
@@ -52,6 +53,9 @@ static bool check_headers(struct build *build)
     bool usable = true;
     for (uint32_t i = 0; i < build->candidate->member_count; i++) {
         struct header *header = &build->headers[i];
+        if (header->set.note != NULL)
+            note_add(&build->candidate->notes, arena_of(build), "%s: %s.",
+                     build->discovery->checkpoint->files[header->file].path, header->set.note);
         if (header->result == 0)
             continue;
         struct source_file *file = &build->discovery->checkpoint->files[header->file];
@@ -77,7 +81,7 @@ static int map_tensors(struct build *build, struct string_map *map)
             int added = string_map_add(map, tensor->name, tensor->name_length, i, &other);
             if (added < 0)
                 return added;
-            if (added == 1)
+            if (added == 1 || tensor->part != NULL)
                 continue;
             error_set(&error, "duplicate-tensor", EINVAL, "tensor \"%s\" is in both %s and %s",
                       error_quote(quoted, sizeof quoted, tensor->name, tensor->name_length),
@@ -285,6 +289,20 @@ static struct scan_entry merged_attributes(const struct build *build)
     return result;
 }
 
+/* Makes source files of the tensors that are put together on reading. */
+static int add_gathered(struct build *build, const struct merged_view *merged, const char *view)
+{
+    struct text text = {0};
+    text_printf(&text, "%s (gathered tensors)", view);
+    const char *path =
+        text.failed ? NULL : arena_copy_string(arena_of(build), text.data, text.length);
+    bool added = path != NULL;
+    for (size_t i = 0; i < merged->gathered_count && added; i++)
+        added = discovery_add_gathered(build->discovery, &merged->gathered[i], path, build->number);
+    text_free(&text);
+    return added ? 0 : -ENOMEM;
+}
+
 static int show_merged(struct build *build, struct merged_view *merged)
 {
     struct component *component = build->component;
@@ -296,6 +314,8 @@ static int show_merged(struct build *build, struct merged_view *merged)
     }
     if (merged->note != NULL)
         note_add(&build->candidate->notes, arena_of(build), "%s", merged->note);
+    if (add_gathered(build, merged, component->view_path) != 0)
+        return -ENOMEM;
     component->bytes = merged->map.size;
     component->tensor_count = merged->tensor_count;
     component->view =
@@ -306,6 +326,33 @@ static int show_merged(struct build *build, struct merged_view *merged)
     struct scan_entry like = merged_attributes(build);
     add_file(build, component->view_name, component->view, &like, like.mtime_ns);
     return add_index_view(build, merged->tensors, merged->tensor_count, merged->data_bytes);
+}
+
+/* Reads what the metadata of files says about tensors of which each holds a part. */
+static int apply_sharding(struct build *build)
+{
+    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    int result = 0;
+    for (uint32_t i = 0; i < build->candidate->member_count && result == 0; i++) {
+        struct header *header = &build->headers[i];
+        const char *path = build->discovery->checkpoint->files[header->file].path;
+        result = dcp_sharding_apply(&header->set, path, &header->arena, &error);
+    }
+    if (result != 0 && result != -ENOMEM)
+        fail(build, &error);
+    return result;
+}
+
+/* Makes whole tensors where files hold parts. */
+static int join_parts(struct build *build, struct tensor_set *sets, struct unshard_error *error)
+{
+    uint32_t count = build->candidate->member_count;
+    bool parts = false;
+    for (uint32_t i = 0; i < count; i++)
+        parts = parts || tensor_parts_present(&sets[i]);
+    return parts ? tensor_parts_join(sets, count, build->component->name,
+                                     &build->candidate->index_arena, error)
+                 : 0;
 }
 
 static int build_merged(struct build *build)
@@ -322,8 +369,11 @@ static int build_merged(struct build *build)
                                   .set_count = candidate->member_count,
                                   .order = build->discovery->checkpoint->options.order,
                                   .component = build->component->name,
+                                  .first_gathered = build->discovery->checkpoint->file_count,
                                   .format = candidate->format};
-    int result = planner_merge(&input, &merged, &error);
+    int result = join_parts(build, sets, &error);
+    if (result == 0)
+        result = planner_merge(&input, &merged, &error);
     if (result == 0) {
         result = show_merged(build, &merged);
         merged_view_free(&merged);
@@ -381,7 +431,9 @@ static int build_views(struct build *build)
         return build_passthrough(build);
     if (!usable)
         return 0;
-    int result = check_tensors(build);
+    int result = apply_sharding(build);
+    if (result == 0)
+        result = check_tensors(build);
     if (result == 0)
         return build_merged(build);
     return result == -ENOMEM ? result : 0;

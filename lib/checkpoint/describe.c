@@ -4,6 +4,8 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "formats/gather.h"
+#include "formats/safetensors.h"
 #include "json/json_string.h"
 #include "json/json_write.h"
 
@@ -68,6 +70,15 @@ static void write_shards(const struct unshard_checkpoint *checkpoint,
     text_append_string(text, "]");
 }
 
+/* The file that the first bytes of a tensor come from, which begins at offset or holds it. */
+static uint32_t first_source(const struct gathered *gathered, uint64_t offset)
+{
+    uint32_t i = 0;
+    while (i + 1 < gathered->count && gathered->pieces[i + 1].offset <= offset)
+        i++;
+    return gathered->pieces[i].gather->boxes[0].file;
+}
+
 static void write_tensor(const struct unshard_checkpoint *checkpoint, const struct tensor *tensor,
                          struct text *text)
 {
@@ -82,8 +93,38 @@ static void write_tensor(const struct unshard_checkpoint *checkpoint, const stru
     text_append_string(text, "],\"bytes\":");
     text_append_u64(text, tensor->length);
     text_append_string(text, ",");
-    json_member_write(text, "shard", checkpoint->files[tensor->file].path);
+    json_member_write(text, "shard",
+                      tensor->file != EXTENT_LITERAL ? checkpoint->files[tensor->file].path : NULL);
     text_append_string(text, "}");
+}
+
+/* The tensors of a merged safetensors file, from the header that was made for it. 1: listed, 0: it
+ * has none. */
+static int write_merged_tensors(const struct unshard_checkpoint *checkpoint,
+                                const struct view *view, struct text *text)
+{
+    const struct extent_map *map = &view->map;
+    struct arena arena = {0};
+    struct tensor_set set = {0};
+    if (map->count == 0 || map->extents[0].source != EXTENT_LITERAL || map->literal_size < 8 ||
+        safetensors_parse(map->literal + 8, map->literal_size - 8, map->size, view->path, &arena,
+                          &set, NULL) != 0) {
+        arena_free(&arena);
+        return 0;
+    }
+    text_append_string(text, ",\"tensors\":[");
+    for (size_t i = 0; i < set.tensor_count; i++) {
+        struct extent_piece piece = extent_map_at(map, set.tensors[i].offset, 1);
+        uint32_t file = piece.source;
+        if (file != EXTENT_LITERAL && checkpoint->files[file].gathered != NULL)
+            file = first_source(checkpoint->files[file].gathered, piece.source_offset);
+        set.tensors[i].file = file; /* of an empty tensor at the end there is none */
+        text_append_string(text, i > 0 ? "," : "");
+        write_tensor(checkpoint, &set.tensors[i], text);
+    }
+    text_append_string(text, "]");
+    arena_free(&arena);
+    return 1;
 }
 
 /* Of a component that is one of several in its files: is the tensor its own? Takes the prefix off.
@@ -104,16 +145,21 @@ static int write_tensors(const struct unshard_checkpoint *checkpoint,
                          const struct component *component, struct text *text)
 {
     const char *separator = "";
-    struct header *headers = calloc(component->file_count + 1U, sizeof *headers);
+    const struct format *format = format_of_name(component->format);
+    if (component->view != UNSHARD_NO_VIEW &&
+        write_merged_tensors(checkpoint, &checkpoint->views[component->view], text))
+        return 0;
+    uint32_t count = format->read != NULL ? component->file_count : 0;
+    struct header *headers = calloc(count + 1U, sizeof *headers);
     if (headers == NULL)
         return -ENOMEM;
-    for (uint32_t i = 0; i < component->file_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         headers[i].file = component->files[i];
-        headers[i].format = format_of_name(component->format);
+        headers[i].format = format;
     }
-    headers_read(checkpoint, headers, component->file_count);
+    headers_read(checkpoint, headers, count);
     text_append_string(text, ",\"tensors\":[");
-    for (uint32_t i = 0; i < component->file_count; i++) {
+    for (uint32_t i = 0; i < count; i++) {
         if (headers[i].result != 0 && !headers[i].truncated)
             continue;
         for (size_t t = 0; t < headers[i].set.tensor_count; t++) {
@@ -125,7 +171,7 @@ static int write_tensors(const struct unshard_checkpoint *checkpoint,
         }
     }
     text_append_string(text, "]");
-    headers_free(headers, component->file_count);
+    headers_free(headers, count);
     return 0;
 }
 

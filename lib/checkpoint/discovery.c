@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "checkpoint/path_policy.h"
+#include "formats/gather.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,12 +11,31 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Room for one more source file. Enough is reserved but for gathered ones, whose number is known
+ * last. */
+static bool reserve_file(struct discovery *discovery)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    if (checkpoint->file_count < discovery->file_capacity)
+        return true;
+    size_t capacity = 2 * discovery->file_capacity + 1;
+    struct source_file *grown = arena_alloc_array(&checkpoint->arena, capacity, sizeof *grown);
+    if (grown == NULL)
+        return false;
+    memcpy(grown, checkpoint->files, checkpoint->file_count * sizeof *grown);
+    checkpoint->files = grown;
+    discovery->file_capacity = capacity;
+    return true;
+}
+
 uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
 {
     struct scan_entry *entry = &discovery->scan.entries[entry_number];
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
     if (entry->file != SCAN_NONE)
         return entry->file;
+    if (!reserve_file(discovery))
+        return SCAN_NONE;
     entry->file = checkpoint->file_count++;
     checkpoint->files[entry->file] = (struct source_file){
         .path = entry->path,
@@ -30,6 +50,18 @@ uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
         .component = NO_COMPONENT,
     };
     return entry->file;
+}
+
+bool discovery_add_gathered(struct discovery *discovery, const struct gathered *gathered,
+                            const char *path, uint32_t component)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    const struct gathered *copy = gathered_copy(gathered, &checkpoint->arena);
+    if (copy == NULL || !reserve_file(discovery))
+        return false;
+    checkpoint->files[checkpoint->file_count++] = (struct source_file){
+        .path = path, .gathered = copy, .size = copy->size, .component = component};
+    return true;
 }
 
 uint32_t discovery_add_view(struct discovery *discovery, const char *path, struct extent_map *map,
@@ -50,6 +82,8 @@ uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry_n
     struct extent_map map;
     struct scan_entry *entry = &discovery->scan.entries[entry_number];
     uint32_t file = discovery_add_file(discovery, entry_number);
+    if (file == SCAN_NONE)
+        return UNSHARD_NO_VIEW;
     if (extent_map_append_source(&builder, file, 0, size) != 0) {
         extent_map_builder_free(&builder);
         return UNSHARD_NO_VIEW;
@@ -120,6 +154,7 @@ static int reserve_files(struct discovery *discovery)
         files += discovery->scan.entries[i].kind == SCAN_FILE;
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
         files += discovery->candidates[i].absent_count;
+    discovery->file_capacity = files + 1;
     checkpoint->files = arena_alloc_array(&checkpoint->arena, files + 1, sizeof *checkpoint->files);
     return checkpoint->files == NULL ? -ENOMEM : 0;
 }
@@ -170,6 +205,8 @@ static int read_headers(struct discovery *discovery)
             struct header *header = &discovery->headers[discovery->header_count++];
             header->file = file;
             header->format = candidate->format;
+            header->dcp = candidate->dcp;
+            header->dcp_file = k;
         }
     }
     headers_read(discovery->checkpoint, discovery->headers, discovery->header_count);
@@ -186,6 +223,35 @@ static int read_headers(struct discovery *discovery)
     return 0;
 }
 
+/* Takes back what was claimed for a file that turned out not to be weights. */
+static void release_candidate(struct discovery *discovery, struct candidate *candidate)
+{
+    const struct header *header = &discovery->headers[candidate->first_header];
+    for (uint32_t i = 0; i < candidate->member_count; i++) {
+        struct scan_entry *entry = &discovery->scan.entries[candidate->members[i]];
+        entry->claimed = entry->hidden = false;
+    }
+    note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is shown as it is.",
+             header->error.message);
+    arena_free(&candidate->index_arena);
+    notes_free(&candidate->notes);
+}
+
+/* Drops candidates that only their names made ones. */
+static void drop_other_files(struct discovery *discovery)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < discovery->candidate_count; i++) {
+        struct candidate *candidate = &discovery->candidates[i];
+        if (candidate->perhaps && !candidate->failed &&
+            discovery->headers[candidate->first_header].result == -ENOTSUP)
+            release_candidate(discovery, candidate);
+        else
+            discovery->candidates[kept++] = *candidate;
+    }
+    discovery->candidate_count = kept;
+}
+
 static int run(struct discovery *discovery, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
@@ -200,8 +266,10 @@ static int run(struct discovery *discovery, struct unshard_error *error)
         result = splitting_find(discovery, error);
     if (result == 0 && reserve_views(discovery) != 0)
         result = error_no_memory(error);
-    if (result == 0)
+    if (result == 0) {
+        drop_other_files(discovery);
         result = components_build(discovery, error);
+    }
     if (result == 0)
         result = splitting_build(discovery, error);
     if (result == 0)

@@ -20,6 +20,9 @@
 #include "formats/format.h"
 #include "formats/index_file.h"
 
+/* What a distributed checkpoint is shown as: the name that loaders look for. */
+#define DISTRIBUTED_NAME "model.safetensors"
+
 /* A shard that an index or the numbers of its neighbours ask for. */
 struct absent_shard {
     const char *path;
@@ -35,13 +38,15 @@ struct candidate {
     const char *index_name; /* under which an index is shown; NULL without one */
     const struct format *format;
     bool passthrough;  /* one complete file, shown as it is */
+    bool perhaps;      /* shown as it is when its file turns out not to be weights */
     uint32_t *members; /* scan entries in shard order */
     uint32_t member_count;
     struct absent_shard *absent; /* shards that belong to it and cannot be used */
     uint32_t absent_count;
     uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
     struct index_file index;
-    struct arena index_arena; /* of `index` */
+    struct dcp_metadata *dcp; /* of a distributed checkpoint: members are its files, in order */
+    struct arena index_arena; /* of `index` and `dcp` */
     struct note_list notes;
     bool failed;
     struct unshard_error error;
@@ -72,6 +77,7 @@ struct added_file {
 
 struct discovery {
     struct unshard_checkpoint *checkpoint;
+    size_t file_capacity; /* of checkpoint->files */
     struct scan scan;
     struct note_list notes; /* about the checkpoint */
     struct candidate *candidates;
@@ -88,6 +94,15 @@ struct discovery {
  * files. Trouble with one component is kept in it. 0 or -ENOMEM. */
 int grouping_find(struct discovery *discovery, struct unshard_error *error);
 
+/* Makes a candidate of a directory that holds a checkpoint of torch.distributed.checkpoint, unless
+ * a file of the name that it would have is there (taken). As above. */
+int grouping_find_distributed(struct discovery *discovery, uint32_t directory, bool taken);
+
+/* Adds a candidate that is zero but for what *like says; NULL without memory. Pointers to other
+ * candidates become invalid. */
+struct candidate *discovery_add_candidate(struct discovery *discovery,
+                                          const struct candidate *like);
+
 /* Sets load_order of every candidate from model_index.json and sorts them by it. 0 or -ENOMEM. */
 int load_order_apply(struct discovery *discovery, struct unshard_error *error);
 
@@ -98,6 +113,9 @@ int candidate_add_absent(struct discovery *discovery, struct candidate *candidat
 
 /* Makes a source file of a scan entry, once. SCAN_NONE when memory is short. */
 uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry);
+/* Makes a source file of tensors that are gathered, a copy of *gathered. False: no memory. */
+bool discovery_add_gathered(struct discovery *discovery, const struct gathered *gathered,
+                            const char *path, uint32_t component);
 /* Adds a view and takes the map over; UNSHARD_NO_VIEW when memory is short (the map is freed). path
  * lives in the checkpoint's arena. */
 uint32_t discovery_add_view(struct discovery *discovery, const char *path, struct extent_map *map,

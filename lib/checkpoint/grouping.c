@@ -16,14 +16,19 @@ struct weight_file {
     uint32_t entry;
     enum weight_name_kind kind;
     bool legacy;
-    uint32_t number, total;
+    uint32_t number, total, rank;
     const char *stem, *variant, *base, *extension, *merged_name, *index_name;
     const struct format *format;
+    enum format_claim claim;
 };
 
+/* The weights of one format in a directory. */
 struct directory_weights {
     struct weight_file *files; /* sorted by compare_weights */
     uint32_t count;
+    uint32_t first_candidate;  /* of the directory, whatever its format */
+    struct string_map *merged; /* merged names of the directory's candidates -> their numbers */
+    uint32_t noted;            /* candidates before this one are in `merged` */
 };
 
 static const char *keep(struct discovery *discovery, const char *string)
@@ -44,6 +49,7 @@ static int fill_weight(struct discovery *discovery, const struct weight_name *na
     out->legacy = name->legacy;
     out->number = name->number;
     out->total = name->total;
+    out->rank = name->rank;
     out->stem = keep(discovery, name->stem);
     out->variant = keep(discovery, name->variant);
     out->extension = keep(discovery, name->extension);
@@ -61,6 +67,24 @@ static int compare_numbers(uint32_t a, uint32_t b)
     return (a > b) - (a < b);
 }
 
+/* Turns a name on disk into that of the file that is shown for it. False: it is none of weights. */
+static bool claim_weight(const struct format *format, struct weight_name *name,
+                         struct weight_file *out)
+{
+    char stem[WEIGHT_NAME_CAPACITY];
+    out->format = format;
+    out->claim = FORMAT_CLAIM_WEIGHTS;
+    if (format->claim != NULL) {
+        out->claim = format->claim(name->stem, name->extension, stem, sizeof stem);
+        if (out->claim == FORMAT_CLAIM_NONE)
+            return false;
+        snprintf(name->stem, sizeof name->stem, "%s", stem);
+    }
+    if (format->shown_extension != NULL)
+        snprintf(name->extension, sizeof name->extension, "%s", format->shown_extension);
+    return true;
+}
+
 /* Indexes first and in their new spelling before the legacy one; shards of a set together and in
  * their order; then single files. */
 static int compare_weights(const void *left, const void *right)
@@ -74,6 +98,8 @@ static int compare_weights(const void *left, const void *right)
     if (order == 0 && a->kind == WEIGHT_NAME_INDEX)
         order = (int)a->legacy - (int)b->legacy;
     if (order == 0)
+        order = compare_numbers(a->rank, b->rank);
+    if (order == 0)
         order = compare_numbers(a->total, b->total);
     if (order == 0)
         order = compare_numbers(a->number, b->number);
@@ -81,7 +107,7 @@ static int compare_weights(const void *left, const void *right)
 }
 
 static int collect_weights(struct discovery *discovery, uint32_t directory,
-                           struct directory_weights *out)
+                           const struct format *format, struct directory_weights *out)
 {
     const struct scan_entry *parent = entry_of(discovery, directory);
     out->count = 0;
@@ -93,7 +119,7 @@ static int collect_weights(struct discovery *discovery, uint32_t directory,
         struct weight_name name;
         struct weight_file *file = &out->files[out->count];
         if (entry->kind == SCAN_DIRECTORY || !weight_name_parse(entry->name, &name) ||
-            (file->format = format_of_extension(name.extension)) == NULL)
+            format_of_extension(name.extension) != format || !claim_weight(format, &name, file))
             continue;
         file->entry = parent->first_child + i;
         if (fill_weight(discovery, &name, file) != 0)
@@ -104,8 +130,7 @@ static int collect_weights(struct discovery *discovery, uint32_t directory,
     return 0;
 }
 
-static struct candidate *add_candidate(struct discovery *discovery, uint32_t directory,
-                                       const struct weight_file *file)
+struct candidate *discovery_add_candidate(struct discovery *discovery, const struct candidate *like)
 {
     if (discovery->candidate_count == discovery->candidate_capacity) {
         uint32_t capacity =
@@ -117,15 +142,34 @@ static struct candidate *add_candidate(struct discovery *discovery, uint32_t dir
         discovery->candidate_capacity = capacity;
     }
     struct candidate *candidate = &discovery->candidates[discovery->candidate_count++];
-    *candidate = (struct candidate){.directory = directory,
-                                    .stem = file->stem,
-                                    .variant = file->variant,
-                                    .base = file->base,
-                                    .extension = file->extension,
-                                    .merged_name = file->merged_name,
-                                    .format = file->format,
-                                    .index_entry = SCAN_NONE};
+    *candidate = *like;
     return candidate;
+}
+
+static struct candidate *add_candidate(struct discovery *discovery, uint32_t directory,
+                                       const struct weight_file *file)
+{
+    struct candidate like = {.directory = directory,
+                             .stem = file->stem,
+                             .variant = file->variant,
+                             .base = file->base,
+                             .extension = file->extension,
+                             .merged_name = file->merged_name,
+                             .format = file->format,
+                             .perhaps = file->claim == FORMAT_CLAIM_PERHAPS,
+                             .index_entry = SCAN_NONE};
+    return discovery_add_candidate(discovery, &like);
+}
+
+/* Puts the names of candidates that were added into the map. */
+static int note_candidates(struct discovery *discovery, struct directory_weights *weights)
+{
+    for (; weights->noted < discovery->candidate_count; weights->noted++) {
+        const char *name = discovery->candidates[weights->noted].merged_name;
+        if (string_map_add(weights->merged, name, strlen(name), weights->noted, NULL) < 0)
+            return -ENOMEM;
+    }
+    return 0;
 }
 
 /* Room for `count` members. */
@@ -349,9 +393,10 @@ static int group_index(struct discovery *discovery, uint32_t directory,
     if (result == 0)
         result = settle_merged_name(discovery, candidate);
     struct scan_entry *entry = entry_of(discovery, file->entry);
-    entry->hidden =
-        entry->kind == SCAN_FILE &&
-        !(candidate->failed && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH);
+    /* An index of files that are shown as they are, under a name of its own, is shown with them. */
+    bool both = discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH;
+    entry->hidden = entry->kind == SCAN_FILE &&
+                    !(both && (candidate->failed || file->format->shown_extension != NULL));
     return result;
 }
 
@@ -497,12 +542,64 @@ static int group_indexes(struct discovery *discovery, uint32_t directory,
     return 0;
 }
 
+/* What each rank of a distributed save wrote. Which of them there should be is told by what they
+ * hold: together it must be whole tensors. */
+static int group_ranks(struct discovery *discovery, uint32_t directory,
+                       const struct weight_file *files, uint32_t count)
+{
+    struct candidate *candidate = add_candidate(discovery, directory, &files[0]);
+    if (candidate == NULL || reserve_members(discovery, candidate, count) != 0)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++) {
+        struct scan_entry *entry = entry_of(discovery, files[i].entry);
+        int result = 0;
+        if (entry->kind == SCAN_FILE) {
+            add_member(discovery, candidate, files[i].entry);
+        } else {
+            entry->hidden = true;
+            result = candidate_add_absent(discovery, candidate, entry->path, &entry->problem);
+        }
+        if (result != 0)
+            return result;
+    }
+    return settle_merged_name(discovery, candidate);
+}
+
+/* The same tensors are there in one piece: what a save leaves that puts them together itself. */
+static void leave_out_pieces(struct discovery *discovery, struct candidate *whole,
+                             const struct weight_file *files, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++)
+        entry_of(discovery, files[i].entry)->hidden =
+            entry_of(discovery, files[i].entry)->kind == SCAN_FILE &&
+            discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
+    note_add(&whole->notes, &discovery->checkpoint->arena,
+             "%s and others like it are pieces of the same tensors; they are not used.",
+             entry_of(discovery, files[0].entry)->path);
+}
+
+/* Files of one merged name from files[0] on, that no index names: those of one rank each, or those
+ * that are not. */
+static uint32_t count_alike(struct discovery *discovery, const struct weight_file *files,
+                            uint32_t count)
+{
+    uint32_t alike = 1;
+    while (alike < count && files[alike].kind == WEIGHT_NAME_SHARD &&
+           !entry_of(discovery, files[alike].entry)->claimed &&
+           strcmp(files[alike].merged_name, files[0].merged_name) == 0 &&
+           (files[alike].rank > 0) == (files[0].rank > 0))
+        alike++;
+    return alike;
+}
+
 static int group_shards(struct discovery *discovery, uint32_t directory, struct indexed_range range,
-                        const struct directory_weights *weights)
+                        struct directory_weights *weights)
 {
     uint32_t end;
     for (uint32_t i = 0; i < weights->count; i = end) {
         const struct weight_file *file = &weights->files[i];
+        int result = 0;
+        uint32_t other;
         end = i + 1;
         if (file->kind != WEIGHT_NAME_SHARD || entry_of(discovery, file->entry)->claimed)
             continue;
@@ -510,29 +607,81 @@ static int group_shards(struct discovery *discovery, uint32_t directory, struct 
         if (indexed != NULL && indexed->passthrough) {
             entry_of(discovery, file->entry)->hidden =
                 discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
-        } else if (indexed != NULL) {
-            note_not_in_index(discovery, indexed, file->entry);
-        } else {
-            while (end < weights->count && weights->files[end].kind == WEIGHT_NAME_SHARD &&
-                   !entry_of(discovery, weights->files[end].entry)->claimed &&
-                   strcmp(weights->files[end].merged_name, file->merged_name) == 0)
-                end++;
-            int result = group_numbered(discovery, directory, file, end - i);
-            if (result != 0)
-                return result;
+            continue;
         }
+        uint32_t alike = count_alike(discovery, file, weights->count - i);
+        if (indexed != NULL && file->rank == 0) {
+            note_not_in_index(discovery, indexed, file->entry);
+            continue;
+        }
+        end = i + alike;
+        if (file->rank > 0 &&
+            string_map_find(weights->merged, file->merged_name, strlen(file->merged_name), &other))
+            leave_out_pieces(discovery, &discovery->candidates[other], file, alike);
+        else if (file->rank > 0)
+            result = group_ranks(discovery, directory, file, alike);
+        else
+            result = group_numbered(discovery, directory, file, alike);
+        if (result == 0)
+            result = note_candidates(discovery, weights);
+        if (result != 0)
+            return result;
     }
     return 0;
 }
 
+/* Loaders look into the directory for files of certain names or follow an index: one more file
+ * that looks like weights, made from one that did not, would be loaded with them. */
+static bool is_model_directory(const struct discovery *discovery,
+                               const struct directory_weights *weights)
+{
+    static const char *const names[] = {"model", "diffusion_pytorch_model", "consolidated"};
+    for (uint32_t i = weights->first_candidate; i < discovery->candidate_count; i++) {
+        const struct candidate *candidate = &discovery->candidates[i];
+        if (candidate->index_entry != SCAN_NONE || candidate->member_count > 1)
+            return true;
+        for (size_t k = 0; k < sizeof names / sizeof *names && !candidate->perhaps; k++)
+            if (strcmp(candidate->stem, names[k]) == 0)
+                return true;
+    }
+    return false;
+}
+
+/* The format shows a file of its own for it: that is to have a name that no other has. */
+static int group_converted_file(struct discovery *discovery, uint32_t directory,
+                                const struct weight_file *file, struct directory_weights *weights)
+{
+    uint32_t other;
+    if (string_map_find(weights->merged, file->merged_name, strlen(file->merged_name), &other)) {
+        note_add(&discovery->candidates[other].notes, &discovery->checkpoint->arena,
+                 "%s would have the same name; it is shown as it is.",
+                 entry_of(discovery, file->entry)->path);
+        return 0;
+    }
+    if (file->claim == FORMAT_CLAIM_PERHAPS && is_model_directory(discovery, weights))
+        return 0;
+    struct candidate *candidate = add_candidate(discovery, directory, file);
+    if (candidate == NULL || reserve_members(discovery, candidate, 1) != 0)
+        return -ENOMEM;
+    add_member(discovery, candidate, file->entry);
+    int result = settle_merged_name(discovery, candidate);
+    return result == 0 ? note_candidates(discovery, weights) : result;
+}
+
 static int group_single_files(struct discovery *discovery, uint32_t directory,
-                              struct indexed_range range, const struct directory_weights *weights)
+                              struct indexed_range range, struct directory_weights *weights)
 {
     for (uint32_t i = 0; i < weights->count; i++) {
         const struct weight_file *file = &weights->files[i];
         const struct scan_entry *entry = entry_of(discovery, file->entry);
         if (file->kind != WEIGHT_NAME_SINGLE || entry->kind != SCAN_FILE || entry->claimed)
             continue;
+        if (file->format->shown_extension != NULL) {
+            int result = group_converted_file(discovery, directory, file, weights);
+            if (result != 0)
+                return result;
+            continue;
+        }
         if (range.first < range.end)
             note_not_in_index(discovery, &discovery->candidates[range.first], file->entry);
         struct candidate *candidate = add_candidate(discovery, directory, file);
@@ -546,22 +695,75 @@ static int group_single_files(struct discovery *discovery, uint32_t directory,
     return 0;
 }
 
+/* Leaves out files of which an earlier format shows another form under the same name. */
+static void drop_taken_names(struct discovery *discovery, struct directory_weights *weights)
+{
+    uint32_t kept = 0, other;
+    for (uint32_t i = 0; i < weights->count; i++) {
+        struct weight_file *file = &weights->files[i];
+        struct scan_entry *entry = entry_of(discovery, file->entry);
+        if (!string_map_find(weights->merged, file->merged_name, strlen(file->merged_name),
+                             &other)) {
+            weights->files[kept++] = *file;
+            continue;
+        }
+        struct candidate *candidate = &discovery->candidates[other];
+        entry->hidden = !candidate->failed && entry->kind == SCAN_FILE &&
+                        discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
+        note_add(&candidate->notes, &discovery->checkpoint->arena,
+                 "%s is another form of it, which is not used.", entry->path);
+    }
+    weights->count = kept;
+}
+
+static int group_format(struct discovery *discovery, uint32_t directory,
+                        const struct format *format, struct directory_weights *weights)
+{
+    struct indexed_range range;
+    int result = collect_weights(discovery, directory, format, weights);
+    if (result == 0) {
+        drop_taken_names(discovery, weights);
+        result = group_indexes(discovery, directory, weights, &range);
+    }
+    if (result == 0)
+        result = note_candidates(discovery, weights);
+    if (result == 0)
+        result = group_shards(discovery, directory, range, weights);
+    if (result == 0)
+        result = group_single_files(discovery, directory, range, weights);
+    if (result == 0)
+        result = note_candidates(discovery, weights);
+    free(weights->files);
+    weights->files = NULL;
+    return result;
+}
+
+static int group_directory(struct discovery *discovery, uint32_t directory)
+{
+    struct string_map merged = {0};
+    struct directory_weights weights = {.first_candidate = discovery->candidate_count,
+                                        .noted = discovery->candidate_count,
+                                        .merged = &merged};
+    int result = 0;
+    for (size_t i = 0; i < format_count && result == 0; i++) {
+        const struct format *format = &format_table[i];
+        if (!format->pickle || discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS)
+            result = group_format(discovery, directory, format, &weights);
+    }
+    if (result == 0 && discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS) {
+        uint32_t other;
+        bool taken = string_map_find(&merged, DISTRIBUTED_NAME, strlen(DISTRIBUTED_NAME), &other);
+        result = grouping_find_distributed(discovery, directory, taken);
+    }
+    string_map_free(&merged);
+    return result;
+}
+
 int grouping_find(struct discovery *discovery, struct unshard_error *error)
 {
     int result = 0;
-    for (uint32_t i = 0; i < discovery->scan.count && result == 0; i++) {
-        struct directory_weights weights;
-        struct indexed_range range;
-        if (entry_of(discovery, i)->kind != SCAN_DIRECTORY)
-            continue;
-        result = collect_weights(discovery, i, &weights);
-        if (result == 0)
-            result = group_indexes(discovery, i, &weights, &range);
-        if (result == 0)
-            result = group_shards(discovery, i, range, &weights);
-        if (result == 0)
-            result = group_single_files(discovery, i, range, &weights);
-        free(weights.files);
-    }
+    for (uint32_t i = 0; i < discovery->scan.count && result == 0; i++)
+        if (entry_of(discovery, i)->kind == SCAN_DIRECTORY)
+            result = group_directory(discovery, i);
     return result == 0 ? 0 : error_no_memory(error);
 }

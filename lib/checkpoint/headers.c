@@ -5,8 +5,10 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "checkpoint/path_policy.h"
+#include "formats/gather.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -46,19 +48,38 @@ static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
     return 0;
 }
 
+static void advise_at(void *context, uint64_t offset, uint64_t length)
+{
+    const struct recorded_file *file = context;
+    posix_fadvise(file->fd, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+}
+
+static bool note_end(struct header *header, uint64_t offset, uint64_t length)
+{
+    uint64_t end;
+    if (!checked_add(offset, length, &end) || end > MAX_FILE_BYTES)
+        return false;
+    if (end > header->needed)
+        header->needed = end;
+    return true;
+}
+
 /* Numbers the tensors' file and finds how long it must be. False: no file is that long. */
 static bool set_tensor_files(struct header *header)
 {
+    bool sane = true;
     for (size_t i = 0; i < header->set.tensor_count; i++) {
         struct tensor *tensor = &header->set.tensors[i];
-        uint64_t end;
         tensor->file = header->file;
-        if (!checked_add(tensor->offset, tensor->length, &end) || end > MAX_FILE_BYTES)
-            return false;
-        if (end > header->needed)
-            header->needed = end;
+        if (tensor->gather == NULL)
+            sane = sane && note_end(header, tensor->offset, tensor->length);
+        for (uint32_t b = 0; tensor->gather != NULL && b < tensor->gather->box_count; b++) {
+            struct gather_box *box = &tensor->gather->boxes[b];
+            box->file = header->file;
+            sane = sane && note_end(header, box->source, gather_box_span(box));
+        }
     }
-    return true;
+    return sane;
 }
 
 static void read_header(const struct unshard_checkpoint *checkpoint, struct header *header)
@@ -73,9 +94,14 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
     struct recorded_file recorded = {fd, &header->record};
     struct byte_reader reader = {.context = &recorded,
                                  .size = header->size != 0 ? header->size : file->size,
-                                 .read = read_at};
-    header->result =
-        header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
+                                 .read = read_at,
+                                 .advise = advise_at};
+    if (header->dcp != NULL)
+        header->result = dcp_file_read(&reader, file->path, header->dcp, header->dcp_file,
+                                       &header->arena, &header->set, &header->error);
+    else
+        header->result =
+            header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
     close(fd);
     header->needed = file->size;
     bool sane = set_tensor_files(header);
@@ -96,6 +122,16 @@ void headers_read(const struct unshard_checkpoint *checkpoint, struct header *he
     parallel_run(count, PARALLEL_IO_THREADS, read_number, &list);
 }
 
+static void hash_gather(XXH3_state_t *state, const struct gather *gather)
+{
+    for (uint32_t i = 0; i < gather->box_count; i++) {
+        const struct gather_box *box = &gather->boxes[i];
+        uint64_t numbers[] = {box->rank, box->source, box->target, box->run};
+        XXH3_128bits_update(state, numbers, sizeof numbers);
+        XXH3_128bits_update(state, box->dimensions, box->rank * sizeof *box->dimensions);
+    }
+}
+
 XXH128_hash_t headers_layout(const struct tensor_set *set)
 {
     XXH3_state_t *state = XXH3_createState();
@@ -111,6 +147,8 @@ XXH128_hash_t headers_layout(const struct tensor_set *set)
         XXH3_128bits_update(state, numbers, sizeof numbers);
         XXH3_128bits_update(state, tensor->name, tensor->name_length);
         XXH3_128bits_update(state, tensor->shape, tensor->rank * sizeof *tensor->shape);
+        if (tensor->gather != NULL)
+            hash_gather(state, tensor->gather);
     }
     layout = XXH3_128bits_digest(state);
     XXH3_freeState(state);
@@ -124,6 +162,8 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
     struct header header = {.file = number, .format = file->format};
     if (file->format == NULL)
         return true;
+    if (file->format->read == NULL)
+        return false;
     int fd = path_policy_resolve(checkpoint, file->path, &status);
     if (fd < 0)
         return false;

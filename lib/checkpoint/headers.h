@@ -6,11 +6,16 @@
 #define CHECKPOINT_HEADERS_H
 
 #include "checkpoint/model.h"
+#include "formats/dcp_metadata.h"
 #include "formats/format.h"
 
 struct header {
     uint32_t file;               /* number of the source file; set by the caller */
     const struct format *format; /* set by the caller */
+    /* Of a distributed checkpoint, instead of format.read: its metadata, and which of its files
+     * this is. NULL otherwise; set by the caller. */
+    const struct dcp_metadata *dcp;
+    uint32_t dcp_file;
     uint64_t size;               /* of the file; 0: as discovery saw it */
     struct arena arena;          /* owns the set */
     struct header_record record; /* of what was read */

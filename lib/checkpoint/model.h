@@ -14,10 +14,16 @@ struct format;
 
 #define NO_COMPONENT UINT32_MAX
 
+struct gathered;
+
 /* A regular file below the source that some view shows. */
 struct source_file {
     const char *path; /* relative to the source, as the tree shows it */
-    uint64_t size;    /* as found; what changes later is an error of its chunks */
+    /* Not NULL: no file on disk but tensors that are put together from the bytes of others, which
+     * are not contiguous there. path says so, for messages; the fields up to gid are of no use but
+     * for size. No shard of a component is such a file. */
+    const struct gathered *gathered;
+    uint64_t size; /* as found; what changes later is an error of its chunks */
     int64_t mtime_ns, ctime_ns;
     uint64_t device, inode;
     mode_t mode;

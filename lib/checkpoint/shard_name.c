@@ -92,6 +92,28 @@ static bool is_weight_extension(struct slice slice)
     return slice_is(slice, "safetensors") || slice_is(slice, "bin");
 }
 
+/* Takes "shard-RRRRR-" off the front: what a rank of a distributed save writes. */
+static void take_rank(struct slice *base, uint32_t *rank)
+{
+    static const char prefix[] = "shard-";
+    const size_t length = sizeof prefix - 1;
+    size_t digits = 0;
+    if (base->length < length || memcmp(base->start, prefix, length) != 0)
+        return;
+    while (length + digits < base->length && base->start[length + digits] >= '0' &&
+           base->start[length + digits] <= '9')
+        digits++;
+    size_t used = length + digits + 1;
+    struct slice number = {base->start, length + digits};
+    if (used >= base->length || base->start[used - 1] != '-' || !take_number(&number, rank) ||
+        *rank == 0) {
+        *rank = 0;
+        return;
+    }
+    base->start += used;
+    base->length -= used;
+}
+
 /* name without ".json": "STEM.EXT.index", "STEM.EXT.index.V" or "STEM.EXT.V.index". */
 static bool parse_index(struct slice name, struct weight_name *out)
 {
@@ -130,8 +152,10 @@ bool weight_name_parse(const char *name, struct weight_name *out)
     if (!copy_slice(out->extension, extension))
         return false;
     out->kind = WEIGHT_NAME_SHARD;
-    if (split_number(body, &rest, &out->number, &out->total))
+    if (split_number(body, &rest, &out->number, &out->total)) {
+        take_rank(&rest, &out->rank);
         return set_stem_and_variant(rest, out);
+    }
     if (split_last_dot(body, &rest, &variant) &&
         split_number(rest, &rest, &out->number, &out->total)) {
         out->legacy = true;

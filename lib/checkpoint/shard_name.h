@@ -4,6 +4,7 @@
  *   STEM[.VARIANT].EXT                     a single file
  *   STEM[.VARIANT]-NNNNN-of-MMMMM.EXT      a shard; also with '_' before the number
  *   STEM-NNNNN-of-MMMMM.VARIANT.EXT        a shard, legacy spelling of diffusers
+ *   shard-RRRRR-STEM-NNNNN-of-MMMMM.EXT    a shard of rank R (HuggingFaceStorageWriter)
  *   STEM.EXT.index[.VARIANT].json          an index
  *   STEM.EXT.VARIANT.index.json            an index, legacy spelling of diffusers
  * Pure functions on untrusted names. */
@@ -21,6 +22,7 @@ struct weight_name {
     enum weight_name_kind kind;
     bool legacy;                        /* a legacy spelling of the variant */
     uint32_t number, total;             /* of a shard; as spelled, not checked against each other */
+    uint32_t rank;                      /* of a shard: from 1; 0: not of one rank */
     char stem[WEIGHT_NAME_CAPACITY];    /* never empty */
     char variant[WEIGHT_NAME_CAPACITY]; /* "" without one */
     char extension[WEIGHT_NAME_CAPACITY]; /* without the dot */

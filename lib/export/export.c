@@ -13,6 +13,7 @@
 #include "base/workers.h"
 #include "checkpoint/model.h"
 #include "export/export_tree.h"
+#include "source/gather_read.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -151,28 +152,52 @@ static int fail_truncated(const struct worker *worker, const struct source_file 
                         (unsigned long long)offset, (unsigned long long)file->size);
 }
 
-static int read_source(struct worker *worker, const struct extent_piece *piece,
-                       unsigned char *buffer, struct unshard_error *error)
+static int read_on_disk(struct worker *worker, uint32_t source, uint64_t offset, void *buffer,
+                        uint64_t length, struct unshard_error *error)
 {
-    int result = open_source(worker, piece->source, error);
+    int result = open_source(worker, source, error);
     if (result < 0)
         return result;
-    const struct source_file *file = &worker->export->checkpoint->files[piece->source];
-    uint64_t done = 0;
-    while (done < piece->length) {
-        uint64_t offset = piece->source_offset + done;
+    const struct source_file *file = &worker->export->checkpoint->files[source];
+    for (uint64_t done = 0, at; done < length;) {
+        at = offset + done;
         ssize_t count =
-            pread(worker->source_fd, buffer + done, (size_t)(piece->length - done), (off_t)offset);
+            pread(worker->source_fd, (char *)buffer + done, (size_t)(length - done), (off_t)at);
         if (count < 0 && errno == EINTR)
             continue;
         if (count < 0)
-            return error_set_at(error, "read-error", errno, offset, "%s: read at %llu: %s",
-                                file->path, (unsigned long long)offset, strerror(errno));
+            return error_set_at(error, "read-error", errno, at, "%s: read at %llu: %s", file->path,
+                                (unsigned long long)at, strerror(errno));
         if (count == 0)
-            return fail_truncated(worker, file, offset, error);
+            return fail_truncated(worker, file, at, error);
         done += (uint64_t)count;
     }
     return 0;
+}
+
+static int read_for_gather(void *context, uint32_t source, uint64_t offset, void *buffer,
+                           size_t length, bool sparse, struct unshard_error *error)
+{
+    (void)sparse; /* everything goes through the page cache here */
+    return read_on_disk(context, source, offset, buffer, length, error);
+}
+
+static uint64_t size_for_gather(void *context, uint32_t source)
+{
+    const struct worker *worker = context;
+    return worker->export->checkpoint->files[source].size;
+}
+
+static int read_source(struct worker *worker, const struct extent_piece *piece,
+                       unsigned char *buffer, struct unshard_error *error)
+{
+    const struct source_file *file = &worker->export->checkpoint->files[piece->source];
+    struct gather_source files = {
+        .context = worker, .read = read_for_gather, .size = size_for_gather};
+    if (file->gathered != NULL)
+        return gather_read(file->gathered, piece->source_offset, buffer, piece->length, &files,
+                           error);
+    return read_on_disk(worker, piece->source, piece->source_offset, buffer, piece->length, error);
 }
 
 /* Assembles the bytes of an item in the worker's buffer. */

@@ -9,13 +9,28 @@
 #include "formats/tensor_set.h"
 #include "unshard.h"
 
+/* What the name of a file says about it. */
+enum format_claim {
+    FORMAT_CLAIM_NONE,    /* not weights: shown as it is */
+    FORMAT_CLAIM_WEIGHTS, /* weights: what cannot be read of it is an error */
+    FORMAT_CLAIM_PERHAPS  /* weights if it can be read as such, else shown as it is */
+};
+
 struct format {
     const char *name;
     const char *const *extensions; /* without the dot, NULL-terminated */
-    /* Reads what tensors a file holds; contract of safetensors_read. On -EIO with the code
-     * "truncated" (the file ends before its data does) *out is filled all the same. */
+    /* Reads what tensors a file holds; contract of safetensors_read. On an error with the code
+     * "truncated" (the file ends before its data does) *out may be filled all the same. -ENOTSUP:
+     * the file is well but not weights of this format. NULL: its files are not read one by one. */
     int (*read)(const struct byte_reader *reader, const char *path, struct arena *arena,
                 struct tensor_set *out, struct unshard_error *error);
+    /* The extension of the file that is shown for it; NULL: its own. */
+    const char *shown_extension;
+    /* What a stem says ("model" of "model.fp16.safetensors"), and the stem of the file that is
+     * shown, at most capacity bytes with its terminator. NULL: all stems are weights and kept. */
+    enum format_claim (*claim)(const char *stem, const char *extension, char *shown_stem,
+                               size_t capacity);
+    bool pickle; /* pickle=asis leaves its files alone */
     /* Lays the tensors of several files out as one file of this format; NULL: merged files are
      * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of
      * the files; no two tensors have one name; `component` is for messages. On success *out is to
@@ -23,6 +38,10 @@ struct format {
     int (*lay_out)(const struct tensor_set *sets, size_t set_count, const char *component,
                    struct file_layout *out, struct unshard_error *error);
 };
+
+/* All formats. Where two of them would show files of the same name, the earlier one does. */
+extern const struct format format_table[];
+extern const size_t format_count;
 
 /* The format whose files have this extension, or NULL. Exact, case-sensitive. Thread-safe. */
 const struct format *format_of_extension(const char *extension);

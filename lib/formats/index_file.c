@@ -70,7 +70,7 @@ static const char *check_component(const char *name, size_t length)
 }
 
 /* Why a name must not be opened below the directory of the index; NULL: it may. */
-static const char *check_file_name(const struct parse *parse, const char *name, size_t length)
+const char *index_file_name_problem(const char *name, size_t length)
 {
     size_t first = 0;
 
@@ -89,6 +89,15 @@ static const char *check_file_name(const struct parse *parse, const char *name, 
             return problem;
         first = i + 1;
     }
+    return NULL;
+}
+
+static const char *check_file_name(const struct parse *parse, const char *name, size_t length)
+{
+    const char *problem = index_file_name_problem(name, length);
+
+    if (problem != NULL)
+        return problem;
     if (parse->index_name != NULL && strlen(parse->index_name) == length &&
         memcmp(parse->index_name, name, length) == 0)
         return "is the index itself";

@@ -26,6 +26,10 @@ struct index_file {
 
 #define INDEX_FILE_MAX_BYTES (UINT64_C(512) << 20)
 
+/* What is wrong with a name that a checkpoint gives to one of its files, as the end of a sentence
+ * ("is empty", ...): it must be a relative path that stays in its directory. NULL: nothing. */
+const char *index_file_name_problem(const char *name, size_t length);
+
 /* Parses an index. Refuses: no weight_map object, values that are not strings, a tensor twice, file
  * names that are absolute, empty, hold a backslash, a NUL or a control byte, have a component "..",
  * "." or "", are longer than 255 bytes a component, or name the index itself (index_name). All

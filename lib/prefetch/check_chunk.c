@@ -33,6 +33,25 @@ static int fail(struct unshard_engine *engine, const struct fetch *fetch, const 
     return -EIO;
 }
 
+int check_bytes(struct unshard_engine *engine, uint32_t file, const struct expected_chunks *trusted,
+                uint64_t offset, const char *bytes, uint64_t length, struct unshard_error *error)
+{
+    struct fetch fetch = {.file = file}; /* for the message */
+    uint64_t index = offset / trusted->chunk_bytes;
+    XXH128_hash_t actual = XXH3_128bits(bytes, (size_t)length);
+    if (index < trusted->count && XXH128_isEqual(actual, trusted->digests[index]))
+        return 0;
+    fetch.check = CHECK_CHUNKS;
+    fetch.trusted = *trusted;
+    fetch.digest = actual;
+    pthread_mutex_lock(&engine->lock);
+    note_chunk_mismatch(&engine->files[file], &fetch, offset);
+    pthread_mutex_unlock(&engine->lock);
+    return fail(engine, &fetch, "mismatch", offset,
+                index < trusted->count ? trusted->digests[index] : (XXH128_hash_t){0, 0}, actual,
+                trusted->origin, error);
+}
+
 /* Trusted digests may be of smaller pieces than a chunk, never of larger ones. */
 static int check_trusted(struct unshard_engine *engine, struct fetch *fetch,
                          struct unshard_error *error)
@@ -70,13 +89,13 @@ void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uin
 
 /* The views were planned from a header, which must have been the one that is there. A file that
  * has been replaced since has been compared with it by file_watch.c. */
-static int check_header(struct unshard_engine *engine, const struct fetch *fetch,
-                        struct unshard_error *error)
+int check_header(struct unshard_engine *engine, uint32_t number, uint64_t start, const char *bytes,
+                 uint64_t length, struct unshard_error *error)
 {
-    const struct source_file *file = &engine->checkpoint->files[fetch->file];
-    uint64_t offset, start = (uint64_t)fetch->index * engine->chunk_bytes;
-    if (fetch->generation != 0 || header_pieces_match(file->header_pieces, file->header_piece_count,
-                                                      start, fetch->buffer, fetch->length, &offset))
+    const struct source_file *file = &engine->checkpoint->files[number];
+    uint64_t offset;
+    if (header_pieces_match(file->header_pieces, file->header_piece_count, start, bytes, length,
+                            &offset))
         return 0;
     return error_set_at(error, HEADER_MISMATCH, EIO, offset,
                         "%s: bytes of the header, at %llu, are not what they were when it was "
@@ -93,7 +112,12 @@ int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unsha
         result = check_trusted(engine, fetch, error);
     else
         fetch->digest = XXH3_128bits(fetch->buffer, fetch->length);
-    return result == 0 ? check_header(engine, fetch, error) : result;
+    if (result == 0 && fetch->generation == 0)
+        result = check_header(engine, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
+                              fetch->buffer, fetch->length, error);
+    if (result == 0 && fetch->generation == 0 && fetch->check == CHECK_CHUNKS)
+        result = unread_check(engine, fetch->file, &fetch->trusted, error);
+    return result;
 }
 
 int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
@@ -103,7 +127,7 @@ int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
     struct chunk *chunk = &file->chunks[fetch->index];
     if (fetch->check == CHECK_CHUNKS && !chunk->checked) {
         chunk->checked = true;
-        file->chunks_checked++;
+        file->chunks_checked += !chunk->unshown;
     }
     if (fetch->check == CHECK_CHUNKS || engine->options.verify == UNSHARD_VERIFY_OFF)
         return 0;

@@ -266,11 +266,7 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
     if (file->chunks_failed == 0 && file->retrying == 0 && !file->failed_at_start)
         file->has_error = false;
     if (file->closed) {
-        file->closed = false;
-        for (struct fetch *fetch; (fetch = file->held.first) != NULL;) {
-            fetch_list_remove(&file->held, fetch);
-            fetch_list_append(&engine->demand, fetch);
-        }
+        file_open(engine, number);
         schedule_restart(engine);
         wake_for_demand(engine);
     }
@@ -414,10 +410,7 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
     pthread_mutex_lock(&engine->lock);
     file->has_error = true;
     file->error = *error;
-    for (struct fetch *held; (held = file->held.first) != NULL;) {
-        fetch_list_remove(&file->held, held);
-        fetch_cancel(engine, held, &waiters);
-    }
+    file_cancel_held(engine, number, &waiters);
     file->pass_demanded = false;
     pass_drop(engine, fetch);
     pass_give_up(engine, file);
@@ -451,8 +444,12 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     struct file_state *file = &engine->files[fetch->file];
     uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
     bool cached = false;
-    int result = source_read(engine->source, fetch->file, offset, fetch->buffer, fetch->length,
-                             &cached, &error);
+    /* What is gathered from is read again soon, by whoever gathers it. */
+    int result = file->chunks[fetch->index].unshown
+                     ? source_read_cached(engine->source, fetch->file, offset, fetch->buffer,
+                                          fetch->length, &error)
+                     : source_read(engine->source, fetch->file, offset, fetch->buffer,
+                                   fetch->length, &cached, &error);
     if (result == 0)
         result = check_chunk(engine, fetch, &error);
     pthread_mutex_lock(&engine->lock);
@@ -462,7 +459,8 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
         result = check_observed(engine, fetch, &error);
     if (result == 0 && current)
         note_success(engine, fetch, false);
-    bool staged = result == 0 && current && !cached && file->pass->staging;
+    bool staged = result == 0 && current && !cached && file->pass->staging &&
+                  !file->chunks[fetch->index].unshown;
     pthread_mutex_unlock(&engine->lock);
     if (result != 0) {
         retry_or_fail(engine, fetch, &error);

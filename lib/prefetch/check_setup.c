@@ -6,6 +6,7 @@
 #include "prefetch/engine_internal.h"
 
 #include "base/error.h"
+#include "formats/gather.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -21,6 +22,8 @@ void file_set_check(struct unshard_engine *engine, uint32_t number)
     file->check = CHECK_NONE;
     file->whole = NULL;
     file->closed = false;
+    if (engine->checkpoint->files[number].gathered != NULL)
+        file->closed = gathered_is_closed(engine, engine->checkpoint->files[number].gathered);
     if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
         return;
     if (expectation->digest_count > 0)
@@ -79,6 +82,17 @@ static void block_if_wrong(struct unshard_engine *engine, uint32_t number)
     file->blocked = file->has_error = true;
 }
 
+/* The file, or the shards that it is gathered from. */
+static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t number)
+{
+    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
+    for (uint32_t i = 0; gathered != NULL && !listed[number] && i < gathered->source_count; i++)
+        list_pass_file(engine, listed, gathered->sources[i].file);
+    if (!listed[number] && engine->files[number].check == CHECK_WHOLE)
+        engine->pass_files[engine->pass_count++] = number;
+    listed[number] = true;
+}
+
 /* Files of views in the order of the plan, then the others that have a digest of the whole. */
 static int list_pass_files(struct unshard_engine *engine)
 {
@@ -91,18 +105,13 @@ static int list_pass_files(struct unshard_engine *engine)
     }
     for (uint32_t p = 0; p < engine->plan_count; p++) {
         const struct extent_map *map = &checkpoint->views[engine->plan[p]].map;
-        for (size_t i = 0; i < map->count; i++) {
-            uint32_t number = map->extents[i].source;
-            if (number == EXTENT_LITERAL || listed[number] ||
-                engine->files[number].check != CHECK_WHOLE)
-                continue;
-            listed[number] = true;
-            engine->pass_files[engine->pass_count++] = number;
-        }
+        for (size_t i = 0; i < map->count; i++)
+            if (map->extents[i].source != EXTENT_LITERAL)
+                list_pass_file(engine, listed, map->extents[i].source);
     }
     for (uint32_t i = 0; i < checkpoint->file_count; i++)
-        if (!listed[i] && engine->files[i].view_count > 0 && engine->files[i].check == CHECK_WHOLE)
-            engine->pass_files[engine->pass_count++] = i;
+        if (engine->files[i].view_count > 0)
+            list_pass_file(engine, listed, i);
     free(listed);
     return 0;
 }

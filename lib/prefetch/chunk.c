@@ -107,6 +107,8 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
     struct file_state *file = &engine->files[fetch->file];
     fetch->demanded = true;
     file->pass_demanded = file->pass_demanded || file->check == CHECK_WHOLE;
+    if (file->closed && engine->checkpoint->files[fetch->file].gathered != NULL)
+        gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);
     fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
     if (file->pass_demanded && engine->idle_workers > 0) /* to begin the pass */
         pthread_cond_signal(&engine->work);

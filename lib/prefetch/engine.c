@@ -190,6 +190,7 @@ static void engine_free(struct unshard_engine *engine)
     free(engine->free_buffers);
     free(engine->files);
     free(engine->file_views);
+    free(engine->dependents);
     free(engine->views);
     free(engine->plan);
     free(engine->passed.chunks);
@@ -259,6 +260,10 @@ static int allocate(struct unshard_engine *engine)
         return -ENOMEM;
     find_file_sizes(engine);
     int result = allocate_chunks(engine);
+    if (result == 0)
+        unread_mark(engine);
+    if (result == 0)
+        result = gathered_init(engine);
     if (result == 0)
         result = drop_behind_init(engine);
     if (result == 0)

@@ -95,6 +95,8 @@ struct chunk {
     uint8_t state;     /* enum chunk_state */
     uint8_t attempts;  /* failed reads in a row */
     bool consumed;     /* a reader has passed it since it was published */
+    bool unshown;      /* no view shows any of it, so it need not be read */
+    bool gathered;     /* some of it is gathered */
     bool seen;         /* read successfully at least once; file_state.digests has what it was */
     bool checked;      /* matched the digest that it must match */
     bool staged;       /* staging has a copy */
@@ -198,14 +200,18 @@ struct file_state {
     uint64_t pass_retry_ns; /* not to be tried again before */
     uint64_t staging_base;  /* where its copy is in staging */
     uint32_t chunk_count;
-    uint32_t first_view, view_count; /* in engine->file_views */
-    uint32_t stalled;                /* reads in flight that hang */
-    uint64_t size;                   /* bytes that views may ask for: past the end reads fail */
+    uint32_t first_view, view_count;         /* in engine->file_views */
+    size_t first_dependent, dependent_count; /* in engine->dependents */
+    uint32_t stalled;                        /* reads in flight that hang */
+    uint64_t size; /* bytes that views may ask for: past the end reads fail */
     uint64_t bytes_read, bytes_published;
-    uint32_t chunks_seen;   /* read at least once */
-    uint32_t chunks_failed; /* in FAILED */
-    uint32_t retrying;      /* on `retries`, or read again after a failure */
-    struct fetch_list held; /* QUEUED, until the file is opened */
+    uint32_t chunks_seen; /* read at least once, without unshown ones */
+    uint32_t chunks_unshown;
+    atomic_bool unread_checked; /* see unread_check */
+    uint64_t unshown_bytes;     /* of these */
+    uint32_t chunks_failed;     /* in FAILED */
+    uint32_t retrying;          /* on `retries`, or read again after a failure */
+    struct fetch_list held;     /* QUEUED, until the file is opened */
     bool has_error;
     struct unshard_error error; /* the newest */
 };
@@ -267,6 +273,7 @@ struct unshard_engine {
 
     struct file_state *files;
     uint32_t *file_views; /* numbers of the views that show each file */
+    uint32_t *dependents; /* numbers of the gathered files that take bytes from each file */
     struct view_state *views;
     uint32_t *plan; /* views in the order in which they are prefetched */
     uint32_t plan_count;
@@ -390,6 +397,13 @@ void waiters_complete(struct waiter *waiters, const char *buffer, int error);
  * without a digest to match, its own goes to fetch->digest. No lock held. 0, or -EIO with *error,
  * code "mismatch" or HEADER_MISMATCH. */
 int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
+/* Bytes of a file, from a multiple of HEADER_PIECE_BYTES on, against what discovery read of them.
+ * 0, or -EIO with the code HEADER_MISMATCH. */
+int check_header(struct unshard_engine *engine, uint32_t file, uint64_t start, const char *bytes,
+                 uint64_t length, struct unshard_error *error);
+/* One chunk of a file, as long as the digests are of, against its digest. No lock. As above. */
+int check_bytes(struct unshard_engine *engine, uint32_t file, const struct expected_chunks *trusted,
+                uint64_t offset, const char *bytes, uint64_t length, struct unshard_error *error);
 /* What was read against what was read before, after a check_chunk that succeeded and before the
  * chunk is `seen`. The caller holds engine->lock. 0, or -EIO with *error, code "changed". */
 int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
@@ -431,6 +445,28 @@ void file_reset(struct unshard_engine *engine, uint32_t file);
 /* What the file is checked by, from what is known of it. The caller holds engine->lock. */
 void file_set_check(struct unshard_engine *engine, uint32_t file);
 
+/* Lets the file be served from now on: what was held goes on. The caller holds engine->lock. */
+void file_open(struct unshard_engine *engine, uint32_t file);
+/* Ends what is held of the file. The caller holds engine->lock and ends the waiters. */
+void file_cancel_held(struct unshard_engine *engine, uint32_t file, struct waiter **waiters);
+
+/* gathered.c */
+/* Finds who depends on whom. Before any thread runs. 0 or -ENOMEM. */
+int gathered_init(struct unshard_engine *engine);
+/* One of its shards is closed. The caller holds engine->lock. */
+bool gathered_is_closed(const struct unshard_engine *engine, const struct gathered *gathered);
+/* A reader waits for the passes over its shards. The caller holds engine->lock. */
+void gathered_demand(struct unshard_engine *engine, const struct gathered *gathered);
+/* A shard was opened: opens the gathered files that no other one keeps closed. The caller holds
+ * engine->lock. */
+void gathered_source_opened(struct unshard_engine *engine, uint32_t file);
+/* A shard was blocked, or has begun anew: so do those that depend on it. No lock held. */
+void gathered_block(struct unshard_engine *engine, uint32_t file,
+                    const struct unshard_error *error);
+void gathered_reset(struct unshard_engine *engine, uint32_t file);
+/* Fills the buffer of a fetch of a gathered file, with checked bytes only. No lock held. */
+int gathered_read(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
+
 /* file_watch.c */
 void *file_watcher(void *engine);
 
@@ -461,6 +497,15 @@ void *prefetch_worker(void *engine);
 void *reserve_worker(void *engine);
 /* Starts workers up to what jobs and hanging reads ask for. The caller holds engine->lock. */
 void workers_spawn(struct unshard_engine *engine);
+
+/* unread.c */
+/* Finds the chunks that no view shows, and those that are gathered. Before any thread runs. */
+void unread_mark(struct unshard_engine *engine);
+/* Of a file that is checked by chunks: what nobody will read of it although the views were planned
+ * from it, once. For the file that discovery saw. No lock held. 0, or an error as of check_chunk.
+ */
+int unread_check(struct unshard_engine *engine, uint32_t file,
+                 const struct expected_chunks *trusted, struct unshard_error *error);
 
 /* housekeeper.c */
 void *housekeeper(void *engine);

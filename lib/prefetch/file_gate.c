@@ -131,6 +131,7 @@ void file_block(struct unshard_engine *engine, uint32_t number, const struct uns
     pthread_mutex_unlock(&engine->lock);
     if (drop)
         drop_pages(engine, number);
+    gathered_block(engine, number, error);
     pthread_mutex_lock(&engine->lock);
     if (--engine->stores_running == 0)
         pthread_cond_broadcast(&engine->stores_done);
@@ -149,6 +150,30 @@ void file_reset(struct unshard_engine *engine, uint32_t number)
     republish_seams(engine, number);
     schedule_restart(engine);
     pthread_mutex_unlock(&engine->lock);
-    engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
-               engine->checkpoint->files[number].path);
+    if (engine->checkpoint->files[number].gathered == NULL)
+        engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
+                   engine->checkpoint->files[number].path);
+    gathered_reset(engine, number);
+}
+
+void file_open(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    file->closed = false;
+    for (struct fetch *fetch; (fetch = file->held.first) != NULL;) {
+        fetch_list_remove(&file->held, fetch);
+        fetch_list_append(&engine->demand, fetch);
+    }
+    gathered_source_opened(engine, number);
+}
+
+void file_cancel_held(struct unshard_engine *engine, uint32_t number, struct waiter **waiters)
+{
+    struct file_state *file = &engine->files[number];
+    for (struct fetch *held; (held = file->held.first) != NULL;) {
+        fetch_list_remove(&file->held, held);
+        fetch_cancel(engine, held, waiters);
+    }
+    for (size_t i = 0; i < file->dependent_count; i++)
+        file_cancel_held(engine, engine->dependents[file->first_dependent + i], waiters);
 }

@@ -32,13 +32,23 @@ static bool wait_a_moment(struct unshard_engine *engine)
     return stopping;
 }
 
+/* Somebody has a view of the file open. Caller holds engine->lock. */
+static bool is_open(const struct unshard_engine *engine, const struct file_state *file)
+{
+    for (uint32_t i = 0; i < file->view_count; i++)
+        if (engine->views[engine->file_views[file->first_view + i]].opened > 0)
+            return true;
+    return false;
+}
+
 static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
-    bool opened = false;
-    for (uint32_t i = 0; i < file->view_count; i++)
-        opened = opened || engine->views[engine->file_views[file->first_view + i]].opened > 0;
+    bool opened = is_open(engine, file);
+    for (size_t i = 0; i < file->dependent_count; i++)
+        opened = opened ||
+                 is_open(engine, &engine->files[engine->dependents[file->first_dependent + i]]);
     bool same_digest = file->whole != NULL || file->check == CHECK_CHUNKS;
     pthread_mutex_unlock(&engine->lock);
     return same_digest || !opened || engine->checkpoint->files[number].failed;
@@ -86,7 +96,9 @@ void *file_watcher(void *argument)
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     while (!wait_a_moment(engine))
         for (uint32_t i = 0; i < checkpoint->file_count; i++)
-            if (engine->files[i].view_count > 0 && checkpoint->files[i].component != NO_COMPONENT)
+            if (checkpoint->files[i].component != NO_COMPONENT &&
+                checkpoint->files[i].gathered == NULL &&
+                (engine->files[i].view_count > 0 || engine->files[i].dependent_count > 0))
                 look_at(engine, i);
     return NULL;
 }

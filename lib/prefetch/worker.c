@@ -107,8 +107,8 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
     }
     if (!chunk->seen) {
         chunk->seen = true;
-        file->chunks_seen++;
-        file->bytes_seen += fetch->length;
+        file->chunks_seen += !chunk->unshown;
+        file->bytes_seen += chunk->unshown ? 0 : fetch->length;
     }
     if (file->has_error && file->chunks_failed == 0 && !file->blocked && !file->failed_at_start)
         file->has_error = file->retrying > 0;
@@ -133,6 +133,10 @@ static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
     if (fetch->staged && staging_get(engine, fetch) && check_chunk(engine, fetch, error) == 0)
         return 0;
     fetch->staged = false;
+    if (engine->checkpoint->files[fetch->file].gathered != NULL) {
+        int gathered = gathered_read(engine, fetch, error);
+        return gathered == 0 ? check_chunk(engine, fetch, error) : gathered;
+    }
     int result =
         source_read(engine->source, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
                     fetch->buffer, fetch->length, &cached, error);

@@ -278,11 +278,28 @@ int source_reopen(struct source *source, uint32_t number, struct unshard_error *
     return 0;
 }
 
+/* What a read of `length` bytes came to: `got` is pread-like. */
+static int check_read(const struct source_file *file, struct source_identity was, int fd,
+                      uint64_t offset, size_t length, ssize_t got, struct unshard_error *error)
+{
+    if (got < 0) {
+        errno = (int)-got;
+        return error_set_at(error, "read-error", (int)-got, offset, "%s: read at %llu failed: %m",
+                            file->path, (unsigned long long)offset);
+    }
+    if ((size_t)got < length) {
+        uint64_t end = offset + (uint64_t)got;
+        return error_set_at(error, "truncated", EIO, end,
+                            "%s: ends at byte %llu, %llu bytes are missing from there", file->path,
+                            (unsigned long long)end, (unsigned long long)(offset + length - end));
+    }
+    return check_unchanged(file, was, fd, error);
+}
+
 int source_read(struct source *source, uint32_t number, uint64_t offset, void *buffer,
                 size_t length, bool *cached, struct unshard_error *error)
 {
     struct handle *handle = &source->handles[number];
-    const struct source_file *file = &source->checkpoint->files[number];
     int result = open_handle(source, number, error);
     if (result != 0)
         return result;
@@ -298,17 +315,26 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
             got = got < 0 ? got : got + (ssize_t)have;
         }
     }
-    if (got < 0) {
-        errno = (int)-got;
-        return error_set_at(error, "read-error", (int)-got, offset, "%s: read at %llu failed: %m",
-                            file->path, (unsigned long long)offset);
-    }
-    if ((size_t)got < length) {
-        uint64_t end = offset + (uint64_t)got;
-        return error_set_at(error, "truncated", EIO, end,
-                            "%s: ends at byte %llu, %llu bytes are missing from there", file->path,
-                            (unsigned long long)end, (unsigned long long)(offset + length - end));
-    }
-    return check_unchanged(file, source_identity(source, number), atomic_load(&handle->buffered),
-                           error);
+    return check_read(&source->checkpoint->files[number], source_identity(source, number),
+                      atomic_load(&handle->buffered), offset, length, got, error);
+}
+
+int source_read_cached(struct source *source, uint32_t number, uint64_t offset, void *buffer,
+                       size_t length, struct unshard_error *error)
+{
+    int result = open_handle(source, number, error);
+    if (result != 0)
+        return result;
+    int fd = atomic_load(&source->handles[number].buffered);
+    ssize_t got = read_fully(fd, offset, buffer, length, 1);
+    return check_read(&source->checkpoint->files[number], source_identity(source, number), fd,
+                      offset, length, got, error);
+}
+
+void source_advise(struct source *source, uint32_t number, uint64_t offset, uint64_t length)
+{
+    struct unshard_error ignored;
+    if (open_handle(source, number, &ignored) == 0)
+        posix_fadvise(atomic_load(&source->handles[number].buffered), (off_t)offset, (off_t)length,
+                      POSIX_FADV_WILLNEED);
 }

@@ -42,6 +42,14 @@ int source_reopen(struct source *source, uint32_t file, struct unshard_error *er
 int source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length,
                 bool *cached, struct unshard_error *error);
 
+/* The same from any offset and through the page cache, where what was read stays: for bytes that
+ * will be wanted again soon. */
+int source_read_cached(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                       size_t length, struct unshard_error *error);
+/* Has [offset, offset + length) read into the page cache, as far as the kernel likes. Does not wait
+ * for it. Thread-safe. */
+void source_advise(struct source *source, uint32_t file, uint64_t offset, uint64_t length);
+
 /* Tells whether reads of this file go past the page cache (for the status). Thread-safe. */
 bool source_is_direct(const struct source *source, uint32_t file);
 

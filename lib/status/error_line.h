@@ -11,4 +11,7 @@
 void error_line_append(struct text *text, const char *component, const char *file,
                        const struct unshard_error *error);
 
+/* Whether an error is one of this file: messages begin with the path. Pure. */
+bool error_names_file(const struct unshard_error *error, const char *path);
+
 #endif

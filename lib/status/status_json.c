@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "formats/gather.h"
 #include "prefetch/engine_internal.h"
 #include "status/error_line.h"
 
@@ -20,7 +21,7 @@
 struct shard_snapshot {
     uint64_t bytes_total, bytes_read, bytes_published;
     const char *state, *algorithm, *origin;
-    bool has_error;
+    bool has_error, shown; /* shown: a view shows some of it as it lies there */
     struct unshard_error error;
     struct mismatch mismatch;
 };
@@ -49,13 +50,13 @@ struct snapshot {
 
 static const char *shard_state(const struct file_state *file)
 {
-    bool all_checked = file->check == CHECK_CHUNKS && file->chunk_count > 0 &&
-                       file->chunks_checked == file->chunk_count;
+    bool all_checked = file->check == CHECK_CHUNKS && file->chunk_count > file->chunks_unshown &&
+                       file->chunks_checked + file->chunks_unshown == file->chunk_count;
     if (file->blocked || (file->has_error && (file->chunks_failed > 0 || file->retrying == 0)))
         return "failed";
     if (file->verified || all_checked)
         return "verified";
-    if (file->chunk_count == file->chunks_seen && file->check != CHECK_WHOLE)
+    if (file->chunk_count == file->chunks_seen + file->chunks_unshown && file->check != CHECK_WHOLE)
         return "unverified";
     return file->chunks_seen > 0 || file->retrying > 0 ? "reading" : "pending";
 }
@@ -72,18 +73,82 @@ static void set_digest(const struct file_state *file, struct shard_snapshot *out
     }
 }
 
+/* What is gathered was checked by the digests of the shards that it was taken from. */
+static const char *gathered_state(const struct unshard_engine *engine,
+                                  const struct gathered *gathered, const char *state)
+{
+    bool checked = strcmp(state, "unverified") == 0;
+    for (uint32_t i = 0; i < gathered->source_count && checked; i++)
+        checked = engine->files[gathered->sources[i].file].check == CHECK_CHUNKS;
+    return checked ? "verified" : state;
+}
+
 static void copy_files(struct unshard_engine *engine, struct snapshot *out)
 {
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
         const struct file_state *file = &engine->files[i];
-        out->files[i] = (struct shard_snapshot){.bytes_total = engine->checkpoint->files[i].size,
+        out->files[i] = (struct shard_snapshot){.bytes_total = engine->checkpoint->files[i].size -
+                                                               file->unshown_bytes,
                                                 .bytes_read = file->bytes_seen,
                                                 .bytes_published = file->bytes_published,
                                                 .state = shard_state(file),
+                                                .shown = file->chunks_unshown < file->chunk_count,
                                                 .has_error = file->has_error,
                                                 .error = file->error,
                                                 .mismatch = file->mismatch};
         set_digest(file, &out->files[i]);
+        if (engine->checkpoint->files[i].gathered != NULL)
+            out->files[i].state =
+                gathered_state(engine, engine->checkpoint->files[i].gathered, out->files[i].state);
+    }
+}
+
+static bool is_done(const char *state)
+{
+    return strcmp(state, "verified") == 0 || strcmp(state, "unverified") == 0;
+}
+
+/* The word for a shard of which a part is gathered: the worst of both; else done when both are,
+ * begun when one is. */
+static const char *joint_state(const struct shard_snapshot *shard, const char *part)
+{
+    bool matched = strcmp(shard->state, "verified") == 0; /* all of it */
+    if (strcmp(shard->state, "failed") == 0 || strcmp(part, "failed") == 0)
+        return "failed";
+    if (matched || strcmp(shard->state, part) == 0 || (is_done(part) && is_done(shard->state)))
+        return shard->shown || matched ? shard->state : part;
+    return shard->shown ? "reading" : part;
+}
+
+bool error_names_file(const struct unshard_error *error, const char *path)
+{
+    size_t length = strlen(path);
+    return strncmp(error->message, path, length) == 0 && error->message[length] == ':';
+}
+
+/* Tensors that are put together on reading are no shard: what became of them is told of the shards
+ * that their bytes come from. */
+static void fold_gathered(const struct unshard_checkpoint *checkpoint, struct snapshot *out)
+{
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct gathered *gathered = checkpoint->files[i].gathered;
+        const struct shard_snapshot *part = &out->files[i];
+        for (uint32_t k = 0; gathered != NULL && k < gathered->source_count; k++) {
+            const struct gathered_source *source = &gathered->sources[k];
+            struct shard_snapshot *shard = &out->files[source->file];
+            double share = (double)source->bytes / (double)gathered->size;
+            shard->bytes_total += source->bytes;
+            shard->bytes_read += (uint64_t)((double)part->bytes_read * share);
+            shard->bytes_published += (uint64_t)((double)part->bytes_published * share);
+            bool to_blame = part->has_error &&
+                            error_names_file(&part->error, checkpoint->files[source->file].path);
+            if (to_blame) {
+                shard->has_error = true;
+                shard->error = part->error;
+            }
+            if (strcmp(part->state, "failed") != 0 || to_blame)
+                shard->state = joint_state(shard, part->state);
+        }
     }
 }
 
@@ -137,6 +202,7 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
         out->view_evicted[v] = engine->views[v].evicted;
     }
     pthread_mutex_unlock(&engine->lock);
+    fold_gathered(engine->checkpoint, out);
     return true;
 }
 
@@ -488,7 +554,7 @@ char *unshard_status_errors(struct unshard_engine *engine)
                               &checkpoint->components[i].error);
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
         uint32_t component = checkpoint->files[i].component;
-        if (!snapshot.files[i].has_error)
+        if (!snapshot.files[i].has_error || checkpoint->files[i].gathered != NULL)
             continue;
         error_line_append(&text,
                           component != NO_COMPONENT ? checkpoint->components[component].name : "-",

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What can be asked about a single view. */
+#include "formats/gather.h"
 #include "prefetch/engine_internal.h"
 #include "status/error_line.h"
 
@@ -25,6 +26,19 @@ static bool error_of(struct unshard_engine *engine, uint32_t file, struct unshar
     return has_error;
 }
 
+/* Of a gathered file that has failed: the shard that its error is about. */
+static const char *path_to_blame(const struct unshard_checkpoint *checkpoint, uint32_t file,
+                                 const struct unshard_error *error)
+{
+    const struct gathered *gathered = checkpoint->files[file].gathered;
+    for (uint32_t i = 0; gathered != NULL && i < gathered->source_count; i++) {
+        const char *path = checkpoint->files[gathered->sources[i].file].path;
+        if (error_names_file(error, path))
+            return path;
+    }
+    return checkpoint->files[file].path;
+}
+
 char *unshard_view_errors(struct unshard_engine *engine, uint32_t view)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
@@ -40,12 +54,12 @@ char *unshard_view_errors(struct unshard_engine *engine, uint32_t view)
         error_line_append(&text, name, "-", &component->error);
     for (uint32_t i = 0; i < checkpoint->file_count; i++)
         if (shows(engine, view, i) && error_of(engine, i, &error))
-            error_line_append(&text, name, checkpoint->files[i].path, &error);
+            error_line_append(&text, name, path_to_blame(checkpoint, i, &error), &error);
     return text_take(&text);
 }
 
-/* What a file is checked by; DIGEST_NONE: nothing is known of it. */
-static enum digest_algorithm algorithm_of(struct unshard_engine *engine, uint32_t file)
+/* What a file is checked by, as a bit; that of DIGEST_NONE: nothing is known of it. */
+static unsigned algorithm_of(struct unshard_engine *engine, uint32_t file)
 {
     const struct file_state *state = &engine->files[file];
     pthread_mutex_lock(&engine->lock);
@@ -53,7 +67,17 @@ static enum digest_algorithm algorithm_of(struct unshard_engine *engine, uint32_
                                       : state->check == CHECK_CHUNKS ? DIGEST_XXH3_128
                                                                      : DIGEST_NONE;
     pthread_mutex_unlock(&engine->lock);
-    return algorithm;
+    return 1U << algorithm;
+}
+
+/* The same of a file or of the shards that it is gathered from. */
+static unsigned algorithms_of(struct unshard_engine *engine, uint32_t file)
+{
+    const struct gathered *gathered = engine->checkpoint->files[file].gathered;
+    unsigned known = gathered == NULL ? algorithm_of(engine, file) : 0;
+    for (uint32_t i = 0; gathered != NULL && i < gathered->source_count; i++)
+        known |= algorithm_of(engine, gathered->sources[i].file);
+    return known;
 }
 
 char *unshard_view_digest(struct unshard_engine *engine, uint32_t view)
@@ -62,7 +86,7 @@ char *unshard_view_digest(struct unshard_engine *engine, uint32_t view)
     struct text text = {0};
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
         if (shows(engine, view, i))
-            known |= 1U << algorithm_of(engine, i);
+            known |= algorithms_of(engine, i);
     for (unsigned i = DIGEST_NONE + 1; i < DIGEST_ALGORITHM_COUNT; i++)
         if ((known >> i & 1U) != 0)
             text_printf(&text, "%s%s", text.length > 0 ? "," : "", digest_algorithm_name(i));

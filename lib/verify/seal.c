@@ -22,8 +22,8 @@ static void plan_files(struct seal *seal)
     const struct unshard_checkpoint *checkpoint = seal->checkpoint;
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
         const struct source_file *file = &checkpoint->files[i];
-        if (report_is_absent(file) || path_policy_is_private(file->path) ||
-            strcmp(file->path, MANIFEST_NAME) == 0)
+        if (file->gathered != NULL || report_is_absent(file) ||
+            path_policy_is_private(file->path) || strcmp(file->path, MANIFEST_NAME) == 0)
             continue;
         struct hash_request *request = &seal->requests[seal->count++];
         *request = (struct hash_request){

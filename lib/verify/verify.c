@@ -31,7 +31,7 @@ static const char *base_name(const char *path)
 /* Files that say what others hold are not expected to be told of themselves. */
 static bool is_reported(const struct source_file *file)
 {
-    return !path_policy_is_private(file->path) &&
+    return file->gathered == NULL && !path_policy_is_private(file->path) &&
            (file->expectation != NULL ||
             digest_list_name(base_name(file->path)).kind == DIGEST_LIST_NOT_ONE);
 }

@@ -147,9 +147,11 @@ static bool best_phase(const struct merged_view *view, uint64_t *phase)
         const struct tensor *tensor = view->tensors[i];
         uint64_t wish = (tensor->offset - offset) % PAGE_SIZE;
 
+        offset += tensor->length;
+        if (tensor->gather != NULL)
+            continue;
         if (wish % HEADER_ALIGNMENT == 0)
             bytes[wish / HEADER_ALIGNMENT] += tensor->length;
-        offset += tensor->length;
     }
     for (size_t i = 1; i < PHASE_COUNT; i++)
         if (bytes[i] > bytes[best])
@@ -181,6 +183,78 @@ static int write_header(const struct planner_input *input, const struct merged_v
 /* ---- the map -----------------------------------------------------------------------------------
  */
 
+static int append_runs(struct extent_map_builder *builder, const struct gather_run *runs,
+                       size_t count)
+{
+    int result = runs == NULL ? -ENOMEM : 0;
+
+    for (size_t i = 0; i < count && result == 0; i++)
+        result = extent_map_append_source(builder, runs[i].file, runs[i].source, runs[i].length);
+    return result;
+}
+
+/* Adds the tensor to the gathered file of those before it when the same files are behind them,
+ * otherwise to a new one. */
+static int add_piece(struct merged_view *view, const struct tensor *tensor)
+{
+    struct gathered *file =
+        view->gathered_count > 0 ? &view->gathered[view->gathered_count - 1] : NULL;
+    char name[96];
+
+    if (file == NULL || !gather_same_files(file->pieces[0].gather, tensor->gather)) {
+        struct gathered *grown =
+            reallocarray(view->gathered, view->gathered_count + 1, sizeof *view->gathered);
+
+        if (grown == NULL)
+            return -ENOMEM;
+        view->gathered = grown;
+        file = &grown[view->gathered_count++];
+        *file = (struct gathered){0};
+    }
+    /* Room doubles whenever the count reaches a power of two. */
+    if ((file->count & (file->count - 1)) == 0) {
+        struct gathered_piece *pieces = reallocarray(
+            file->pieces, file->count == 0 ? 1 : file->count * (size_t)2, sizeof *pieces);
+
+        if (pieces == NULL)
+            return -ENOMEM;
+        file->pieces = pieces;
+    }
+    char *copy = strdup(error_quote(name, sizeof name, tensor->name, tensor->name_length));
+
+    if (copy == NULL)
+        return -ENOMEM;
+    file->pieces[file->count++] =
+        (struct gathered_piece){.gather = tensor->gather, .offset = file->size, .name = copy};
+    file->size += tensor->length;
+    return 0;
+}
+
+static int append_tensor(const struct planner_input *input, struct merged_view *view,
+                         struct extent_map_builder *builder, const struct tensor *tensor)
+{
+    struct gather_run *runs;
+    size_t count;
+    int result;
+
+    if (tensor->gather == NULL)
+        return extent_map_append_source(builder, tensor->file, tensor->offset, tensor->length);
+    if (gather_runs(tensor->gather, &runs, &count)) {
+        result = append_runs(builder, runs, count);
+        free(runs);
+        return result;
+    }
+    result = add_piece(view, tensor);
+    if (result != 0)
+        return result;
+
+    const struct gathered *file = &view->gathered[view->gathered_count - 1];
+
+    return extent_map_append_source(builder,
+                                    input->first_gathered + (uint32_t)view->gathered_count - 1,
+                                    file->size - tensor->length, tensor->length);
+}
+
 static int map_failed(const struct planner_input *input, int result, struct unshard_error *error)
 {
     if (result == -ENOMEM)
@@ -196,8 +270,7 @@ static int build_map(const struct planner_input *input, struct merged_view *view
     int result = extent_map_append_literal(&builder, header->data, header->length);
 
     for (size_t i = 0; i < view->tensor_count && result == 0; i++)
-        result = extent_map_append_source(&builder, view->tensors[i]->file,
-                                          view->tensors[i]->offset, view->tensors[i]->length);
+        result = append_tensor(input, view, &builder, view->tensors[i]);
     if (result == 0)
         result = extent_map_finish(&builder, &view->map);
     extent_map_builder_free(&builder);
@@ -284,5 +357,11 @@ void merged_view_free(struct merged_view *view)
 {
     extent_map_free(&view->map);
     free(view->tensors);
+    for (size_t i = 0; i < view->gathered_count; i++) {
+        for (uint32_t k = 0; k < view->gathered[i].count; k++)
+            free((char *)view->gathered[i].pieces[k].name);
+        free(view->gathered[i].pieces);
+    }
+    free(view->gathered);
     memset(view, 0, sizeof *view);
 }

@@ -3,6 +3,7 @@
 #define VIEW_PLANNER_H
 
 #include "formats/format.h"
+#include "formats/gather.h"
 #include "formats/tensor_set.h"
 #include "unshard.h"
 #include "view/extent_map.h"
@@ -12,6 +13,7 @@ struct planner_input {
     size_t set_count;
     enum unshard_order order;
     const char *component;       /* for messages */
+    uint32_t first_gathered;     /* source number of the first of merged_view.gathered */
     const struct format *format; /* of all sets; NULL: safetensors */
 };
 
@@ -19,10 +21,13 @@ struct merged_view {
     struct extent_map map;
     const struct tensor **tensors; /* in data order; malloc'd array, tensors belong to the sets */
     size_t tensor_count;
-    uint64_t data_bytes; /* sum of tensor lengths */
-    bool canonical;      /* laid out in the reference's order */
-    char conflict[256];  /* first metadata key on which shards differ, for a note; "" when none */
-    const char *note;    /* static: of the format's own layout, or NULL */
+    uint64_t data_bytes;       /* sum of tensor lengths */
+    bool canonical;            /* laid out in the reference's order */
+    struct gathered *gathered; /* files that the map refers to and that are not on disk, numbered
+                                * from first_gathered; gathers belong to the sets */
+    size_t gathered_count;
+    char conflict[256]; /* first metadata key on which shards differ, for a note; "" when none */
+    const char *note;   /* static: of the format's own layout, or NULL */
 };
 
 /* Lays the tensors of all shards out as one file. A format that lays out its own files (lay_out) is
@@ -32,8 +37,10 @@ struct merged_view {
  * padded so that as many bytes as possible keep their offset modulo the page size.
  * UNSHARD_ORDER_CANONICAL: exactly what the reference library writes for these tensors. Metadata is
  * the union, keys sorted by bytes; a key with differing values keeps the first shard's and is
- * reported in `conflict`. Errors: "duplicate-tensor" (names tensor and both files by number),
- * "header-too-large", those of lay_out, memory. */
+ * reported in `conflict`. A tensor that is not contiguous is one extent for each run of its bytes
+ * where these are few and long, otherwise a piece of a file that is put together on reading;
+ * tensors from the same files share one. Errors: "duplicate-tensor" (names tensor and both files by
+ * number), "header-too-large", those of lay_out, memory. */
 int planner_merge(const struct planner_input *input, struct merged_view *out,
                   struct unshard_error *error);
 void merged_view_free(struct merged_view *view);

@@ -23,7 +23,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 READER = TOP / "build/tests/bench/reader"
 SLOWFS = TOP / "build/tests/slowfs/slowfs"
 SHARDS = 8
-MEASURES = ["warm", "tmpfs", "slow", "disk", "memory"]
+MEASURES = ["warm", "tmpfs", "slow", "disk", "torch", "memory"]
 
 
 # ---- checkpoints and mounts --------------------------------------------------------------------
@@ -216,6 +216,85 @@ def disk(bench):
         bench.compare("cold disk, read / native read",
                       {"unshard": lambda: through_view("read"), "native read": native,
                        "unshard mmap": lambda: through_view("mmap")}, ["native read"], 1)
+
+
+class TorchLoader:
+    """A process that has imported what it needs and waits for files to load."""
+
+    def __init__(self, how):
+        self.process = subprocess.Popen([sys.executable, TOP / "tests/bench/torch_loader.py", how],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def load(self, files):
+        """The bytes of all tensors, once they are in memory."""
+        self.process.stdin.write("\t".join(map(str, files)) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        assert self.process.wait() == 0
+
+
+@contextlib.contextmanager
+def torch_checkpoint(parent, size):
+    """Shards of torch.save; a part of the tensors transposed, as converted checkpoints have them."""
+    import torch
+
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="unshard-bench-", dir=parent))
+    try:
+        for number in range(SHARDS):
+            block = torch.frombuffer(bytearray(os.urandom(16 << 20)), dtype=torch.float16)
+            tensors = {f"layer.{number}.{one}.weight": block.clone().view(2048, 4096)
+                       for one in range(max(1, (size // SHARDS) >> 24))}
+            tensors[f"layer.{number}.conv"] = torch.randn(512, 256, 3, 3).to(
+                memory_format=torch.channels_last)
+            torch.save(tensors, folder / f"pytorch_model-{number + 1:05d}-of-{SHARDS:05d}.bin")
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def torch(bench):
+    """From cold to all tensors in memory, mounting included: safetensors' loader through the mount,
+    against torch.load of the originals, on storage with 2 ms a request and on the local disk."""
+    def through_view(source):
+        loader = TorchLoader("safetensors")
+        begin = time.monotonic()
+        with bench.mounted(source) as mount:
+            total = loader.load([mount / "model.safetensors"])
+            seconds = time.monotonic() - begin
+            loader.end()
+        return total / seconds / 1e9
+
+    def original(source, how):
+        loader = TorchLoader(how)
+        begin = time.monotonic()
+        total = loader.load(sorted(source.glob("*.bin")))
+        seconds = time.monotonic() - begin
+        loader.end()
+        return total / seconds / 1e9
+
+    def candidates(run):
+        return {"unshard": lambda: run(through_view),
+                "torch.load": lambda: run(lambda source: original(source, "torch.load")),
+                "torch.load mmap": lambda: run(lambda source: original(source, "torch.load-mmap"))}
+
+    with torch_checkpoint("/dev/shm", bench.options.slow_size) as source:
+        def on_slow_storage(load):
+            with other_mount([SLOWFS, "-o", "latency=2"], source) as storage:
+                return load(storage)
+
+        bench.compare("2 ms storage, .bin / torch.load", candidates(on_slow_storage),
+                      ["torch.load", "torch.load mmap"], 3)
+    with torch_checkpoint(bench.options.disk, bench.options.size) as source:
+        def on_disk(load):
+            drop_caches()
+            return load(source)
+
+        bench.compare("cold disk, .bin / torch.load", candidates(on_disk),
+                      ["torch.load", "torch.load mmap"], 1)
 
 
 def resident(pid):

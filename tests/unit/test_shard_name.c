@@ -33,9 +33,17 @@ static const struct row {
      2, "model.fp16.safetensors", "model.safetensors.index.fp16.json"},
     {"consolidated-00001-of-00003.safetensors", WEIGHT_NAME_SHARD, "consolidated", "",
      "safetensors", 1, 3, "consolidated.safetensors", "consolidated.safetensors.index.json"},
-    {"shard-00001-model-00001-of-00002.safetensors", WEIGHT_NAME_SHARD, "shard-00001-model", "",
-     "safetensors", 1, 2, "shard-00001-model.safetensors",
-     "shard-00001-model.safetensors.index.json"},
+    {"shard-00001-model-00001-of-00002.safetensors", WEIGHT_NAME_SHARD, "model", "", "safetensors",
+     1, 2, "model.safetensors", "model.safetensors.index.json"},
+    {"shard-00012-model.fp16-00001-of-00001.safetensors", WEIGHT_NAME_SHARD, "model", "fp16",
+     "safetensors", 1, 1, "model.fp16.safetensors", "model.safetensors.index.fp16.json"},
+    {"shard-00000-model-00001-of-00002.safetensors", WEIGHT_NAME_SHARD, "shard-00000-model", "",
+     "safetensors", 1, 2, "shard-00000-model.safetensors",
+     "shard-00000-model.safetensors.index.json"},
+    {"shard-00001--00001-of-00002.safetensors", WEIGHT_NAME_SHARD, "shard-00001-", "",
+     "safetensors", 1, 2, "shard-00001-.safetensors", "shard-00001-.safetensors.index.json"},
+    {"shard-1-model-00001-of-00002.safetensors", WEIGHT_NAME_SHARD, "shard-1-model", "",
+     "safetensors", 1, 2, "shard-1-model.safetensors", "shard-1-model.safetensors.index.json"},
     {"pytorch_model-00001-of-00002.bin", WEIGHT_NAME_SHARD, "pytorch_model", "", "bin", 1, 2,
      "pytorch_model.bin", "pytorch_model.bin.index.json"},
     {"model.safetensors.index.json", WEIGHT_NAME_INDEX, "model", "", "safetensors", 0, 0,
@@ -56,6 +64,25 @@ static const struct row {
     {"config.json", WEIGHT_NAME_SINGLE, "config", "", "json", 0, 0, "config.json",
      "config.json.index.json"},
 };
+
+static void ranks_are_told(void **state)
+{
+    static const struct {
+        const char *name;
+        uint32_t rank;
+    } ranks[] = {{"model-00001-of-00002.safetensors", 0},
+                 {"shard-00001-model-00001-of-00002.safetensors", 1},
+                 {"shard-00012-model.fp16-00001-of-00001.safetensors", 12},
+                 {"shard-00000-model-00001-of-00002.safetensors", 0},
+                 {"shard-00001--00001-of-00002.safetensors", 0},
+                 {"shard-1-model-00001-of-00002.safetensors", 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof ranks / sizeof ranks[0]; i++) {
+        struct weight_name name;
+        assert_true(weight_name_parse(ranks[i].name, &name));
+        assert_int_equal(name.rank, ranks[i].rank);
+    }
+}
 
 static void names_are_taken_apart(void **state)
 {
@@ -120,6 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names_are_taken_apart),
+        cmocka_unit_test(ranks_are_told),
         cmocka_unit_test(other_names_are_refused),
         cmocka_unit_test(a_dot_in_the_stem_keeps_the_set_together),
         cmocka_unit_test(both_spellings_of_a_variant_are_one_set),

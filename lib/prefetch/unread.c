@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Chunks of which no view shows a byte: headers that have been replaced by one of ours, the
+ * directory of a zip archive, storages of which a tensor uses a part. Nobody will ask for them, so
+ * nothing waits for them; but the views were planned from some of them.
+ */
+#include "prefetch/engine_internal.h"
+
+#include "base/error.h"
+#include "formats/gather.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void mark_shown(struct unshard_engine *engine, const struct extent_map *map, size_t number)
+{
+    const struct extent *extent = &map->extents[number];
+    uint64_t end = number + 1 < map->count ? extent[1].view_offset : map->size;
+    uint64_t last = extent->source_offset + (end - extent->view_offset) - 1;
+    struct file_state *file = &engine->files[extent->source];
+    for (uint64_t i = extent->source_offset / engine->chunk_bytes; i <= last / engine->chunk_bytes;
+         i++)
+        file->chunks[i].unshown = false;
+}
+
+static void mark_gathered(struct unshard_engine *engine, const struct gather *gather)
+{
+    for (uint32_t i = 0; i < gather->box_count; i++) {
+        const struct gather_box *box = &gather->boxes[i];
+        struct file_state *file = &engine->files[box->file];
+        uint64_t last = (box->source + gather_box_span(box) - 1) / engine->chunk_bytes;
+        for (uint64_t c = box->source / engine->chunk_bytes; c <= last && c < file->chunk_count;
+             c++)
+            file->chunks[c].gathered = true;
+    }
+}
+
+static void count_unshown(struct unshard_engine *engine, struct file_state *file)
+{
+    for (uint32_t i = 0; i < file->chunk_count; i++) {
+        uint64_t left = file->size - (uint64_t)i * engine->chunk_bytes;
+        if (!file->chunks[i].unshown)
+            continue;
+        file->chunks_unshown++;
+        file->unshown_bytes += left < engine->chunk_bytes ? left : engine->chunk_bytes;
+    }
+}
+
+void unread_mark(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        for (uint32_t c = 0; c < engine->files[i].chunk_count; c++)
+            engine->files[i].chunks[c].unshown = true;
+    for (uint32_t v = 0; v < checkpoint->view_count; v++)
+        for (size_t e = 0; e < checkpoint->views[v].map.count; e++)
+            if (checkpoint->views[v].map.extents[e].source != EXTENT_LITERAL)
+                mark_shown(engine, &checkpoint->views[v].map, e);
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct gathered *gathered = checkpoint->files[i].gathered;
+        for (uint32_t k = 0; gathered != NULL && k < gathered->count; k++)
+            mark_gathered(engine, gathered->pieces[k].gather);
+        count_unshown(engine, &engine->files[i]);
+    }
+}
+
+/* Reads a chunk and compares it with its digests and with what discovery read of it. */
+static int check_one(struct unshard_engine *engine, uint32_t number, uint64_t start, char *buffer,
+                     const struct expected_chunks *trusted, struct unshard_error *error)
+{
+    uint64_t size = source_identity(engine->source, number).size;
+    uint64_t length =
+        start < size && size - start < engine->chunk_bytes ? size - start : engine->chunk_bytes;
+    bool cached;
+    int result = source_read(engine->source, number, start, buffer, length, &cached, error);
+    for (uint64_t done = 0; result == 0 && done < length; done += trusted->chunk_bytes) {
+        uint64_t part = length - done < trusted->chunk_bytes ? length - done : trusted->chunk_bytes;
+        result = check_bytes(engine, number, trusted, start + done, buffer + done, part, error);
+    }
+    return result == 0 ? check_header(engine, number, start, buffer, length, error) : result;
+}
+
+/* Several threads may do this at once, which is as good as one of them waiting for the other. */
+int unread_check(struct unshard_engine *engine, uint32_t number,
+                 const struct expected_chunks *trusted, struct unshard_error *error)
+{
+    const struct source_file *source = &engine->checkpoint->files[number];
+    struct file_state *file = &engine->files[number];
+    uint64_t last = UINT64_MAX;
+    char *buffer = NULL;
+    int result = 0;
+    if (atomic_load_explicit(&file->unread_checked, memory_order_acquire))
+        return 0;
+    for (uint32_t i = 0; i < source->header_piece_count && result == 0; i++) {
+        uint64_t index = source->header_pieces[i].offset / engine->chunk_bytes;
+        if (index == last || index >= file->chunk_count || !file->chunks[index].unshown ||
+            file->chunks[index].gathered)
+            continue;
+        last = index;
+        if (buffer == NULL)
+            buffer = aligned_alloc(SOURCE_ALIGNMENT, engine->chunk_bytes);
+        if (buffer == NULL) {
+            error_no_memory(error);
+            return -ENOMEM;
+        }
+        result = check_one(engine, number, index * engine->chunk_bytes, buffer, trusted, error);
+    }
+    free(buffer);
+    if (result == 0)
+        atomic_store_explicit(&file->unread_checked, true, memory_order_release);
+    return result;
+}
