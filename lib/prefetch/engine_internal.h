@@ -187,6 +187,7 @@ struct file_state {
     struct expected_chunks trusted;      /* of CHECK_CHUNKS */
     const struct expected_digest *whole; /* what a pass must find, or NULL */
     bool closed;          /* nothing is served before the pass has succeeded; reads are `held` */
+    bool drop_pending;    /* a prefetch worker is to take its pages away */
     bool blocked;         /* nothing is served or stored until the file changes on disk */
     bool failed_at_start; /* discovery found it bad */
     bool verified;        /* a pass has succeeded */
@@ -291,6 +292,7 @@ struct unshard_engine {
     struct fetch_list pass_retries;        /* detached fetches with their buffers, until due */
     unsigned reading_count, stalled_count; /* reads in flight, of these hanging */
     unsigned stores_running;
+    unsigned drops_pending; /* files with drop_pending */
     bool no_stores, stopping;
 
     pthread_t workers[MAX_WORKERS], reserve_workers[MAX_RESERVE_WORKERS], housekeeper, watcher;
@@ -436,9 +438,13 @@ struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint
 
 /* file_gate.c */
 /* Serves nothing of the file any more, ends what waits for it, and takes its pages away from
- * readers. No lock held; waits for running stores of the file, and for readers as a store does. */
+ * readers. No lock held; waits for running stores of the file, and for readers as a store does,
+ * unless the caller is a reserve worker: then a prefetch worker takes the pages away later. */
 void file_block(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
                 const struct mismatch *mismatch);
+/* Takes the pages of one file with drop_pending away, if there is any: true. The caller, a prefetch
+ * worker, holds engine->lock, which is released meanwhile. */
+bool file_drop_next(struct unshard_engine *engine);
 /* The file is another one now, with the same layout: begins anew. It must be blocked. No lock held.
  */
 void file_reset(struct unshard_engine *engine, uint32_t file);

@@ -4,7 +4,8 @@
  *
  * Blocking is done in this order: no read or store of the file begins (blocked, under the lock);
  * what is queued for it is ended; stores that run are waited for; then its pages are taken out of
- * the page cache. What is being read meanwhile is void by its generation or by `blocked`.
+ * the page cache. The last two are not for threads that answer reads: a prefetch worker does them.
+ * What is being read meanwhile is void by its generation or by `blocked`.
  */
 #include "prefetch/engine_internal.h"
 
@@ -101,6 +102,45 @@ static void republish_seams(struct unshard_engine *engine, uint32_t number)
     }
 }
 
+/* Waits for stores, and for readers as a store does. No lock held. */
+static void take_pages_away(struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    pthread_mutex_lock(&engine->lock);
+    engine->stores_running++; /* what we do to pages is drained as stores are */
+    while (file->stores > 0)
+        pthread_cond_wait(&engine->stores_done, &engine->lock);
+    bool drop = !engine->no_stores;
+    pthread_mutex_unlock(&engine->lock);
+    if (drop)
+        drop_pages(engine, number);
+    pthread_mutex_lock(&engine->lock);
+    if (--engine->stores_running == 0)
+        pthread_cond_broadcast(&engine->stores_done);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* A reserve worker must not wait for what waits for reads: a prefetch worker does it. */
+static void leave_pages_to_others(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    pthread_mutex_lock(&engine->lock);
+    engine->drops_pending += !file->drop_pending;
+    file->drop_pending = true;
+    pthread_cond_signal(&engine->work);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static bool answers_reads(struct unshard_engine *engine)
+{
+    bool found = false;
+    pthread_mutex_lock(&engine->lock);
+    for (unsigned i = 0; i < engine->reserve_worker_count; i++)
+        found = found || pthread_equal(engine->reserve_workers[i], pthread_self());
+    pthread_mutex_unlock(&engine->lock);
+    return found;
+}
+
 void file_block(struct unshard_engine *engine, uint32_t number, const struct unshard_error *error,
                 const struct mismatch *mismatch)
 {
@@ -123,19 +163,27 @@ void file_block(struct unshard_engine *engine, uint32_t number, const struct uns
     staging_drop(engine, number, 0, file->size);
     if (!already)
         log_failure(engine, number, error, false);
-    pthread_mutex_lock(&engine->lock);
-    engine->stores_running++; /* what we do to pages is drained as stores are */
-    while (file->stores > 0)
-        pthread_cond_wait(&engine->stores_done, &engine->lock);
-    bool drop = !engine->no_stores;
-    pthread_mutex_unlock(&engine->lock);
-    if (drop)
-        drop_pages(engine, number);
+    if (!answers_reads(engine))
+        take_pages_away(engine, number);
+    else
+        leave_pages_to_others(engine, number);
     gathered_block(engine, number, error);
-    pthread_mutex_lock(&engine->lock);
-    if (--engine->stores_running == 0)
-        pthread_cond_broadcast(&engine->stores_done);
+}
+
+bool file_drop_next(struct unshard_engine *engine)
+{
+    uint32_t number = 0;
+    if (engine->drops_pending == 0)
+        return false;
+    while (!engine->files[number].drop_pending)
+        number++;
     pthread_mutex_unlock(&engine->lock);
+    take_pages_away(engine, number);
+    pthread_mutex_lock(&engine->lock);
+    if (engine->files[number].drop_pending)
+        engine->drops_pending--;
+    engine->files[number].drop_pending = false;
+    return true;
 }
 
 void file_reset(struct unshard_engine *engine, uint32_t number)

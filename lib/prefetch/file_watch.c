@@ -49,9 +49,10 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     for (size_t i = 0; i < file->dependent_count; i++)
         opened = opened ||
                  is_open(engine, &engine->files[engine->dependents[file->first_dependent + i]]);
+    bool clean = !file->drop_pending;
     bool same_digest = file->whole != NULL || file->check == CHECK_CHUNKS;
     pthread_mutex_unlock(&engine->lock);
-    return same_digest || !opened || engine->checkpoint->files[number].failed;
+    return clean && (same_digest || !opened || engine->checkpoint->files[number].failed);
 }
 
 static void block_changed(struct unshard_engine *engine, uint32_t number, const char *why)

@@ -235,6 +235,8 @@ void *prefetch_worker(void *argument)
     struct unshard_engine *engine = argument;
     pthread_mutex_lock(&engine->lock);
     while (!engine->stopping) {
+        if (file_drop_next(engine))
+            continue;
         struct fetch *fetch = take_work(engine);
         if (fetch == NULL) {
             engine->idle_workers++;
