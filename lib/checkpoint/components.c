@@ -46,6 +46,14 @@ static const char *join_path(struct arena *arena, const char *directory, const c
     return path;
 }
 
+/* The file is well, only not what we can show as something else. */
+static void advise_asis(struct unshard_error *error)
+{
+    size_t length = strlen(error->message);
+    snprintf(error->message + length, sizeof error->message - length,
+             "; pickle=asis shows the files as they are");
+}
+
 /* Shards whose headers cannot be used make the component failed. Only the end of the data missing
  * is known from the header: such a shard can still be planned. */
 static bool check_headers(struct build *build)
@@ -59,6 +67,8 @@ static bool check_headers(struct build *build)
         if (header->result == 0)
             continue;
         struct source_file *file = &build->discovery->checkpoint->files[header->file];
+        if (header->result == -ENOTSUP)
+            advise_asis(&header->error);
         file->failed = true;
         file->error = header->error;
         fail(build, &header->error);

@@ -139,113 +139,70 @@ static const struct pickle_global globals[] = {
     {"pathlib._local", "WindowsPath", PICKLE_ROLE_PLAIN, CALL, true, 0},
 };
 
-/* Modules of which nothing belongs into data, and such functions of others. A module stands for its
- * submodules, too. */
+/* Modules of which nothing belongs into data. A module stands for its submodules, too. What is not
+ * here and has no row above is refused as well, but nobody is accused by it: training scripts put
+ * paths, enums and classes of their own beside the weights. */
 static const char *const hostile_modules[] = {
-    "os",
-    "posix",
-    "nt",
-    "sys",
-    "subprocess",
-    "commands",
-    "popen2",
-    "pty",
-    "shutil",
-    "socket",
-    "builtins",
-    "__builtin__",
-    "importlib",
-    "imp",
-    "runpy",
-    "code",
-    "codeop",
-    "ctypes",
-    "pickle",
-    "cPickle",
-    "_pickle",
-    "marshal",
-    "shelve",
-    "dill",
-    "cloudpickle",
-    "joblib",
-    "types",
-    "functools",
-    "operator",
-    "_operator",
-    "inspect",
-    "gc",
-    "threading",
-    "_thread",
-    "asyncio",
-    "multiprocessing",
-    "concurrent",
-    "signal",
-    "atexit",
-    "pdb",
-    "bdb",
-    "timeit",
-    "trace",
-    "profile",
-    "cProfile",
-    "doctest",
-    "distutils",
-    "setuptools",
-    "pip",
-    "ensurepip",
-    "venv",
-    "webbrowser",
-    "antigravity",
-    "http",
-    "urllib",
-    "urllib2",
-    "requests",
-    "httplib",
-    "aiohttp",
-    "ftplib",
-    "smtplib",
-    "telnetlib",
-    "xmlrpc",
-    "ssl",
-    "io",
-    "_io",
-    "pathlib",
-    "tempfile",
-    "glob",
-    "fileinput",
-    "linecache",
-    "zipimport",
-    "zipfile",
-    "tarfile",
-    "pkgutil",
-    "platform",
-    "site",
-    "ast",
-    "_ast",
-    "codecs",
-    "mmap",
-    "fcntl",
-    "resource",
-    "posixpath",
-    "torch.hub",
-    "torch.jit",
-    "torch.utils",
-    "torch.serialization",
-    "torch.package",
-    "torch._inductor",
-    "torch._dynamo",
-    "torch.fx",
-    "torch.onnx",
-    "torch.ops",
+    "os",         "posix",
+    "nt",         "sys",
+    "subprocess", "commands",
+    "popen2",     "pty",
+    "shutil",     "socket",
+    "builtins",   "__builtin__",
+    "importlib",  "imp",
+    "runpy",      "code",
+    "codeop",     "ctypes",
+    "pickle",     "cPickle",
+    "_pickle",    "marshal",
+    "shelve",     "dill",
+    "joblib",     "cloudpickle",
+    "functools",  "operator",
+    "_operator",  "inspect",
+    "gc",         "threading",
+    "_thread",    "asyncio",
+    "concurrent", "signal",
+    "atexit",     "multiprocessing",
+    "pdb",        "bdb",
+    "timeit",     "trace",
+    "profile",    "cProfile",
+    "doctest",    "distutils",
+    "setuptools", "pip",
+    "ensurepip",  "venv",
+    "webbrowser", "http",
+    "urllib",     "urllib2",
+    "requests",   "httplib",
+    "aiohttp",    "ftplib",
+    "smtplib",    "telnetlib",
+    "xmlrpc",     "tempfile",
+    "fileinput",  "linecache",
+    "zipimport",  "pkgutil",
+    "site",       "ast",
+    "_ast",       "torch.hub",
+    "torch.jit",  "torch.package",
 };
 static const struct {
     const char *module, *name;
 } hostile_names[] = {
     {"torch", "load"},
     {"torch", "compile"},
+    {"torch.serialization", "load"},
     {"torch.storage", "_load_from_bytes"},
+    {"torch.utils.cpp_extension", "load"},
+    {"torch.utils.cpp_extension", "load_inline"},
     {"numpy", "load"},
     {"numpy.testing._private.utils", "runstring"},
     {"_codecs", "decode"},
+    {"io", "open"},
+    {"io", "FileIO"},
+    {"_io", "open"},
+    {"_io", "FileIO"},
+    {"types", "FunctionType"},
+    {"types", "CodeType"},
+};
+/* What is harmless of the modules above. */
+static const char *const plain_builtins[] = {
+    "slice", "range",   "xrange", "frozenset", "object", "int",  "long",  "float",
+    "str",   "unicode", "bytes",  "bool",      "list",   "dict", "tuple", "Ellipsis",
 };
 
 static bool equals(const char *text, const char *bytes, size_t length)
@@ -265,9 +222,22 @@ const struct pickle_global *pickle_global_find(const char *module, size_t module
     return NULL;
 }
 
+static bool is_plain_builtin(const char *module, size_t module_length, const char *name,
+                             size_t name_length)
+{
+    if (!equals("builtins", module, module_length) && !equals("__builtin__", module, module_length))
+        return false;
+    for (size_t i = 0; i < sizeof plain_builtins / sizeof *plain_builtins; i++)
+        if (equals(plain_builtins[i], name, name_length))
+            return true;
+    return false;
+}
+
 bool pickle_global_is_hostile(const char *module, size_t module_length, const char *name,
                               size_t name_length)
 {
+    if (is_plain_builtin(module, module_length, name, name_length))
+        return false;
     for (size_t i = 0; i < sizeof hostile_modules / sizeof *hostile_modules; i++) {
         size_t length = strlen(hostile_modules[i]);
         if (module_length >= length && memcmp(module, hostile_modules[i], length) == 0 &&

@@ -109,6 +109,10 @@ def pickles():
         ("w", tensor()), ("x", called(glob("posix", "system"), text("true"))))
     yield "reject-unsupported-pickle--own-class", pickled(glob("__main__", "Model") + b")\x81")
     yield "reject-unsupported-pickle--numpy", pickled(glob("numpy.core.multiarray", "scalar"))
+    for module, word in (("pathlib", "PosixPath"), ("__builtin__", "slice"), ("argparse", "Namespace"),
+                         ("_io", "BytesIO"), ("collections", "defaultdict"), ("osmosis", "Model")):
+        yield f"reject-unsupported-pickle--{module}-{word}", pickled(called(glob(module, word), text("x")))
+    yield "reject-hostile-pickle--io-open", pickled(called(glob("_io", "open"), text("x")))
     yield "reject-unsupported-pickle--newobj-of-a-function", pickled(
         glob("torch._utils", "_rebuild_tensor_v2") + b")\x81")
     yield "reject-unsupported-pickle--call-of-a-storage-class", pickled(glob("torch", "FloatStorage") + b")R")

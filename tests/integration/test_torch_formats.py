@@ -324,3 +324,14 @@ def test_corpus_reads_as_torch_reads_it(tmp_path):
             expected = {name: value.detach() for name, value in expected.items()
                         if isinstance(value, torch.Tensor)}
             assert_same(load_file(mount / path.stem / f"{path.stem}.safetensors"), expected)
+
+
+def test_what_cannot_be_shown_is_named_with_what_to_do(tmp_path):
+    torch.save({"w": torch.eye(3).to_sparse()}, tmp_path / "pytorch_model.bin")
+    with mounted(tmp_path) as mount:
+        _, shard = mount.component_of_shard("pytorch_model.bin")
+        assert shard["error"]["code"] == "unsupported-pickle"
+        assert "pickle=asis" in shard["error"]["message"]
+    with mounted(tmp_path, "pickle=asis") as mount:
+        found = torch.load(mount / "pytorch_model.bin", weights_only=True)
+        assert torch.equal(found["w"].to_dense(), torch.eye(3))
