@@ -4,8 +4,9 @@
  *
  * Every view is cut into items of ITEM_BYTES that worker threads take in order. Whoever takes the
  * first item of a view creates its temporary file, whoever ends the last one flushes and renames
- * it, so that about as many files are open as there are workers. Nothing here goes through an
- * engine: each byte is wanted once, in no particular order, and by nobody else.
+ * it, so that about as many files are open as there are workers. Bytes come from an engine that
+ * stores nothing: they are checked, retried and gathered as those of a mount are. Items end where a
+ * chunk ends, so that hardly any chunk is read for two of them.
  *
  * A view that cannot be read is dropped and the others go on; an error of the target (no space, no
  * permission) ends the whole. The first error is the one reported. */
@@ -13,7 +14,7 @@
 #include "base/workers.h"
 #include "checkpoint/model.h"
 #include "export/export_tree.h"
-#include "source/gather_read.h"
+#include "prefetch/engine_error.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,20 +25,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define CHUNK_BYTES (UINT64_C(2) << 20)
 #define ITEM_BYTES (UINT64_C(8) << 20)
-#define DEFAULT_JOBS 8
+#define MOST_ITEM_BYTES (ITEM_BYTES + CHUNK_BYTES)
+#define DEFAULT_JOBS 16
 #define DEFAULT_BUFFER (UINT64_C(256) << 20)
 
 struct view_output {
-    int fd;         /* of the temporary file; written under the lock, -1 before and after */
-    uint64_t items; /* not finished yet; under the lock */
-    bool created;   /* the temporary file exists; under the lock */
-    bool failed;    /* under the lock */
+    int fd;        /* of the temporary file; written under the lock, -1 before and after */
+    uint64_t left; /* bytes not finished yet; under the lock */
+    bool created;  /* the temporary file exists; under the lock */
+    bool failed;   /* under the lock */
 };
 
 struct export
 {
     const struct unshard_checkpoint *checkpoint;
+    struct unshard_engine *engine;
     int target_fd;
     struct view_output *outputs; /* one per view */
     unshard_progress progress;   /* or NULL */
@@ -57,20 +61,24 @@ struct item {
     uint64_t offset, length;
 };
 
-/* What a worker keeps from item to item: its buffer and the source file it read last. */
+/* What a worker keeps from item to item. */
 struct worker {
     struct export *export;
-    unsigned char *buffer;
-    int source_fd;
-    uint32_t source;
+    unsigned char *buffer; /* of MOST_ITEM_BYTES */
 };
 
 /* ---- items -------------------------------------------------------------------------------------
  */
 
-static uint64_t item_count(uint64_t size)
+/* How long the item at offset is: about ITEM_BYTES, up to where a chunk of a shard ends. */
+static uint64_t item_length(const struct view *view, uint64_t offset)
 {
-    return size == 0 ? 1 : (size - 1) / ITEM_BYTES + 1;
+    if (view->size - offset <= ITEM_BYTES)
+        return view->size - offset;
+    struct extent_piece piece = extent_map_at(&view->map, offset + ITEM_BYTES, CHUNK_BYTES);
+    uint64_t to_boundary = CHUNK_BYTES - piece.source_offset % CHUNK_BYTES;
+    bool within = piece.source != EXTENT_LITERAL && to_boundary <= piece.length;
+    return ITEM_BYTES + (within ? to_boundary % CHUNK_BYTES : 0);
 }
 
 /* Takes the next item. False when there is none left. */
@@ -80,10 +88,9 @@ static bool take_item(struct export *export, struct item *item)
     bool any = !export->stop && export->next_view < export->checkpoint->view_count;
     if (any) {
         const struct view *view = &export->checkpoint->views[export->next_view];
-        uint64_t left = view->size - export->next_offset;
         item->view = export->next_view;
         item->offset = export->next_offset;
-        item->length = left < ITEM_BYTES ? left : ITEM_BYTES;
+        item->length = item_length(view, export->next_offset);
         export->current = view->path;
         export->next_offset += item->length;
         if (export->next_offset == view->size) {
@@ -115,108 +122,48 @@ static void stop_all(struct export *export)
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
-/* Makes worker->source_fd the source file. */
-static int open_source(struct worker *worker, uint32_t source, struct unshard_error *error)
+/* A read of the engine that its worker waits for. */
+struct pending_read {
+    pthread_mutex_t lock;
+    pthread_cond_t answered;
+    bool done;
+    int error;
+    unsigned char *buffer;
+};
+
+static void read_done(void *cookie, int error, const void *data, size_t size)
 {
-    const struct unshard_checkpoint *checkpoint = worker->export->checkpoint;
-    const struct source_file *file = &checkpoint->files[source];
-    if (worker->source_fd >= 0 && worker->source == source)
-        return 0;
-    if (worker->source_fd >= 0)
-        close(worker->source_fd);
-    worker->source_fd = checkpoint_open_file(checkpoint, source, 0);
-    worker->source = source;
-    if (worker->source_fd < 0)
-        return error_set(error, "open-failed", -worker->source_fd, "%s: cannot open: %s",
-                         file->path, strerror(-worker->source_fd));
-    struct stat stat;
-    if (fstat(worker->source_fd, &stat) < 0)
-        return error_set(error, "read-error", errno, "%s: fstat: %s", file->path, strerror(errno));
-    int64_t mtime_ns = (int64_t)stat.st_mtim.tv_sec * 1000000000 + stat.st_mtim.tv_nsec;
-    /* A shorter file is found out by the read, which can say where it ends. */
-    if ((uint64_t)stat.st_size >= file->size &&
-        ((uint64_t)stat.st_size != file->size || mtime_ns != file->mtime_ns))
-        return error_set(error, "changed", ESTALE, "%s: changed while it was exported", file->path);
-    return 0;
+    struct pending_read *read = cookie;
+    pthread_mutex_lock(&read->lock);
+    if (error == 0)
+        memcpy(read->buffer, data, size);
+    read->error = error;
+    read->done = true;
+    pthread_cond_signal(&read->answered);
+    pthread_mutex_unlock(&read->lock);
 }
 
-/* Nothing could be read at offset: the file ends there, or (found by a later part first) before. */
-static int fail_truncated(const struct worker *worker, const struct source_file *file,
-                          uint64_t offset, struct unshard_error *error)
-{
-    struct stat stat;
-    if (fstat(worker->source_fd, &stat) == 0 && (uint64_t)stat.st_size < offset)
-        offset = (uint64_t)stat.st_size;
-    return error_set_at(error, "truncated", EIO, offset,
-                        "%s: truncated: it ends at %llu, its size was %llu", file->path,
-                        (unsigned long long)offset, (unsigned long long)file->size);
-}
-
-static int read_on_disk(struct worker *worker, uint32_t source, uint64_t offset, void *buffer,
-                        uint64_t length, struct unshard_error *error)
-{
-    int result = open_source(worker, source, error);
-    if (result < 0)
-        return result;
-    const struct source_file *file = &worker->export->checkpoint->files[source];
-    for (uint64_t done = 0, at; done < length;) {
-        at = offset + done;
-        ssize_t count =
-            pread(worker->source_fd, (char *)buffer + done, (size_t)(length - done), (off_t)at);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return error_set_at(error, "read-error", errno, at, "%s: read at %llu: %s", file->path,
-                                (unsigned long long)at, strerror(errno));
-        if (count == 0)
-            return fail_truncated(worker, file, at, error);
-        done += (uint64_t)count;
-    }
-    return 0;
-}
-
-static int read_for_gather(void *context, uint32_t source, uint64_t offset, void *buffer,
-                           size_t length, bool sparse, struct unshard_error *error)
-{
-    (void)sparse; /* everything goes through the page cache here */
-    return read_on_disk(context, source, offset, buffer, length, error);
-}
-
-static uint64_t size_for_gather(void *context, uint32_t source)
-{
-    const struct worker *worker = context;
-    return worker->export->checkpoint->files[source].size;
-}
-
-static int read_source(struct worker *worker, const struct extent_piece *piece,
-                       unsigned char *buffer, struct unshard_error *error)
-{
-    const struct source_file *file = &worker->export->checkpoint->files[piece->source];
-    struct gather_source files = {
-        .context = worker, .read = read_for_gather, .size = size_for_gather};
-    if (file->gathered != NULL)
-        return gather_read(file->gathered, piece->source_offset, buffer, piece->length, &files,
-                           error);
-    return read_on_disk(worker, piece->source, piece->source_offset, buffer, piece->length, error);
-}
-
-/* Assembles the bytes of an item in the worker's buffer. */
+/* Puts the bytes of an item in the worker's buffer. */
 static int read_item(struct worker *worker, const struct item *item, struct unshard_error *error)
 {
-    const struct extent_map *map = &worker->export->checkpoint->views[item->view].map;
-    uint64_t done = 0;
-    while (done < item->length) {
-        struct extent_piece piece = extent_map_at(map, item->offset + done, item->length - done);
-        if (piece.source == EXTENT_LITERAL) {
-            memcpy(worker->buffer + done, map->literal + piece.source_offset, piece.length);
-        } else {
-            int result = read_source(worker, &piece, worker->buffer + done, error);
-            if (result < 0)
-                return result;
-        }
-        done += piece.length;
-    }
-    return 0;
+    struct unshard_engine *engine = worker->export->engine;
+    struct pending_read read = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                                .answered = PTHREAD_COND_INITIALIZER,
+                                .buffer = worker->buffer};
+    if (item->length == 0)
+        return 0;
+    unshard_engine_read(engine, item->view, item->offset, (size_t)item->length, read_done, &read);
+    pthread_mutex_lock(&read.lock);
+    while (!read.done)
+        pthread_cond_wait(&read.answered, &read.lock);
+    pthread_mutex_unlock(&read.lock);
+    if (read.error == 0)
+        return 0;
+    if (!engine_view_error(engine, item->view, error))
+        error_set(error, "read-error", read.error, "%s: read at %llu: %s",
+                  worker->export->checkpoint->views[item->view].path,
+                  (unsigned long long)item->offset, strerror(read.error));
+    return -read.error;
 }
 
 /* ---- writing -----------------------------------------------------------------------------------
@@ -288,7 +235,8 @@ static void end_item(struct export *export, const struct item *item)
     struct view_output *output = &export->outputs[item->view];
     pthread_mutex_lock(&export->lock);
     export->done += item->length;
-    bool last = --output->items == 0 && output->created;
+    output->left -= item->length;
+    bool last = output->left == 0 && output->created;
     bool failed = output->failed;
     pthread_mutex_unlock(&export->lock);
     if (!last)
@@ -332,13 +280,10 @@ static void do_item(struct worker *worker, const struct item *item)
 static void run_worker(void *context)
 {
     struct export *export = context;
-    struct worker worker = {.export = export, .source_fd = -1};
+    struct worker worker = {.export = export, .buffer = malloc(MOST_ITEM_BYTES)};
     struct item item;
-    worker.buffer = malloc(ITEM_BYTES);
     while (worker.buffer && take_item(export, &item))
         do_item(&worker, &item);
-    if (worker.source_fd >= 0)
-        close(worker.source_fd);
     free(worker.buffer);
 }
 
@@ -353,14 +298,23 @@ static void report_progress(void *context)
         export->progress(export->progress_context, path, done, total);
 }
 
-static unsigned job_count(const struct unshard_fetch_options *options, uint64_t items)
+/* What the engine is to do, and how many workers wait for it: half of the memory is for its
+ * buffers, half for what the workers hold, as far as that goes. */
+static struct unshard_fetch_options engine_options(const struct unshard_fetch_options *options,
+                                                   unsigned *workers)
 {
-    uint64_t jobs = options && options->jobs ? options->jobs : DEFAULT_JOBS;
-    uint64_t buffer = options && options->buffer_bytes ? options->buffer_bytes : DEFAULT_BUFFER;
-    uint64_t most = buffer / ITEM_BYTES > 0 ? buffer / ITEM_BYTES : 1;
-    most = most < WORKERS_MAX ? most : WORKERS_MAX;
-    most = most < items ? most : items;
-    return (unsigned)(jobs < most ? jobs : most);
+    struct unshard_fetch_options chosen = {0};
+    if (options)
+        chosen = *options;
+    uint64_t buffer = chosen.buffer_bytes ? chosen.buffer_bytes : DEFAULT_BUFFER;
+    uint64_t jobs = chosen.jobs ? chosen.jobs : DEFAULT_JOBS;
+    uint64_t most = buffer / 2 / MOST_ITEM_BYTES > 0 ? buffer / 2 / MOST_ITEM_BYTES : 1;
+    *workers = (unsigned)(jobs < most ? jobs : most);
+    chosen.prefetch = UNSHARD_PREFETCH_OFF;
+    chosen.chunk_bytes = CHUNK_BYTES;
+    chosen.buffer_bytes = buffer / 2;
+    chosen.jobs = (unsigned)jobs;
+    return chosen;
 }
 
 static void run_workers(struct export *export, unsigned jobs)
@@ -377,18 +331,15 @@ static void run_workers(struct export *export, unsigned jobs)
 /* ---- the whole ---------------------------------------------------------------------------------
  */
 
-/* Counts what is to be done. The number of items. */
-static uint64_t plan(struct export *export)
+/* Counts what is to be done. */
+static void plan(struct export *export)
 {
-    uint64_t items = 0;
     for (uint32_t i = 0; i < export->checkpoint->view_count; i++) {
         export->outputs[i].fd = -1;
         export->outputs[i].failed = export->checkpoint->views[i].unreadable;
-        export->outputs[i].items = item_count(export->checkpoint->views[i].size);
+        export->outputs[i].left = export->checkpoint->views[i].size;
         export->total += export->checkpoint->views[i].size;
-        items += export->outputs[i].items;
     }
-    return items;
 }
 
 /* Removes the temporary files of views that were begun and not finished. */
@@ -420,10 +371,17 @@ static void report_failed_components(struct export *export)
 
 static int export_into(struct export *export, const struct unshard_fetch_options *options)
 {
+    unsigned workers;
+    struct unshard_fetch_options chosen = engine_options(options, &workers);
     int result = export_tree_make(export->checkpoint, export->target_fd, &export->error);
+    if (result == 0)
+        result = unshard_engine_start(export->checkpoint, &chosen, NULL, &export->engine,
+                                      &export->error);
     if (result < 0)
         return result;
-    run_workers(export, job_count(options, plan(export)));
+    plan(export);
+    run_workers(export, workers);
+    unshard_engine_stop(export->engine);
     discard_unfinished(export);
     struct unshard_error error = {0};
     if (!export->stop && export->next_view < export->checkpoint->view_count) {

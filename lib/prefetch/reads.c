@@ -9,6 +9,8 @@
  */
 #include "prefetch/engine_internal.h"
 
+#include "prefetch/engine_error.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -231,6 +233,21 @@ static bool is_direct(const struct unshard_engine *engine, struct extent_piece p
 {
     return piece.length == size && held_pages_empty(&engine->held) &&
            piece.source_offset % engine->chunk_bytes + size <= engine->chunk_bytes;
+}
+
+bool engine_view_error(struct unshard_engine *engine, uint32_t view, struct unshard_error *error)
+{
+    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    bool found = false;
+    pthread_mutex_lock(&engine->lock);
+    for (size_t i = 0; i < map->count && !found; i++) {
+        uint32_t source = map->extents[i].source;
+        found = source != EXTENT_LITERAL && engine->files[source].has_error;
+        if (found)
+            *error = engine->files[source].error;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return found;
 }
 
 void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,

@@ -96,6 +96,14 @@ static int fail_changed(const struct source_file *file, const char *what, uint64
                      (unsigned long long)expected, (unsigned long long)actual);
 }
 
+static int fail_truncated(const struct source_file *file, uint64_t end, uint64_t needed,
+                          struct unshard_error *error)
+{
+    return error_set_at(error, "truncated", EIO, end,
+                        "%s: ends at byte %llu, %llu bytes are missing from there", file->path,
+                        (unsigned long long)end, (unsigned long long)(needed - end));
+}
+
 static struct source_identity identity_of(const struct stat *status)
 {
     return (struct source_identity){.device = status->st_dev,
@@ -115,6 +123,8 @@ static int check_unchanged(const struct source_file *file, struct source_identit
     struct source_identity now = identity_of(&status);
     if (now.inode != was.inode)
         return fail_changed(file, "inode", was.inode, now.inode, error);
+    if (now.size < was.size)
+        return fail_truncated(file, now.size, was.size, error);
     if (now.size != was.size)
         return fail_changed(file, "size", was.size, now.size, error);
     if (now.mtime_ns != was.mtime_ns)
@@ -289,9 +299,7 @@ static int check_read(const struct source_file *file, struct source_identity was
     }
     if ((size_t)got < length) {
         uint64_t end = offset + (uint64_t)got;
-        return error_set_at(error, "truncated", EIO, end,
-                            "%s: ends at byte %llu, %llu bytes are missing from there", file->path,
-                            (unsigned long long)end, (unsigned long long)(offset + length - end));
+        return fail_truncated(file, end, offset + length, error);
     }
     return check_unchanged(file, was, fd, error);
 }

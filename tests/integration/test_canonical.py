@@ -2,11 +2,14 @@
 """order=canonical views and exports are the very bytes that the reference library saves."""
 
 import filecmp
+import os
+import shutil
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 import checkpoints
+import digests
 from compare import assert_same
 from harness import mounted, run
 
@@ -85,3 +88,20 @@ def test_export_of_a_bad_checkpoint_fails_and_leaves_no_half(big, tmp_path):
     assert done.returncode != 0
     assert "model-00003-of-00006.safetensors" in done.stderr
     assert not (tmp_path / "out/model.safetensors").exists()
+
+
+def test_export_writes_nothing_that_does_not_match(llama, tmp_path):
+    source = shutil.copytree(llama, tmp_path / "source")
+    digests.by_sha256sum(source)
+    bad = sorted(source.glob("model-*.safetensors"))[1]
+    with open(bad, "r+b") as file:
+        file.seek(-100, os.SEEK_END)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 4]))
+    done = run("export", source, tmp_path / "target")
+    assert done.returncode == 1 and bad.name in done.stderr and "sha256" in done.stderr
+    assert not (tmp_path / "target/model.safetensors").exists()
+    assert (tmp_path / "target/config.json").exists()
+    run("export", "-o", "verify=off", source, tmp_path / "all", check=True)
+    assert (tmp_path / "all/model.safetensors").exists()
