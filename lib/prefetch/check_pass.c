@@ -188,12 +188,18 @@ static struct fetch *due_retry(struct unshard_engine *engine)
     return NULL;
 }
 
-struct fetch *pass_next(struct unshard_engine *engine)
+struct fetch *pass_next_demanded(struct unshard_engine *engine)
 {
-    bool unasked = engine->options.prefetch == UNSHARD_PREFETCH_ALL && !engine->no_stores;
     struct fetch *fetch = due_retry(engine);
     if (fetch == NULL && engine->pass_count > 0)
         fetch = next_of_passes(engine, true);
+    return fetch;
+}
+
+struct fetch *pass_next(struct unshard_engine *engine)
+{
+    bool unasked = engine->options.prefetch == UNSHARD_PREFETCH_ALL && !engine->no_stores;
+    struct fetch *fetch = pass_next_demanded(engine);
     if (fetch == NULL && engine->pass_count > 0 && unasked && !window_is_full(engine))
         fetch = next_of_passes(engine, false);
     return fetch;
@@ -262,6 +268,7 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
     file->trusted = (struct expected_chunks){engine->chunk_bytes, file->chunk_count,
                                              gained->digests, file->whole->origin};
     file->verified = true;
+    file->keep_due = engine->cache != NULL;
     file->pass_demanded = false;
     if (file->chunks_failed == 0 && file->retrying == 0 && !file->failed_at_start)
         file->has_error = false;
@@ -275,8 +282,11 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
 static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
-    struct digest_cache_key key = pass_cache_key(engine, number);
     struct gained *gained = malloc(sizeof *gained + file->chunk_count * sizeof *gained->digests);
+    if (gained != NULL) {
+        gained->key = pass_cache_key(engine, number);
+        gained->count = file->chunk_count;
+    }
     pthread_mutex_lock(&engine->lock);
     bool current = gained != NULL && file->pass->generation == file->generation && !file->blocked;
     if (current)
@@ -290,11 +300,21 @@ static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
     engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
                engine->checkpoint->files[number].path,
                digest_algorithm_name(file->whole->digest.algorithm), file->whole->origin);
-    struct unshard_error error;
-    if (engine->cache != NULL &&
-        digest_cache_store(engine->cache, &key, engine->chunk_bytes, gained->digests,
-                           file->chunk_count, &error) != 0)
-        engine_log(engine, 5, "event=digests-not-kept message=\"%s\"", error.message);
+}
+
+void keep_gained(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        struct file_state *file = &engine->files[i];
+        struct unshard_error error;
+        pthread_mutex_lock(&engine->lock);
+        const struct gained *gained = file->keep_due ? file->gained : NULL;
+        file->keep_due = false;
+        pthread_mutex_unlock(&engine->lock);
+        if (gained != NULL && digest_cache_store(engine->cache, &gained->key, engine->chunk_bytes,
+                                                 gained->digests, gained->count, &error) != 0)
+            engine_log(engine, 5, "event=digests-not-kept message=\"%s\"", error.message);
+    }
 }
 
 static void pass_mismatched(struct unshard_engine *engine, uint32_t number,

@@ -110,8 +110,8 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
     if (file->closed && engine->checkpoint->files[fetch->file].gathered != NULL)
         gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);
     fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
-    if (file->pass_demanded && engine->idle_workers > 0) /* to begin the pass */
-        pthread_cond_signal(&engine->work);
+    if (file->pass_demanded || file->closed) /* to begin the pass */
+        pthread_cond_signal(engine->idle_workers > 0 ? &engine->work : &engine->reserve_work);
     chunk_check(engine, fetch->file, fetch->index);
 }
 

@@ -37,11 +37,13 @@
  * Threads
  * - prefetch workers read, check, answer and store. One may block in a store on a page that an
  *   unanswered read has locked.
- * - reserve workers read, check and answer, and never store: they take a demand when no prefetch
- *   worker is idle, with a buffer of the reserve. So every read is answered even when all prefetch
- *   workers are blocked in stores, and by that the stores go on.
+ * - reserve workers read, check and answer, and never store: they take a demand, or go on with a
+ *   pass that a read waits for, when no prefetch worker is idle, with a buffer of the reserve. So
+ *   every read is answered even when all prefetch workers are blocked in stores, and by that the
+ *   stores go on.
  * - the housekeeper (timer): retries, stalls, time-outs, worker count, window.
- * - the watcher: looks whether files have changed on disk; may hang with the storage.
+ * - the watcher: looks whether files have changed on disk, writes the cache of digests; may hang
+ *   with the storage.
  * - callers of unshard_engine_read: answer from READY buffers, or queue and return.
  *
  * Locks: engine->lock protects all that is not marked otherwise; held_pages has its own. Neither is
@@ -168,6 +170,8 @@ struct fetch_list {
  * worker may still compare with them after the file has changed. */
 struct gained {
     struct gained *older;
+    struct digest_cache_key key; /* of the file that has matched */
+    uint32_t count;
     XXH128_hash_t digests[];
 };
 
@@ -191,6 +195,7 @@ struct file_state {
     bool blocked;         /* nothing is served or stored until the file changes on disk */
     bool failed_at_start; /* discovery found it bad */
     bool verified;        /* a pass has succeeded */
+    bool keep_due;        /* ... and `gained` has not been written to the cache yet */
     uint32_t generation;  /* raised when the content is not what it was: reads under way are void */
     unsigned stores;      /* of its chunks, running */
     uint32_t chunks_checked;
@@ -423,7 +428,12 @@ void checks_free(struct unshard_engine *engine);
 /* The next read of a pass, started; NULL: none now. The caller holds engine->lock, and there is a
  * buffer to take. */
 struct fetch *pass_next(struct unshard_engine *engine);
-/* Reads for a pass; the fetch is gone afterwards. No lock held. May block on readers. */
+/* As pass_next, but only for files that readers wait for. */
+struct fetch *pass_next_demanded(struct unshard_engine *engine);
+/* Writes chunk digests that passes have brought to the cache. No lock held. May hang with the file
+ * system that the cache is on. */
+void keep_gained(struct unshard_engine *engine);
+/* Reads for a pass; the fetch is gone afterwards. No lock held. May block as file_block does. */
 void pass_read(struct unshard_engine *engine, struct fetch *fetch);
 /* A chunk that is READY, or was read for the pass, is there to be hashed; takes over a reference to
  * it. No lock held; hashes, and what follows from the last one. */

@@ -95,11 +95,14 @@ void *file_watcher(void *argument)
 {
     struct unshard_engine *engine = argument;
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    while (!wait_a_moment(engine))
+    while (!wait_a_moment(engine)) {
+        keep_gained(engine);
         for (uint32_t i = 0; i < checkpoint->file_count; i++)
             if (checkpoint->files[i].component != NO_COMPONENT &&
                 checkpoint->files[i].gathered == NULL &&
                 (engine->files[i].view_count > 0 || engine->files[i].dependent_count > 0))
                 look_at(engine, i);
+    }
+    keep_gained(engine);
     return NULL;
 }

@@ -202,7 +202,7 @@ void *housekeeper(void *argument)
             workers_spawn(engine);
         if (engine->idle_workers > 0)
             pthread_cond_broadcast(&engine->work);
-        if (engine->demand.count > 0)
+        if (engine->demand.count > 0 || engine->pass_count > 0)
             pthread_cond_broadcast(&engine->reserve_work);
     }
     pthread_mutex_unlock(&engine->lock);

@@ -70,6 +70,8 @@ static struct fetch *take_reserve_work(struct unshard_engine *engine)
     struct fetch *fetch = next_demand(engine);
     if (fetch != NULL)
         fetch_start(engine, fetch);
+    else if (engine->reading_count - engine->stalled_count < engine->jobs.current)
+        fetch = pass_next_demanded(engine);
     return fetch;
 }
 
@@ -278,6 +280,11 @@ void *reserve_worker(void *argument)
             continue;
         }
         pthread_mutex_unlock(&engine->lock);
+        if (fetch->detached) {
+            pass_read(engine, fetch);
+            pthread_mutex_lock(&engine->lock);
+            continue;
+        }
         bool ready = read_and_answer(engine, fetch), for_pass = ready && fetch->pass;
         pthread_mutex_lock(&engine->lock);
         if (ready)

@@ -152,6 +152,48 @@ static void test_strict_on_demand(void **state)
     unshard_engine_stop(engine);
 }
 
+/* A store waits for pages that an unanswered read has locked. When that read also needs a file that
+ * has not been hashed yet, somebody who does not store must hash it. */
+static void reads_go_on_while_stores_are_blocked(struct fixture *fixture, bool bad)
+{
+    struct cache cache;
+    struct unshard_fetch_options options = verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF);
+    size_t got;
+    char across[5000];
+    uint64_t end_of_first = 5000 + file_sizes[0] - 7;
+    options.jobs = 1;
+    expect(fixture, false);
+    if (bad)
+        flip(fixture, WRONG_FILE);
+    cache_init(&cache, fixture);
+    set_blocked(&cache, true);
+    struct unshard_engine *engine = start(fixture, &cache, options);
+    unshard_engine_view_known(engine, 0, true);
+    check_read(fixture, engine, 8192, PAGE);
+    wait_for_blocked_store(&cache);
+    int error = read_view(engine, end_of_first - 2000, across, sizeof across, &got);
+    assert_int_equal(error, bad ? EIO : 0);
+    if (!bad)
+        assert_memory_equal(across, fixture->expected + end_of_first - 2000, sizeof across);
+    check_read(fixture, engine, fixture->view.size - 3000, 3000);
+    set_blocked(&cache, false);
+    assert_int_equal(read_all(fixture, engine), bad ? pages_of_file(fixture, WRONG_FILE) : 0);
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+static void test_hashing_needs_no_worker_that_stores(void **state)
+{
+    reads_go_on_while_stores_are_blocked(*state, false);
+}
+
+static void test_a_mismatch_waits_for_no_store(void **state)
+{
+    reads_go_on_while_stores_are_blocked(*state, true);
+}
+
 static void test_strict_serves_nothing_of_what_does_not_match(void **state)
 {
     struct fixture *fixture = *state;
@@ -312,6 +354,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_strict_serves_what_matches, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_async_serves_what_matches, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_strict_on_demand, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_hashing_needs_no_worker_that_stores, setup_cache,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_mismatch_waits_for_no_store, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_strict_serves_nothing_of_what_does_not_match,
                                         setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_async_takes_away_what_does_not_match, setup_cache,
