@@ -4,9 +4,10 @@
 FUZZ_SECONDS ?= 10
 PYTEST ?=
 MEASURE ?=
+CAMPAIGN ?=
 PYTHON := .venv/bin/python
 
-.PHONY: deps check check-run lint lint-run demo bench bench-run
+.PHONY: deps check check-run lint lint-run demo bench bench-run campaign campaign-run
 deps:
 	@tests/deps.sh tests
 
@@ -33,6 +34,14 @@ lint-run:
 demo: deps
 	@$(MAKE) --no-print-directory all
 	@SRC='$(SRC)' MNT='$(MNT)' UNSHARD_BIN=$(BUILD)/unshard contrib/demo.sh
+
+# Rounds of corruption, of faults and of kills; CAMPAIGN=... goes to both, --help tells what.
+campaign: deps
+	@$(MAKE) --no-print-directory campaign-run
+campaign-run: all $(SLOWFS)
+	@status=0; for one in detection faults; do \
+	    UNSHARD_BIN=$(abspath $(BUILD))/unshard $(PYTHON) tests/campaign/$$one.py $(CAMPAIGN) || \
+	    status=1; done; exit $$status
 
 # MEASURE=... chooses what to measure and how large: see tests/bench/bench.py --help.
 bench: deps

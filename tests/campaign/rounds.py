@@ -5,7 +5,6 @@ import argparse
 import collections
 import concurrent.futures
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -25,9 +24,7 @@ for name, value in (("HF_HUB_OFFLINE", "1"), ("TRANSFORMERS_VERBOSITY", "error")
 
 import checkpoints  # noqa: E402
 import harness  # noqa: E402
-
-PAGE = 4096
-READ = 128 << 10
+from reading import PAGE, can_open, compare_pages, read_or_fail  # noqa: E402,F401
 
 
 @contextlib.contextmanager
@@ -74,53 +71,6 @@ class Truth:
         ranges = [self.ranges[view][name] for name in header_of(data)]
         return {page for start, end in ranges if end > start
                 for page in range(start // PAGE, (end - 1) // PAGE + 1)}
-
-
-def read_or_fail(fd, offset, size):
-    """The bytes, or None for EIO. Anything else is a fault of the mount."""
-    try:
-        data = os.pread(fd, size, offset)
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return None
-    if len(data) != size:
-        # What lies before an error is given first.
-        rest = read_or_fail(fd, offset + len(data), size - len(data)) if data else None
-        return None if rest is None else data + rest
-    return data
-
-
-def can_open(path):
-    """Whether it can be opened; false for EIO."""
-    try:
-        os.close(os.open(path, os.O_RDONLY))
-        return True
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return False
-
-
-def compare_pages(path, truth):
-    """Pages that fail and pages that are wrong; most at once, where all is well."""
-    failing, wrong = set(), set()
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        for offset in range(0, len(truth), READ):
-            whole = truth[offset:offset + READ]
-            if read_or_fail(fd, offset, len(whole)) == whole:
-                continue
-            for at in range(offset, offset + len(whole), PAGE):
-                expected = truth[at:min(at + PAGE, offset + len(whole))]
-                found = read_or_fail(fd, at, len(expected))
-                if found is None:
-                    failing.add(at // PAGE)
-                elif found != expected:
-                    wrong.add(at // PAGE)
-    finally:
-        os.close(fd)
-    return failing, wrong
 
 
 def compare_tensors(path, truth, ranges):

@@ -63,6 +63,14 @@ def connection_of(mountpoint):
     return None
 
 
+_used = set()  # where this process has mounted anything
+
+
+def left_mounted():
+    """Mount points of this process that are mounted still."""
+    return sorted(path for path in _used if is_mounted(path))
+
+
 def is_mounted(mountpoint):
     return connection_of(mountpoint) is not None
 
@@ -121,6 +129,7 @@ class Mount:
         self.source = pathlib.Path(source)
         self.own = mountpoint is None
         self.path = pathlib.Path(mountpoint or tempfile.mkdtemp(prefix="unshard-mnt-"))
+        _used.add(str(self.path))
         self.sanitizers = Sanitizers()
         self.pid = None
         self.prefix = prefix
@@ -214,6 +223,7 @@ class Slow:
 
     def __init__(self, directory, **settings):
         self.path = pathlib.Path(tempfile.mkdtemp(prefix="slowfs-"))
+        _used.add(str(self.path))
         options = ",".join(["allow_other"] * (os.geteuid() == 0) +
                            [f"{name}={value}" for name, value in settings.items()])
         subprocess.run([SLOWFS, *(["-o", options] if options else []), str(directory),
