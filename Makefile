@@ -5,7 +5,8 @@
 #            PREFIX= DESTDIR=                      where `make install` puts things
 #            SRC= MNT=                             your own checkpoint for `make demo`
 #            V=1                                   show the commands of the compiler
-#            FUZZ_SECONDS=10                       how long each fuzz target runs in `make check`
+#            FUZZ_SECONDS=60                       how long each fuzz target runs in `make check`; all
+#                                                  together take two minutes where it is not given
 #            PYTEST=                               further arguments for pytest
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
@@ -59,6 +60,7 @@ help:
 	@echo 'make check       build and run all tests; ends with "N passed, N failed"'
 	@echo 'make lint        clang-format and clang-tidy'
 	@echo 'make demo        make a small checkpoint, mount it, load it [SRC=... MNT=...]'
+	@echo 'make campaign    corrupt shards, let storage fail, kill daemons: 1850 rounds [CAMPAIGN=...]'
 	@echo 'make bench       measure, side by side with what else there is'
 	@echo 'make deb         Debian packages in build/deb, checked with lintian'
 	@echo 'make install     [PREFIX=/usr/local] [DESTDIR=]'

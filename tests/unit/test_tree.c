@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Every tree of tests/corpus/tree: what the names of the files promise, and that nothing outside of
+ * the tree is opened. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "support/tree_check.h"
+#include "support/tree_input.h"
+
+#include <dirent.h>
+
+#define CORPUS "tests/corpus/tree"
+
+static char top[] = "/tmp/unshard-tree-XXXXXX";
+
+static unsigned count_failed(const struct unshard_checkpoint *checkpoint)
+{
+    unsigned failed = 0;
+    for (uint32_t i = 0; i < checkpoint->component_count; i++)
+        failed += checkpoint->components[i].failed;
+    return failed;
+}
+
+static void check(const char *name)
+{
+    char path[512], source[PATH_MAX];
+    uint8_t text[TREE_MAX_TEXT];
+    struct unshard_view_options options = {0};
+    struct unshard_checkpoint *checkpoint = NULL;
+    struct unshard_error error = {0};
+    snprintf(path, sizeof path, "%s/%s", CORPUS, name);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    size_t size = fread(text, 1, sizeof text, file);
+    fclose(file);
+    tree_make(top, text, size, source);
+    assert_int_equal(unshard_checkpoint_open(source, &options, &checkpoint, &error), 0);
+    const char *problem = check_tree(checkpoint, top);
+    if (problem != NULL)
+        fail_msg("%s: %s", name, problem);
+    unsigned failed = count_failed(checkpoint);
+    bool as_named = strncmp(name, "refuse-", 7) == 0   ? checkpoint->component_count == 0
+                    : strncmp(name, "reject-", 7) == 0 ? failed > 0
+                                                       : failed == 0;
+    if (strncmp(name, "accept-", 7) == 0 && checkpoint->component_count == 0)
+        as_named = false;
+    if (!as_named)
+        fail_msg("%s: %u components, %u failed", name, checkpoint->component_count, failed);
+    unshard_checkpoint_close(checkpoint);
+    tree_clear(top);
+}
+
+static void test_corpus(void **state)
+{
+    struct dirent **names;
+    (void)state;
+    int count = scandir(CORPUS, &names, NULL, alphasort);
+    assert_true(count > 40);
+    for (int i = 0; i < count; i++) {
+        if (names[i]->d_name[0] != '.')
+            check(names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+}
+
+static int make_top(void **state)
+{
+    (void)state;
+    return mkdtemp(top) != NULL ? 0 : -1;
+}
+
+static int remove_top(void **state)
+{
+    (void)state;
+    tree_clear(top);
+    return rmdir(top);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_corpus)};
+    return cmocka_run_group_tests(tests, make_top, remove_top);
+}
