@@ -70,9 +70,15 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
         file_block(engine, number, &error, NULL);
         return;
     }
-    if (source_identity(engine->source, number).size < engine->files[number].size)
-        block_changed(engine, number, "it is shorter than its header says");
-    else if (!headers_same_layout(engine->checkpoint, number))
+    uint64_t size = source_identity(engine->source, number).size;
+    uint64_t needed = engine->files[number].size;
+    if (size < needed) {
+        error_set_at(&error, "truncated", EIO, size,
+                     "%s: ends at byte %llu, %llu bytes are missing from there",
+                     engine->checkpoint->files[number].path, (unsigned long long)size,
+                     (unsigned long long)(needed - size));
+        file_block(engine, number, &error, NULL);
+    } else if (!headers_same_layout(engine->checkpoint, number))
         block_changed(engine, number, "it holds other tensors now; mount the checkpoint anew");
     else
         file_reset(engine, number);

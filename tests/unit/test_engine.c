@@ -115,7 +115,7 @@ static void test_truncated_file_fails_only_its_ranges(void **state)
     uint64_t second = fixture->view.map.extents[2].view_offset;
     check_read(fixture, engine, second, 100000);
     char *errors = unshard_status_errors(engine);
-    assert_non_null(strstr(errors, "shard=\"s0\" code=changed"));
+    assert_non_null(strstr(errors, "shard=\"s0\" code=truncated offset=100"));
     assert_null(strstr(errors, "s1"));
     free(errors);
     unshard_engine_stop(engine);
