@@ -6,23 +6,28 @@
  *
  * States of a chunk
  *
- *   ABSENT ----> READING ----> READY ----> PUBLISHED      prefetch: schedule, read, answer, store
- *     |            ^  |          |  \                     READY -> ABSENT when nothing was stored
- *     v            |  v          v   `--> ABSENT          PUBLISHED -> QUEUED on a read: the kernel
- *   QUEUED --------'  FAILED   (reads are answered        dropped the page
- *     ^                 |       from the buffer)          FAILED -> QUEUED on a later read, or when
- * a
- *     `-----------------'                                 retry is due
+ *   ABSENT ----> READING ----> READY ----> PUBLISHED
+ *     |            ^  |          |  \
+ *     v            |  v          v   `--> ABSENT
+ *   QUEUED --------'  FAILED   (reads are answered
+ *     ^                 |       from the buffer)
+ *     `-----------------'
  *
- *   state      fetch      buffer   lists its fetch is on               who owns it
- *   ABSENT     NULL       -        -                                   nobody
- *   QUEUED     non-NULL   none     `demand`, `retries` until due, or   the queue
- *                                  its file's `held` until a pass over
- *                                  the file has succeeded
- *   READING    non-NULL   one      `reading`                           the worker that reads
- *   READY      non-NULL   one      none, or `stores`                   holders of references
- *   PUBLISHED  NULL       -        -                                   the kernel's page cache
- *   FAILED     NULL       -        -                                   nobody; the file has the
+ *   ABSENT -> READING     prefetched       READY -> ABSENT      nothing was stored
+ *   ABSENT -> QUEUED      a read asks      PUBLISHED -> QUEUED  a read asks: the kernel dropped it
+ *   READING -> QUEUED     to be retried    PUBLISHED -> ABSENT  passed by readers, or evicted
+ *   READING -> ABSENT     what was read is void: the file has changed, or is blocked
+ *   FAILED -> QUEUED      a read asks, and the error is not one that stays
+ *
+ *   state      fetch      buffer   lists its fetch is on              who owns it
+ *   ABSENT     NULL       -        -                                  nobody
+ *   QUEUED     non-NULL   none     `demand`; `retries` until due; or  the queue
+ *                                  `held` of its file, while that is
+ *                                  closed
+ *   READING    non-NULL   one      `reading`                          the worker that reads
+ *   READY      non-NULL   one      none, or `stores`                  holders of references
+ *   PUBLISHED  NULL       -        -                                  the kernel's page cache
+ *   FAILED     NULL       -        -                                  nobody; its file has the
  * error
  *
  * Invariants, checked in debug builds by chunk_check() wherever a state changes:
