@@ -160,7 +160,7 @@ static void read_done(void *cookie, int error, const void *data, size_t size)
 {
     fuse_req_t request = cookie;
     if (error)
-        fuse_reply_err(request, error);
+        fuse_reply_err(request, error == EAGAIN ? EIO : error);
     else
         fuse_reply_buf(request, data, size);
 }
@@ -178,9 +178,13 @@ static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offse
         fuse_reply_err(request, EINVAL);
     else if ((uint64_t)offset >= node->size)
         fuse_reply_buf(request, NULL, 0);
-    else
+    else if (info->flags & O_DIRECT)
         unshard_engine_read(filesystem->engine, node->view, (uint64_t)offset, size, read_done,
                             request);
+    else /* more than a page is read-ahead: when it fails, the kernel asks for each page by itself
+          */
+        unshard_engine_read_ahead(filesystem->engine, node->view, (uint64_t)offset, size, read_done,
+                                  request);
 }
 
 /* From a thread of the daemon's own user, or from root. */

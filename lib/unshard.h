@@ -179,6 +179,12 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
 void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
                          unshard_read_done done, void *cookie);
 
+/* The same for a range that is read ahead of what somebody waits for, and that will be asked for
+ * page by page when it fails: it fails with EAGAIN rather than keep all of its pages waiting
+ * because some of them have to, for a shard that is being verified or whose storage hangs. */
+void unshard_engine_read_ahead(struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                               size_t size, unshard_read_done done, void *cookie);
+
 /* Tells that readers can now be served pages of the view (known), or that the kernel has dropped
  * the view and its pages (not known). Stores go to known views only. Never blocks, thread-safe. */
 void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, bool known);

@@ -131,6 +131,7 @@ struct read_request {
     void *cookie;
     char *data;  /* assembled here; NULL when direct */
     bool direct; /* one piece of one chunk: answered from the chunk's buffer */
+    bool ahead;  /* of unshard_engine_read_ahead */
     size_t size;
     uint64_t start_ns;
     atomic_uint pending; /* waiters, and one for the thread that issues the request */
@@ -363,6 +364,8 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
 void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index);
 
 /* reads.c */
+/* The waiter's request is one that is read ahead and asks for more than the waiter waits for. */
+bool waiter_is_part(const struct waiter *waiter);
 /* Ends a waiter: copies its pieces from buffer (error 0), or notes the error. No lock held; the
  * buffer must stay valid during the call. */
 void waiter_complete(struct waiter *waiter, const char *buffer, int error);

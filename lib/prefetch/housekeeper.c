@@ -112,6 +112,40 @@ static void report_stuck(struct unshard_engine *engine, uint64_t now)
     }
 }
 
+/* Moves waiters of requests that are read ahead, and that wait for this chunk only in part, to
+ * *split: their other pages are not to wait for storage that hangs. */
+static void split_waiters(struct fetch *fetch, struct waiter **split)
+{
+    for (struct waiter **link = &fetch->waiters, *waiter; (waiter = *link) != NULL;) {
+        if (!waiter_is_part(waiter)) {
+            link = &waiter->next;
+            continue;
+        }
+        *link = waiter->next;
+        waiter->next = *split;
+        *split = waiter;
+    }
+}
+
+/* Caller holds engine->lock, which is released meanwhile. */
+static void split_stalled(struct unshard_engine *engine)
+{
+    struct waiter *split = NULL;
+    if (engine->stalled_count == 0)
+        return;
+    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        if (fetch->stalled)
+            split_waiters(fetch, &split);
+    for (struct fetch *fetch = engine->demand.first; fetch != NULL; fetch = fetch->next)
+        if (engine->files[fetch->file].stalled > 1)
+            split_waiters(fetch, &split);
+    if (split == NULL)
+        return;
+    pthread_mutex_unlock(&engine->lock);
+    waiters_complete(split, NULL, EAGAIN);
+    pthread_mutex_lock(&engine->lock);
+}
+
 /* Moves waiters that have waited too long to *expired. */
 static void expire_waiters(struct fetch_list *list, uint64_t before_ns, struct waiter **expired)
 {
@@ -196,6 +230,7 @@ void *housekeeper(void *argument)
         find_stalls(engine, now);
         adapt_jobs(engine, now);
         update_rate(engine, now);
+        split_stalled(engine);
         report_stuck(engine, now);
         expire_reads(engine, now);
         if (!engine->stopping)

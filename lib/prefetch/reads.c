@@ -250,8 +250,33 @@ bool engine_view_error(struct unshard_engine *engine, uint32_t view, struct unsh
     return found;
 }
 
-void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
-                         unshard_read_done done, void *cookie)
+/* Some bytes of the range are of files that are closed, others are not. Caller holds engine->lock.
+ * What is closed will be opened as for any other read. */
+static bool waits_in_part(struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                          uint64_t size)
+{
+    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    bool some = false, others = false;
+    for (uint64_t end = offset + size; offset < end;) {
+        struct extent_piece piece = extent_map_at(map, offset, end - offset);
+        bool closed = piece.source != EXTENT_LITERAL && engine->files[piece.source].closed;
+        some = some || closed;
+        others = others || !closed;
+        offset += piece.length;
+    }
+    return some && others;
+}
+
+bool waiter_is_part(const struct waiter *waiter)
+{
+    size_t bytes = 0;
+    for (const struct read_piece *piece = waiter->pieces; piece != NULL; piece = piece->next)
+        bytes += piece->length;
+    return waiter->request->ahead && bytes < waiter->request->size;
+}
+
+static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
+                        bool ahead, unshard_read_done done, void *cookie)
 {
     if (view >= engine->checkpoint->view_count || engine->checkpoint->views[view].unreadable) {
         done(cookie, view >= engine->checkpoint->view_count ? EINVAL : EIO, NULL, 0);
@@ -278,12 +303,31 @@ void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t 
     request->cookie = cookie;
     request->size = size;
     request->start_ns = engine_now_ns();
+    request->ahead = ahead && size > PAGE_BYTES;
     pthread_mutex_lock(&engine->lock);
     engine->reads++;
     schedule_note_read(engine, view, offset, offset + size);
+    bool split = request->ahead && waits_in_part(engine, view, offset, size);
     pthread_mutex_unlock(&engine->lock);
+    if (split) {
+        atomic_store(&request->error, EAGAIN);
+        request_end(request, NULL);
+        return;
+    }
     if (is_direct(engine, piece, size))
         read_direct(engine, request, piece);
     else
         read_assembled(engine, request, view, offset);
 } /* NOLINT(clang-analyzer-unix.Malloc): the request belongs to its waiters now */
+
+void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
+                         unshard_read_done done, void *cookie)
+{
+    engine_read(engine, view, offset, size, false, done, cookie);
+}
+
+void unshard_engine_read_ahead(struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                               size_t size, unshard_read_done done, void *cookie)
+{
+    engine_read(engine, view, offset, size, true, done, cookie);
+}
