@@ -253,7 +253,7 @@ def test_install(tmp_path):
     program = tmp_path / "program.c"
     program.write_text("#include <unshard.h>\nint main(void)\n{\n    struct unshard_error error;\n"
                        "    struct unshard_checkpoint *checkpoint;\n"
-                       "    return unshard_checkpoint_open(\"/nonexistent\", 0, &checkpoint,"
+                       "    return unshard_checkpoint_open(\"/dev/null/nothing\", 0, &checkpoint,"
                        " &error) < 0 ? 0 : 1;\n}\n")
     subprocess.run(["gcc", f"-I{tmp_path}/usr/include", "-o", tmp_path / "program", program,
                     f"-L{tmp_path}/usr/lib", "-lunshard"], check=True)
