@@ -403,8 +403,7 @@ static int show_unreadable(struct build *build)
     const struct scan *scan = &build->discovery->scan;
     struct component *component = build->component;
     struct scan_entry like = scan->entries[candidate->directory];
-    struct extent_map_builder builder = {0};
-    struct extent_map map;
+    struct extent_map nothing = {0};
     uint64_t size = 0;
     uint32_t taken =
         scan_child(scan, candidate->directory, component->view_name, strlen(component->view_name));
@@ -415,16 +414,13 @@ static int show_unreadable(struct build *build)
         size += build->discovery->checkpoint->files[component->files[i]].size;
     if (candidate->member_count > 0)
         like = merged_attributes(build);
-    if (extent_map_append_source(&builder, component->files[0], 0, size > 0 ? size : 1) != 0 ||
-        extent_map_finish(&builder, &map) != 0) {
-        extent_map_builder_free(&builder);
-        return -ENOMEM;
-    }
     component->view =
-        discovery_add_view(build->discovery, component->view_path, &map, build->number);
+        discovery_add_view(build->discovery, component->view_path, &nothing, build->number);
     if (component->view == UNSHARD_NO_VIEW)
         return -ENOMEM;
-    build->discovery->checkpoint->views[component->view].unreadable = true;
+    struct view *view = &build->discovery->checkpoint->views[component->view];
+    view->size = size > 0 ? size : 1;
+    view->unreadable = true;
     add_file(build, component->view_name, component->view, &like, like.mtime_ns);
     return 0;
 }

@@ -71,7 +71,7 @@ struct view {
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
     bool prefetch;   /* part of what prefetch=all fills: merged and single weight files */
-    bool unreadable; /* its layout is not known: every read fails */
+    bool unreadable; /* its layout is not known: the map is empty, and every read fails */
 };
 
 /* A file that a list of digests or a manifest names and that is not there. */

@@ -33,14 +33,6 @@ void engine_log(struct unshard_engine *engine, int priority, const char *format,
     engine->publisher.log(engine->publisher.context, priority, line);
 }
 
-/* What stands for a component whose layout is not known shows nothing of its files. */
-static const struct extent_map *map_of_readable(const struct unshard_engine *engine, uint32_t view)
-{
-    static const struct extent_map nothing;
-    const struct view *shown = &engine->checkpoint->views[view];
-    return shown->unreadable ? &nothing : &shown->map;
-}
-
 /* The end of the last byte that any view shows of each file: a file that is shorter than its header
  * says is asked for all the same, and answers with an error. */
 static void find_file_sizes(struct unshard_engine *engine)
@@ -49,7 +41,7 @@ static void find_file_sizes(struct unshard_engine *engine)
     for (uint32_t i = 0; i < checkpoint->file_count; i++)
         engine->files[i].size = checkpoint->files[i].size;
     for (uint32_t v = 0; v < checkpoint->view_count; v++) {
-        const struct extent_map *map = map_of_readable(engine, v);
+        const struct extent_map *map = &checkpoint->views[v].map;
         for (size_t e = 0; e < map->count; e++) {
             const struct extent *extent = &map->extents[e];
             uint64_t next = e + 1 < map->count ? extent[1].view_offset : map->size;
@@ -85,7 +77,7 @@ static void for_each_file_of_views(struct unshard_engine *engine,
                                    void (*found)(struct unshard_engine *, uint32_t, uint32_t))
 {
     for (uint32_t v = 0; v < engine->checkpoint->view_count; v++) {
-        const struct extent_map *map = map_of_readable(engine, v);
+        const struct extent_map *map = &engine->checkpoint->views[v].map;
         uint32_t last = EXTENT_LITERAL;
         for (size_t i = 0; i < map->count; i++) {
             uint32_t source = map->extents[map->by_source[i]].source;

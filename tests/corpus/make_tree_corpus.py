@@ -91,6 +91,9 @@ def bad():
     yield "shard-missing", shard(ONE, a=1)
     yield "number-missing", (shard("model-00001-of-00003.safetensors", a=1) +
                              shard("model-00003-of-00003.safetensors", b=1))
+    yield "number-missing-of-large-shards", "".join(
+        shard(f"model-0000{number}-of-00004.safetensors", **{f"t{number}": 65000})
+        for number in (1, 2, 4))
     yield "same-tensor-twice", shard(ONE, a=4) + shard(TWO, a=4)
     yield "same-tensor-other-shape", shard(ONE, a=4) + shard(TWO, a=8)
     yield "shard-empty", shard(ONE, a=1) + f"f {TWO} \n"

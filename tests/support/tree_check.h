@@ -77,6 +77,8 @@ static inline const char *check_tree_view(const struct unshard_checkpoint *check
         if (view->map.extents[e].source != EXTENT_LITERAL &&
             view->map.extents[e].source >= checkpoint->file_count)
             return "an extent of no file";
+    if (view->unreadable)
+        return view->map.count == 0 ? NULL : "extents of a view that cannot be read";
     return view->size == view->map.size ? NULL : "a view of another size than its extents";
 }
 
