@@ -87,9 +87,11 @@ static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file
         chunk->fetch->demanded = true;
         return chunk->fetch;
     }
-    uint64_t seconds = (engine_now_ns() - engine->start_ns) / 1000000000U;
-    if (engine->stopping || (chunk->state == CHUNK_FAILED && seconds < chunk->retry_at))
-        return NULL;
+    uint64_t now = engine_now_ns(), seconds = (now - engine->start_ns) / 1000000000U;
+    const struct file_state *state = &engine->files[file];
+    if (engine->stopping || (chunk->state == CHUNK_FAILED && seconds < chunk->retry_at) ||
+        (state->closed && state->has_error && now < state->pass_retry_ns))
+        return NULL; /* it has failed just now */
     if (chunk->state == CHUNK_PUBLISHED)
         engine->chunks_evicted++;
     struct fetch *fetch = fetch_create(engine, file, index);

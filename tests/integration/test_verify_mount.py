@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 import checkpoints
 import digests
 from compare import assert_same_models
-from harness import mounted, run, slow, wait_for
+from harness import PATIENCE, mounted, run, slow, wait_for
 
 PAGE = 4096
 COUNT = 4
@@ -532,6 +533,20 @@ def test_transient_errors_are_tried_again(copy, truth, origin, number):
             mount.wait_warm()
             assert_only_these_fail(mount, truth, set())
             assert (mount / ERRORS).read_text() == ""
+
+
+@pytest.mark.parametrize("origin", ["none", "sha256sum"])
+def test_every_read_of_a_shard_that_is_gone_fails_soon(copy, truth, origin):
+    if origin != "none":
+        digests.ORIGINS[origin](copy)
+    with slow(copy) as storage:
+        with mounted(storage.path, "prefetch=off") as mount:
+            storage.command(f"vanish {BAD}")
+            begin = time.monotonic()
+            assert_only_these_fail(mount, truth, pages_of(truth[1][BAD]))
+            assert time.monotonic() - begin < PATIENCE, "each read waits for another attempt"
+            storage.command("reset")
+            wait_for(lambda: count_failing(mount, truth) == 0, what="all readable again")
 
 
 def test_short_reads_are_completed_and_verified(copy, truth):
