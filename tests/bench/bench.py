@@ -23,7 +23,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 READER = TOP / "build/tests/bench/reader"
 SLOWFS = TOP / "build/tests/slowfs/slowfs"
 SHARDS = 8
-MEASURES = ["warm", "tmpfs", "slow", "disk", "torch", "memory"]
+MEASURES = ["warm", "tmpfs", "slow", "disk", "torch", "memory", "verify"]
 
 
 # ---- checkpoints and mounts --------------------------------------------------------------------
@@ -332,6 +332,13 @@ def memory(bench):
     bench.row("memory allowed / resident", {"resident MiB": peak[0], "allowed MiB":
                                             buffer_mib + 64}, (buffer_mib + 64) / peak[0], 1,
               {"resident MiB": peak})
+
+
+def verify(bench):
+    """What verification costs, see verify.py."""
+    import verify as measures
+
+    measures.measure(bench, sys.modules[__name__])
 
 
 def size(text):

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""What verification costs: chunks against a manifest, and the first mount of what only SHA-256 of
+whole files is known of."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+SHARE = 2 << 20
+
+
+def own_cache(folder):
+    """Chunk digests of earlier mounts are kept there, and nowhere else."""
+    os.environ["UNSHARD_CACHE_DIR"] = str(folder)
+
+
+def chunks(bench, tools):
+    """A cold load in memory, every chunk checked against a manifest, against verify=off."""
+    with tools.checkpoint("/dev/shm", bench.options.size) as source:
+        subprocess.run([bench.unshard, "seal", source], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        bench.compare("cold load, manifest / verify=off",
+                      {"manifest": lambda: tools.cold_view(bench, source, "mmap"),
+                       "off": lambda: tools.cold_view(bench, source, "mmap", "verify=off")},
+                      ["off"], 0.95, 3 * bench.options.rounds)
+
+
+def hash_in_one_thread(source, size):
+    """GB/s of SHA-256 in one thread, of bytes that are in memory already."""
+    data = memoryview(bytearray((next(iter(source.glob("*.safetensors")))).read_bytes()))
+    digest, done, begin = hashlib.sha256(), 0, time.monotonic()
+    while done < size:
+        for at in range(0, len(data) - SHARE, SHARE):
+            digest.update(data[at:at + SHARE])
+            done += SHARE
+    return done / (time.monotonic() - begin) / 1e9
+
+
+def first_mount(bench, tools, source, size, *options):
+    """GB/s from the start of the mount until all shards are verified, nothing being kept."""
+    cache = tempfile.mkdtemp(prefix="unshard-bench-cache-")
+    own_cache(cache)
+    try:
+        begin = time.monotonic()
+        with bench.mounted(source, *options) as mount:
+            while not all(shard["state"] == "verified"
+                          for component in tools.status(mount)["components"]
+                          for shard in component["shards"]):
+                if time.monotonic() - begin > 120:
+                    raise TimeoutError("not verified within 120 s")
+                time.sleep(0.005)
+            seconds = time.monotonic() - begin
+        return size / seconds / 1e9
+    finally:
+        shutil.rmtree(cache)
+
+
+def first(bench, tools):
+    """The first strict mount of shards in memory, their SHA-256 known, against one thread's."""
+    with tools.checkpoint("/dev/shm", bench.options.size) as source:
+        files = sorted(source.glob("*.safetensors"))
+        size = sum(path.stat().st_size for path in files)
+        with open(source / "SHA256SUMS", "w") as sums:
+            subprocess.run(["sha256sum", *(path.name for path in files)], cwd=source, check=True,
+                           stdout=sums)
+        bench.compare("first mount, SHA-256 / one thread's",
+                      {"unshard": lambda: first_mount(bench, tools, source, size),
+                       "one thread": lambda: hash_in_one_thread(source, size // 2)},
+                      ["one thread"], 1.5)
+
+
+def measure(bench, tools):
+    """tools: the module of bench.py."""
+    with tempfile.TemporaryDirectory(prefix="unshard-bench-cache-") as cache:
+        own_cache(cache)
+        chunks(bench, tools)
+    first(bench, tools)
