@@ -125,6 +125,7 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
     fetch->trusted = engine->files[fetch->file].trusted;
     fetch->generation = engine->files[fetch->file].generation;
     fetch->staged = chunk_of(engine, fetch)->staged;
+    fetch->plan_round = engine->plan_round;
     chunk_of(engine, fetch)->state = CHUNK_READING;
     fetch_list_append(&engine->reading, fetch);
     engine->reading_count++;
@@ -165,6 +166,8 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
             drop_behind_note(engine, fetch->file, fetch->index);
         else
             engine->unconsumed_bytes += fetch->length;
+    } else if (fetch->plan_round != engine->plan_round) {
+        schedule_restart(engine); /* the plan has passed over it while it was under way */
     }
     chunk_check(engine, fetch->file, fetch->index);
     free(fetch);

@@ -152,6 +152,7 @@ struct fetch {
     bool reported;                  /* ... and the log has said so */
     bool retried;                   /* counted in its file's `retrying` */
     bool stored;                    /* its pages are in the page cache */
+    unsigned plan_round;            /* of the engine when the read began */
     bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
     bool pass;                      /* a pass over its file hashes it */
     bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
@@ -291,6 +292,7 @@ struct unshard_engine {
     uint32_t plan_count;
     struct plan_cursor cursor;
     bool plan_done;
+    unsigned plan_round; /* how often the plan has been begun anew */
     struct reader_stream streams[MAX_STREAMS];
     uint32_t chunk_bytes;
 

@@ -136,6 +136,7 @@ void schedule_restart(struct unshard_engine *engine)
 {
     engine->cursor = (struct plan_cursor){0, 0};
     engine->plan_done = false;
+    engine->plan_round++;
     for (size_t i = 0; i < MAX_STREAMS; i++)
         engine->streams[i].cursor = engine->streams[i].position;
     if (engine->idle_workers > 0)
