@@ -7,9 +7,9 @@
 #define CHECKPOINT_HEADER_RECORD_H
 
 #include "base/arena.h"
+#include "base/xxh3.h"
 
 #include <stdbool.h>
-#include <xxhash.h>
 
 /* Bytes lie in pieces that no boundary of this size cuts: so they lie in one chunk each. */
 #define HEADER_PIECE_BYTES (UINT64_C(64) << 10)

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #define XXH_STATIC_LINKING_ONLY /* states of known size: one allocation per hasher */
-#include <xxhash.h>
+#include "base/xxh3.h"
 
 static const struct properties {
     const char *name;

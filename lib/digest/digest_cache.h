@@ -14,10 +14,9 @@
 #ifndef DIGEST_DIGEST_CACHE_H
 #define DIGEST_DIGEST_CACHE_H
 
+#include "base/xxh3.h"
 #include "digest/digest.h"
 #include "unshard.h"
-
-#include <xxhash.h>
 
 #define DIGEST_CACHE_DEFAULT_LIMIT (UINT64_C(256) << 20)
 

@@ -5,10 +5,9 @@
 #ifndef DIGEST_EXPECTATION_H
 #define DIGEST_EXPECTATION_H
 
+#include "base/xxh3.h"
 #include "digest/digest.h"
 #include "unshard.h"
-
-#include <xxhash.h>
 
 /* A digest of the whole file. */
 struct expected_digest {

@@ -7,10 +7,9 @@
 
 #include "base/arena.h"
 #include "base/text.h"
+#include "base/xxh3.h"
 #include "digest/digest.h"
 #include "unshard.h"
-
-#include <xxhash.h>
 
 #define MANIFEST_NAME "unshard-manifest.json"
 #define MANIFEST_VERSION 1U

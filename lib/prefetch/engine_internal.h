@@ -59,6 +59,7 @@
 #define PREFETCH_ENGINE_INTERNAL_H
 
 #include "base/arena.h"
+#include "base/xxh3.h"
 #include "checkpoint/model.h"
 #include "digest/digest_cache.h"
 #include "prefetch/held_pages.h"
@@ -66,7 +67,6 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <xxhash.h>
 
 #define PAGE_BYTES UINT64_C(4096)
 #define DEFAULT_CHUNK_BYTES (UINT64_C(2) << 20)
@@ -155,6 +155,7 @@ struct fetch {
     unsigned plan_round;            /* of the engine when the read began */
     bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
     bool pass;                      /* a pass over its file hashes it */
+    bool hashed;                    /* ... has hashed it already */
     bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
     bool staged;                    /* a copy is in staging */
     enum check_kind check;          /* of its file when the read began */
@@ -317,6 +318,8 @@ struct unshard_engine {
     uint32_t *pass_files; /* files with a digest of the whole, in the order of the plan */
     uint32_t pass_count;
     unsigned passes_running, passes_reading, most_passes;
+    unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
+    unsigned processors;
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
     int staging_fd;             /* -1: none */
     uint64_t staged_bytes, staging_reserved, staging_budget;
@@ -445,6 +448,12 @@ struct fetch *pass_next_demanded(struct unshard_engine *engine);
 void keep_gained(struct unshard_engine *engine);
 /* Reads for a pass; the fetch is gone afterwards. No lock held. May block as file_block does. */
 void pass_read(struct unshard_engine *engine, struct fetch *fetch);
+/* pass_stream.c: reads the chunk of a detached fetch and feeds it to the hasher of its pass, whose
+ * turn it must be. The buffer holds nothing of use afterwards. *cached: as source_read, of the last
+ * piece. No lock held. 0 with fetch->digest set, or as source_read and check_header; then the
+ * hasher is of no use any more. */
+int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
+                bool *cached, struct unshard_error *error);
 /* A chunk that is READY, or was read for the pass, is there to be hashed; takes over a reference to
  * it. No lock held; hashes, and what follows from the last one. */
 void pass_arrived(struct unshard_engine *engine, struct fetch *fetch);

@@ -19,11 +19,11 @@
 #define GIT "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0"
 #define MD5 "5d41402abc4b2a76b9719d911017c592"
 #define XXH64 "26c7827d889f6da3"
-#define XXH128 "b5e9c1ad071b3e7fc779cfaa5e523818"
+#define XXH3_128 "b5e9c1ad071b3e7fc779cfaa5e523818"
 #define COMMIT "0123456789abcdef0123456789abcdef01234567"
 #define MANIFEST(path, size, sha256)                                                        \
     "{\"version\":1,\"chunk_bytes\":65536,\"files\":[{\"path\":\"" path "\",\"size\":" size \
-    ",\"sha256\":\"" sha256 "\",\"chunks\":[\"" XXH128 "\"]}]}"
+    ",\"sha256\":\"" sha256 "\",\"chunks\":[\"" XXH3_128 "\"]}]}"
 
 static struct unshard_checkpoint *open_checkpoint(const char *source)
 {
