@@ -36,6 +36,7 @@ struct check_pass {
     unsigned in_flight;       /* fetches that are read, wait or are hashed */
     uint64_t staging_reserve; /* what it may stage */
     bool staging, hashing, failed;
+    bool in_memory; /* what was read last came out of memory: the processor is what it waits for */
 };
 
 static void pass_free(struct unshard_engine *engine, struct file_state *file)
@@ -43,9 +44,12 @@ static void pass_free(struct unshard_engine *engine, struct file_state *file)
     struct check_pass *pass = file->pass;
     engine->staging_reserved -= pass->staging_reserve;
     engine->passes_running--;
+    engine->passes_in_memory -= pass->in_memory;
     hasher_free(pass->hasher);
     free(pass);
     file->pass = NULL;
+    if (engine->idle_workers > 0) /* for another pass, or for what has waited for this one */
+        pthread_cond_broadcast(&engine->work);
 }
 
 /* ---- beginning ---------------------------------------------------------------------------------
@@ -94,8 +98,12 @@ static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool dema
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
-static uint32_t reach(const struct unshard_engine *engine)
+/* There is nothing to gain from reading ahead in memory: one thread that reads and hashes in turn
+ * finds the bytes in its cache. */
+static uint32_t reach(const struct unshard_engine *engine, const struct check_pass *pass)
 {
+    if (pass->in_memory)
+        return 1;
     size_t share = (engine->buffer_count - engine->reserve) / 2 / (engine->passes_running + 1U);
     return share < 2 ? 2 : share > PASS_SLOTS ? PASS_SLOTS : (uint32_t)share;
 }
@@ -128,7 +136,7 @@ static struct fetch *pass_read_next(struct unshard_engine *engine, uint32_t numb
     struct file_state *file = &engine->files[number];
     struct check_pass *pass = file->pass;
     while (!pass->failed && pass->next_read < file->chunk_count &&
-           pass->next_read < pass->next_hash + reach(engine)) {
+           pass->next_read < pass->next_hash + reach(engine, pass)) {
         uint32_t index = pass->next_read;
         struct fetch *fetch = file->chunks[index].fetch;
         uint8_t state = file->chunks[index].state;
@@ -365,13 +373,14 @@ static bool hash_arrived(struct unshard_engine *engine, uint32_t number)
     while (!pass->failed && (fetch = pass->arrived[pass->next_hash % PASS_SLOTS]) != NULL) {
         pass->arrived[pass->next_hash % PASS_SLOTS] = NULL;
         pthread_mutex_unlock(&engine->lock);
-        hasher_update(pass->hasher, fetch->buffer, fetch->length);
+        if (!fetch->hashed)
+            hasher_update(pass->hasher, fetch->buffer, fetch->length);
         pthread_mutex_lock(&engine->lock);
         pass->next_hash++;
         pass_drop(engine, fetch);
         if (pass->generation != file->generation)
             pass->failed = true;
-        if (engine->idle_workers > 0) /* there is room for another read */
+        if (engine->idle_workers > 0 && !pass->in_memory) /* there is room for another read */
             pthread_cond_signal(&engine->work);
     }
     pass->hashing = false;
@@ -458,30 +467,57 @@ static void retry_or_fail(struct unshard_engine *engine, struct fetch *fetch,
     log_failure(engine, number, error, true);
 }
 
+static int read_whole(struct unshard_engine *engine, struct fetch *fetch, bool *cached,
+                      struct unshard_error *error)
+{
+    uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
+    /* What is gathered from is read again soon, by whoever gathers it. */
+    int result = engine->files[fetch->file].chunks[fetch->index].unshown
+                     ? source_read_cached(engine->source, fetch->file, offset, fetch->buffer,
+                                          fetch->length, error)
+                     : source_read(engine->source, fetch->file, offset, fetch->buffer,
+                                   fetch->length, cached, error);
+    return result == 0 ? check_chunk(engine, fetch, error) : result;
+}
+
+/* Takes the hasher for a chunk that comes out of memory, when it is its turn: it is hashed while it
+ * is read. */
+static bool take_hasher(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    const struct file_state *file = &engine->files[fetch->file];
+    struct check_pass *pass = file->pass;
+    pthread_mutex_lock(&engine->lock);
+    bool take = pass->in_memory && !pass->hashing && !pass->failed &&
+                pass->next_hash == fetch->index && !file->chunks[fetch->index].unshown;
+    pass->hashing = pass->hashing || take;
+    pthread_mutex_unlock(&engine->lock);
+    return take;
+}
+
 void pass_read(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
     struct file_state *file = &engine->files[fetch->file];
-    uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
-    bool cached = false;
-    /* What is gathered from is read again soon, by whoever gathers it. */
-    int result = file->chunks[fetch->index].unshown
-                     ? source_read_cached(engine->source, fetch->file, offset, fetch->buffer,
-                                          fetch->length, &error)
-                     : source_read(engine->source, fetch->file, offset, fetch->buffer,
-                                   fetch->length, &cached, &error);
-    if (result == 0)
-        result = check_chunk(engine, fetch, &error);
+    bool cached = false, streams = take_hasher(engine, fetch);
+    int result = streams ? pass_stream(engine, fetch, file->pass->hasher, &cached, &error)
+                         : read_whole(engine, fetch, &cached, &error);
     pthread_mutex_lock(&engine->lock);
     end_reading(engine, fetch);
+    file->pass->hashing = file->pass->hashing && !streams;
     bool current = fetch->generation == file->generation;
+    engine->passes_in_memory += cached - file->pass->in_memory;
+    file->pass->in_memory = cached;
     if (result == 0 && current)
         result = check_observed(engine, fetch, &error);
     if (result == 0 && current)
         note_success(engine, fetch, false);
-    bool staged = result == 0 && current && !cached && file->pass->staging &&
+    bool staged = result == 0 && current && !cached && !streams && file->pass->staging &&
                   !file->chunks[fetch->index].unshown;
     pthread_mutex_unlock(&engine->lock);
+    if (result != 0 && streams) { /* half of it is hashed: only the whole pass can begin again */
+        fail_held(engine, fetch, &error);
+        return;
+    }
     if (result != 0) {
         retry_or_fail(engine, fetch, &error);
         return;

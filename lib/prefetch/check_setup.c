@@ -120,6 +120,7 @@ int checks_init(struct unshard_engine *engine)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     struct unshard_error error;
+    engine->processors = processors < 1 ? 1 : (unsigned)processors;
     engine->most_passes = (unsigned)(processors < 2             ? 2
                                      : processors < MOST_PASSES ? processors
                                                                 : MOST_PASSES);

@@ -113,6 +113,14 @@ static struct fetch *next_of_plan(struct unshard_engine *engine)
     return NULL;
 }
 
+/* Where passes wait for nothing but a processor, the plan is followed on those that they leave:
+ * what readers ask for comes by itself, and the sooner the more has been hashed. */
+static bool hashing_needs_processors(const struct unshard_engine *engine)
+{
+    unsigned others = engine->reading_count - engine->passes_reading + engine->stores_running;
+    return engine->passes_in_memory > 0 && engine->passes_in_memory + others >= engine->processors;
+}
+
 struct fetch *schedule_next(struct unshard_engine *engine)
 {
     engine->paused_reason = NULL;
@@ -129,6 +137,8 @@ struct fetch *schedule_next(struct unshard_engine *engine)
         engine->paused_reason = "the window ahead of readers is full";
         return NULL;
     }
+    if (hashing_needs_processors(engine))
+        return NULL;
     return next_of_plan(engine);
 }
 
