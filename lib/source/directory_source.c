@@ -21,7 +21,7 @@
 /* Descriptors of one file, opened at the first read and kept: a shard that is deleted later can
  * still be read to its end. */
 struct handle {
-    pthread_mutex_t opening; /* held while opening; protects what is not atomic */
+    pthread_mutex_t lock; /* for identity and for changing descriptors; never held across I/O */
     struct source_identity identity;
     atomic_int buffered;   /* -1: not open */
     atomic_int direct;     /* -1: not open, or not possible */
@@ -50,7 +50,7 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
         const struct source_file *file = &checkpoint->files[i];
         source->handles[i].identity =
             (struct source_identity){file->device, file->inode, file->size, file->mtime_ns};
-        pthread_mutex_init(&source->handles[i].opening, NULL);
+        pthread_mutex_init(&source->handles[i].lock, NULL);
         atomic_init(&source->handles[i].buffered, -1);
         atomic_init(&source->handles[i].direct, -1);
     }
@@ -68,7 +68,7 @@ void source_free(struct source *source)
             close(atomic_load(&handle->buffered));
         if (atomic_load(&handle->direct) >= 0)
             close(atomic_load(&handle->direct));
-        pthread_mutex_destroy(&handle->opening);
+        pthread_mutex_destroy(&handle->lock);
     }
     free(source->handles);
     free(source);
@@ -136,42 +136,67 @@ static int check_unchanged(const struct source_file *file, struct source_identit
 struct source_identity source_identity(const struct source *source, uint32_t file)
 {
     struct handle *handle = &source->handles[file];
-    pthread_mutex_lock(&handle->opening);
+    pthread_mutex_lock(&handle->lock);
     struct source_identity identity = handle->identity;
-    pthread_mutex_unlock(&handle->opening);
+    pthread_mutex_unlock(&handle->lock);
     return identity;
 }
 
-static void note_file_system(struct handle *handle, int fd)
+/* What is opened of a file. */
+struct opened {
+    int buffered, direct; /* -1: not possible, or taken over */
+    bool in_memory;
+};
+
+static int open_both(const struct source *source, uint32_t number, struct opened *out,
+                     struct unshard_error *error)
 {
     struct statfs status;
-    atomic_store(&handle->in_memory, fstatfs(fd, &status) == 0 && (status.f_type == TMPFS_MAGIC ||
-                                                                   status.f_type == RAMFS_MAGIC));
+    int fd = checkpoint_open_file(source->checkpoint, number, 0);
+    if (fd < 0) {
+        errno = -fd;
+        return fail_open(&source->checkpoint->files[number], fd, error);
+    }
+    int direct = checkpoint_open_file(source->checkpoint, number, O_DIRECT);
+    *out =
+        (struct opened){.buffered = fd,
+                        .direct = direct < 0 ? -1 : direct,
+                        .in_memory = fstatfs(fd, &status) == 0 && (status.f_type == TMPFS_MAGIC ||
+                                                                   status.f_type == RAMFS_MAGIC)};
+    return 0;
 }
 
+static void close_opened(const struct opened *opened)
+{
+    if (opened->buffered >= 0)
+        close(opened->buffered);
+    if (opened->direct >= 0)
+        close(opened->direct);
+}
+
+/* Several threads may open the file at once: the first one's descriptors stay. */
 static int open_handle(struct source *source, uint32_t number, struct unshard_error *error)
 {
     struct handle *handle = &source->handles[number];
-    const struct source_file *file = &source->checkpoint->files[number];
+    struct opened opened;
     if (atomic_load_explicit(&handle->buffered, memory_order_acquire) >= 0)
         return 0;
-    int result = 0;
-    pthread_mutex_lock(&handle->opening);
-    if (atomic_load(&handle->buffered) < 0) {
-        int fd = checkpoint_open_file(source->checkpoint, number, 0);
-        if (fd < 0) {
-            errno = -fd;
-            result = fail_open(file, fd, error);
-        } else if ((result = check_unchanged(file, handle->identity, fd, error)) != 0) {
-            close(fd);
-        } else {
-            int direct = checkpoint_open_file(source->checkpoint, number, O_DIRECT);
-            note_file_system(handle, fd);
-            atomic_store(&handle->direct, direct < 0 ? -1 : direct);
-            atomic_store_explicit(&handle->buffered, fd, memory_order_release);
-        }
+    int result = open_both(source, number, &opened, error);
+    if (result != 0)
+        return result;
+    result = check_unchanged(&source->checkpoint->files[number], source_identity(source, number),
+                             opened.buffered, error);
+    pthread_mutex_lock(&handle->lock);
+    if (atomic_load(&handle->buffered) >= 0) {
+        result = 0;
+    } else if (result == 0) {
+        atomic_store(&handle->in_memory, opened.in_memory);
+        atomic_store(&handle->direct, opened.direct);
+        atomic_store_explicit(&handle->buffered, opened.buffered, memory_order_release);
+        opened.buffered = opened.direct = -1;
     }
-    pthread_mutex_unlock(&handle->opening);
+    pthread_mutex_unlock(&handle->lock);
+    close_opened(&opened);
     return result;
 }
 
@@ -263,28 +288,26 @@ static void replace_descriptor(atomic_int *descriptor, int from)
 int source_reopen(struct source *source, uint32_t number, struct unshard_error *error)
 {
     struct handle *handle = &source->handles[number];
-    const struct source_file *file = &source->checkpoint->files[number];
+    struct opened opened;
     struct stat status;
-    int fd = checkpoint_open_file(source->checkpoint, number, 0);
-    if (fd < 0) {
-        errno = -fd;
-        return fail_open(file, fd, error);
-    }
-    if (fstat(fd, &status) != 0) {
-        int result = error_set(error, "read-error", errno, "%s: cannot stat: %m", file->path);
-        close(fd);
+    int result = open_both(source, number, &opened, error);
+    if (result != 0)
+        return result;
+    if (fstat(opened.buffered, &status) != 0) {
+        result = error_set(error, "read-error", errno, "%s: cannot stat: %m",
+                           source->checkpoint->files[number].path);
+        close_opened(&opened);
         return result;
     }
-    int direct = checkpoint_open_file(source->checkpoint, number, O_DIRECT);
-    pthread_mutex_lock(&handle->opening);
+    pthread_mutex_lock(&handle->lock);
     handle->identity = identity_of(&status);
-    note_file_system(handle, fd);
-    if (direct >= 0)
-        replace_descriptor(&handle->direct, direct);
+    atomic_store(&handle->in_memory, opened.in_memory);
+    if (opened.direct >= 0)
+        replace_descriptor(&handle->direct, opened.direct);
     else
         atomic_store(&handle->direct, -1); /* the old one stays open: somebody may be reading it */
-    replace_descriptor(&handle->buffered, fd);
-    pthread_mutex_unlock(&handle->opening);
+    replace_descriptor(&handle->buffered, opened.buffered);
+    pthread_mutex_unlock(&handle->lock);
     return 0;
 }
 
