@@ -340,11 +340,12 @@ static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
               engine->checkpoint->files[number].path, mismatch.algorithm, mismatch.actual,
               mismatch.expected, whole->origin);
     pthread_mutex_lock(&engine->lock);
-    bool current = file->pass->generation == file->generation;
+    uint32_t generation = file->pass->generation;
+    bool blocked = file->blocked; /* for what explains this one too, such as a change on disk */
     pass_free(engine, file);
     pthread_mutex_unlock(&engine->lock);
-    if (current)
-        file_block(engine, number, &error, &mismatch);
+    if (!blocked)
+        file_block(engine, number, generation, &error, &mismatch);
 }
 
 /* All chunks are hashed. No lock held; the pass is this thread's alone now. */
@@ -434,20 +435,22 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
                       const struct unshard_error *error)
 {
     struct file_state *file = &engine->files[fetch->file];
-    uint32_t number = fetch->file;
+    uint32_t number = fetch->file, generation = fetch->generation;
     struct waiter *waiters = NULL;
     pthread_mutex_lock(&engine->lock);
-    file->has_error = true;
-    file->error = *error;
-    file_cancel_held(engine, number, &waiters);
-    file->pass_demanded = false;
+    bool current = generation == file->generation && !file->blocked;
+    if (current) {
+        file_note_error(file, error);
+        file_cancel_held(engine, number, &waiters);
+        file->pass_demanded = false;
+    }
     pass_drop(engine, fetch);
     pass_give_up(engine, file);
     pthread_mutex_unlock(&engine->lock);
     waiters_complete(waiters, NULL, EIO);
     if (strcmp(error->code, HEADER_MISMATCH) == 0)
-        file_block(engine, number, error, NULL);
-    else
+        file_block(engine, number, generation, error, NULL);
+    else if (current)
         log_failure(engine, number, error, false);
 }
 

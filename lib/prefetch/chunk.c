@@ -173,6 +173,14 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
     free(fetch);
 }
 
+void file_note_error(struct file_state *file, const struct unshard_error *error)
+{
+    file->has_error = true;
+    file->error = *error;
+    if (file->error.time == 0)
+        file->error.time = (int64_t)time(NULL);
+}
+
 bool error_is_transient(const struct unshard_error *error)
 {
     return strcmp(error->code, "read-error") == 0;
@@ -201,12 +209,8 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
 {
     struct file_state *state = &engine->files[fetch->file];
     struct chunk *chunk = chunk_of(engine, fetch);
-    if (!state->blocked && fetch->generation == state->generation) {
-        state->has_error = true;
-        state->error = *error;
-        if (state->error.time == 0)
-            state->error.time = (int64_t)time(NULL);
-    }
+    if (!state->blocked && fetch->generation == state->generation)
+        file_note_error(state, error);
     fetch_return_buffer(engine, fetch);
     fetch->references = 0;
     if (fetch->retried)

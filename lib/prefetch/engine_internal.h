@@ -399,6 +399,9 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
 /* worker.c: logs a failed read. No lock held. */
 void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
                  bool will_retry);
+/* chunk.c: the newest error of the file, for the status, with the time when it has none. The caller
+ * holds engine->lock. */
+void file_note_error(struct file_state *file, const struct unshard_error *error);
 /* chunk.c: a second try may cure it. */
 bool error_is_transient(const struct unshard_error *error);
 /* How long to wait after so many failed attempts. */
@@ -466,11 +469,13 @@ void pass_discard(struct unshard_engine *engine, uint32_t file);
 struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t file);
 
 /* file_gate.c */
-/* Serves nothing of the file any more, ends what waits for it, and takes its pages away from
- * readers. No lock held; waits for running stores of the file, and for readers as a store does,
- * unless the caller is a reserve worker: then a prefetch worker takes the pages away later. */
-void file_block(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
-                const struct mismatch *mismatch);
+/* Serves nothing any more of the file, nor of gathered files that depend on it; ends what waits for
+ * them, and takes their pages away from readers. `generation`: of the content that is to be
+ * blocked; when the file has begun anew since, nothing happens. No lock held; waits for running
+ * stores of the files, and for readers as a store does, unless the caller is a reserve worker: then
+ * a prefetch worker takes the pages away later. */
+void file_block(struct unshard_engine *engine, uint32_t file, uint32_t generation,
+                const struct unshard_error *error, const struct mismatch *mismatch);
 /* Takes the pages of one file with drop_pending away, if there is any: true. The caller, a prefetch
  * worker, holds engine->lock, which is released meanwhile. */
 bool file_drop_next(struct unshard_engine *engine);
@@ -495,9 +500,8 @@ void gathered_demand(struct unshard_engine *engine, const struct gathered *gathe
 /* A shard was opened: opens the gathered files that no other one keeps closed. The caller holds
  * engine->lock. */
 void gathered_source_opened(struct unshard_engine *engine, uint32_t file);
-/* A shard was blocked, or has begun anew: so do those that depend on it. No lock held. */
-void gathered_block(struct unshard_engine *engine, uint32_t file,
-                    const struct unshard_error *error);
+/* A shard has begun anew: so do those that depend on it, unless another one keeps them blocked. No
+ * lock held. */
 void gathered_reset(struct unshard_engine *engine, uint32_t file);
 /* Fills the buffer of a fetch of a gathered file, with checked bytes only. No lock held. */
 int gathered_read(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);

@@ -10,7 +10,6 @@
 #include "prefetch/engine_internal.h"
 
 #include <errno.h>
-#include <time.h>
 
 static void cancel_of_list(struct unshard_engine *engine, struct fetch_list *list, uint32_t number,
                            struct waiter **waiters)
@@ -141,33 +140,59 @@ static bool answers_reads(struct unshard_engine *engine)
     return found;
 }
 
-void file_block(struct unshard_engine *engine, uint32_t number, const struct unshard_error *error,
-                const struct mismatch *mismatch)
+/* From now on no read or store of the file begins. Whether that is news. Caller holds engine->lock
+ * and ends the waiters. */
+static bool shut(struct unshard_engine *engine, uint32_t number, const struct unshard_error *error,
+                 struct waiter **waiters)
 {
     struct file_state *file = &engine->files[number];
-    struct waiter *waiters = NULL;
-    pthread_mutex_lock(&engine->lock);
     bool already = file->blocked;
-    file->blocked = file->has_error = true;
-    file->error = *error;
-    if (file->error.time == 0)
-        file->error.time = (int64_t)time(NULL);
-    file->mismatch = mismatch != NULL ? *mismatch : (struct mismatch){0};
+    file->blocked = true;
+    file_note_error(file, error);
+    file->mismatch = (struct mismatch){0};
     file->pass_demanded = false;
-    cancel_of_list(engine, &file->held, number, &waiters);
-    cancel_of_list(engine, &engine->demand, number, &waiters);
-    cancel_of_list(engine, &engine->retries, number, &waiters);
+    cancel_of_list(engine, &file->held, number, waiters);
+    cancel_of_list(engine, &engine->demand, number, waiters);
+    cancel_of_list(engine, &engine->retries, number, waiters);
     forget_chunks(engine, number);
-    pthread_mutex_unlock(&engine->lock);
-    waiters_complete(waiters, NULL, EIO);
-    staging_drop(engine, number, 0, file->size);
-    if (!already)
-        log_failure(engine, number, error, false);
+    return !already;
+}
+
+/* What of a shut file is left in memory. No lock held. */
+static void clear_away(struct unshard_engine *engine, uint32_t number)
+{
+    staging_drop(engine, number, 0, engine->files[number].size);
     if (!answers_reads(engine))
         take_pages_away(engine, number);
     else
         leave_pages_to_others(engine, number);
-    gathered_block(engine, number, error);
+}
+
+void file_block(struct unshard_engine *engine, uint32_t number, uint32_t generation,
+                const struct unshard_error *error, const struct mismatch *mismatch)
+{
+    struct file_state *file = &engine->files[number];
+    const uint32_t *dependents = &engine->dependents[file->first_dependent];
+    struct waiter *waiters = NULL;
+    bool news = false;
+    pthread_mutex_lock(&engine->lock);
+    bool current = generation == file->generation;
+    if (current) {
+        news = shut(engine, number, error, &waiters);
+        if (mismatch != NULL)
+            file->mismatch = *mismatch;
+        for (size_t i = 0; i < file->dependent_count; i++)
+            shut(engine, dependents[i], error, &waiters);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (!current)
+        return;
+    waiters_complete(waiters, NULL, EIO);
+    if (news)
+        log_failure(engine, number, error, false);
+    clear_away(engine, number);
+    for (size_t i = 0; i < file->dependent_count; i++)
+        clear_away(engine, dependents[i]);
 }
 
 bool file_drop_next(struct unshard_engine *engine)

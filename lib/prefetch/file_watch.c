@@ -55,19 +55,25 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     return clean && (same_digest || !opened || engine->checkpoint->files[number].failed);
 }
 
+/* Only this thread begins anew with a file, so the generation at hand is the newest. */
+static void block(struct unshard_engine *engine, uint32_t number, const struct unshard_error *error)
+{
+    file_block(engine, number, engine->files[number].generation, error, NULL);
+}
+
 static void block_changed(struct unshard_engine *engine, uint32_t number, const char *why)
 {
     struct unshard_error error;
     error_set(&error, "changed", ESTALE, "%s: changed on disk since it was mounted: %s",
               engine->checkpoint->files[number].path, why);
-    file_block(engine, number, &error, NULL);
+    block(engine, number, &error);
 }
 
 static void take_new_file(struct unshard_engine *engine, uint32_t number)
 {
     struct unshard_error error;
     if (source_reopen(engine->source, number, &error) != 0) {
-        file_block(engine, number, &error, NULL);
+        block(engine, number, &error);
         return;
     }
     uint64_t size = source_identity(engine->source, number).size;
@@ -77,7 +83,7 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
                      "%s: ends at byte %llu, %llu bytes are missing from there",
                      engine->checkpoint->files[number].path, (unsigned long long)size,
                      (unsigned long long)(needed - size));
-        file_block(engine, number, &error, NULL);
+        block(engine, number, &error);
     } else if (!headers_same_layout(engine->checkpoint, number))
         block_changed(engine, number, "it holds other tensors now; mount the checkpoint anew");
     else

@@ -75,14 +75,6 @@ void gathered_source_opened(struct unshard_engine *engine, uint32_t number)
     }
 }
 
-void gathered_block(struct unshard_engine *engine, uint32_t number,
-                    const struct unshard_error *error)
-{
-    const struct file_state *source = &engine->files[number];
-    for (size_t i = 0; i < source->dependent_count; i++)
-        file_block(engine, engine->dependents[source->first_dependent + i], error, NULL);
-}
-
 void gathered_reset(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *source = &engine->files[number];
@@ -170,7 +162,7 @@ static int load_chunk(struct verified_reader *reader, uint32_t file,
     if (result == 0 && reader->generation == 0)
         result = unread_check(engine, file, trusted, error);
     if (result != 0 && strcmp(error->code, HEADER_MISMATCH) == 0)
-        file_block(engine, file, error, NULL);
+        file_block(engine, file, reader->generation, error, NULL);
     if (result != 0)
         return result;
     reader->file = file;
