@@ -278,6 +278,7 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
     file->verified = true;
     file->keep_due = engine->cache != NULL;
     file->pass_demanded = false;
+    file->pass_attempts = 0;
     if (file->chunks_failed == 0 && file->retrying == 0 && !file->failed_at_start)
         file->has_error = false;
     if (file->closed) {
@@ -443,6 +444,7 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
         file_note_error(file, error);
         file_cancel_held(engine, number, &waiters);
         file->pass_demanded = false;
+        file->pass_attempts = 0;
     }
     pass_drop(engine, fetch);
     pass_give_up(engine, file);
@@ -468,6 +470,26 @@ static void retry_or_fail(struct unshard_engine *engine, struct fetch *fetch,
     fetch_list_append(&engine->pass_retries, fetch);
     pthread_mutex_unlock(&engine->lock);
     log_failure(engine, number, error, true);
+}
+
+/* The same when half of the chunk has been hashed: only the whole pass can begin again. */
+static void begin_again_or_fail(struct unshard_engine *engine, struct fetch *fetch,
+                                const struct unshard_error *error)
+{
+    uint32_t number = fetch->file;
+    struct file_state *file = &engine->files[number];
+    pthread_mutex_lock(&engine->lock);
+    bool again = error_is_transient(error) && ++file->pass_attempts < MAX_ATTEMPTS;
+    if (again) {
+        pass_drop(engine, fetch);
+        pass_give_up(engine, file);
+        file->pass_retry_ns = engine_now_ns() + retry_delay_ns(file->pass_attempts);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (again)
+        log_failure(engine, number, error, true);
+    else
+        fail_held(engine, fetch, error);
 }
 
 static int read_whole(struct unshard_engine *engine, struct fetch *fetch, bool *cached,
@@ -517,17 +539,15 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     bool staged = result == 0 && current && !cached && !streams && file->pass->staging &&
                   !file->chunks[fetch->index].unshown;
     pthread_mutex_unlock(&engine->lock);
-    if (result != 0 && streams) { /* half of it is hashed: only the whole pass can begin again */
-        fail_held(engine, fetch, &error);
-        return;
-    }
-    if (result != 0) {
+    if (result != 0 && streams) {
+        begin_again_or_fail(engine, fetch, &error);
+    } else if (result != 0) {
         retry_or_fail(engine, fetch, &error);
-        return;
+    } else {
+        if (staged)
+            stage(engine, fetch);
+        pass_arrived(engine, fetch);
     }
-    if (staged)
-        stage(engine, fetch);
-    pass_arrived(engine, fetch);
 }
 
 void pass_discard(struct unshard_engine *engine, uint32_t number)

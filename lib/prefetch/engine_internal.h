@@ -212,6 +212,7 @@ struct file_state {
     struct check_pass *pass;
     bool pass_demanded;     /* a reader waits for it */
     uint64_t pass_retry_ns; /* not to be tried again before */
+    unsigned pass_attempts; /* passes in a row that had to begin again for a failed read */
     uint64_t staging_base;  /* where its copy is in staging */
     uint32_t chunk_count;
     uint32_t first_view, view_count;         /* in engine->file_views */

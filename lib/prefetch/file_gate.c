@@ -219,7 +219,7 @@ void file_reset(struct unshard_engine *engine, uint32_t number)
     forget_chunks(engine, number);
     file_set_check(engine, number);
     file->verified = file->blocked = file->has_error = file->failed_at_start = false;
-    file->pass_retry_ns = 0;
+    file->pass_retry_ns = file->pass_attempts = 0;
     file->mismatch = (struct mismatch){0};
     republish_seams(engine, number);
     schedule_restart(engine);

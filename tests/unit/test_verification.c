@@ -9,7 +9,11 @@
 
 #include <cmocka.h>
 
+#include "base/error.h"
+#include "prefetch/engine_internal.h"
 #include "support/engine_fixture.h"
+
+#include <stdatomic.h>
 
 #define WRONG_FILE 2
 
@@ -29,8 +33,7 @@ static char *content_of(const struct fixture *fixture, int i)
     return content;
 }
 
-/* Digests of the files as they are now: of the whole, or of pieces half as long as a chunk is not,
- * which would be too small: as long as a chunk. */
+/* Digests of the files as they are now: of the whole, or also of pieces as long as a chunk. */
 static void expect(struct fixture *fixture, bool chunks)
 {
     for (int i = 0; i < FILES; i++) {
@@ -151,6 +154,69 @@ static void test_strict_on_demand(void **state)
     assert_int_equal(read_all(fixture, engine), 0);
     unshard_engine_stop(engine);
 }
+
+/* ---- a chunk that is hashed while it is read --------------------------------------------------
+ * Linked in place of the library's functions, which they call: all is in memory as far as a pass
+ * can tell, and so many of its chunks fail when half of them is hashed. */
+
+static atomic_bool in_memory;
+static atomic_uint failing_streams, streams;
+
+int __real_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                       size_t length, bool *cached, struct unshard_error *error);
+int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                       size_t length, bool *cached, struct unshard_error *error);
+int __real_pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
+                       bool *cached, struct unshard_error *error);
+int __wrap_pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
+                       bool *cached, struct unshard_error *error);
+
+int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                       size_t length, bool *cached, struct unshard_error *error)
+{
+    int result = __real_source_read(source, file, offset, buffer, length, cached, error);
+    *cached = *cached || atomic_load(&in_memory);
+    return result;
+}
+
+int __wrap_pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
+                       bool *cached, struct unshard_error *error)
+{
+    int result = __real_pass_stream(engine, fetch, hasher, cached, error);
+    atomic_fetch_add(&streams, 1);
+    if (result != 0 || atomic_load(&failing_streams) == 0)
+        return result;
+    atomic_fetch_sub(&failing_streams, 1);
+    return error_set(error, "read-error", EIO, "a test");
+}
+
+static uint64_t bad_pages_when_streams_fail(struct fixture *fixture, unsigned times)
+{
+    atomic_store(&in_memory, true);
+    atomic_store(&failing_streams, times);
+    atomic_store(&streams, 0);
+    expect(fixture, false);
+    struct unshard_engine *engine =
+        start(fixture, NULL, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF));
+    uint64_t bad = read_all(fixture, engine);
+    assert_true(atomic_load(&streams) > times);
+    assert_int_equal(atomic_load(&failing_streams), 0);
+    unshard_engine_stop(engine);
+    atomic_store(&in_memory, false);
+    return bad;
+}
+
+static void test_a_pass_begins_again_for_a_read_that_fails(void **state)
+{
+    assert_int_equal(bad_pages_when_streams_fail(*state, 3), 0);
+}
+
+static void test_a_pass_does_not_begin_again_for_ever(void **state)
+{
+    assert_true(bad_pages_when_streams_fail(*state, 4) > 0);
+}
+
+/* ---- what blocks ----------------------------------------------------------------------------- */
 
 /* A store waits for pages that an unanswered read has locked. When that read also needs a file that
  * has not been hashed yet, somebody who does not store must hash it. */
@@ -354,6 +420,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_strict_serves_what_matches, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_async_serves_what_matches, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_strict_on_demand, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_a_pass_begins_again_for_a_read_that_fails, setup_cache,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_pass_does_not_begin_again_for_ever, setup_cache,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_hashing_needs_no_worker_that_stores, setup_cache,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_mismatch_waits_for_no_store, setup_cache, teardown),
