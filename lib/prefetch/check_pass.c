@@ -114,10 +114,9 @@ static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t numb
     struct fetch *fetch = calloc(1, sizeof *fetch);
     if (fetch == NULL)
         return NULL;
-    uint64_t rest = file->size - (uint64_t)index * engine->chunk_bytes;
     fetch->file = number;
     fetch->index = index;
-    fetch->length = rest < engine->chunk_bytes ? (uint32_t)rest : engine->chunk_bytes;
+    fetch->length = chunk_length(engine, number, index);
     fetch->pass = fetch->detached = true;
     fetch->check = CHECK_WHOLE;
     fetch->generation = file->generation;

@@ -11,6 +11,12 @@ struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch)
     return &engine->files[fetch->file].chunks[fetch->index];
 }
 
+uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    uint64_t rest = engine->files[file].size - (uint64_t)index * engine->chunk_bytes;
+    return rest < engine->chunk_bytes ? (uint32_t)rest : engine->chunk_bytes;
+}
+
 #ifdef UNSHARD_CHECK_INVARIANTS
 static void require(bool holds, const char *what, uint32_t file, uint32_t index)
 {
@@ -70,10 +76,7 @@ void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index)
         chunk->fetch->given_up = true;
     if (chunk->state != CHUNK_PUBLISHED)
         return;
-    uint64_t start = (uint64_t)index * engine->chunk_bytes;
-    uint64_t length = state->size - start;
-    if (length > engine->chunk_bytes)
-        length = engine->chunk_bytes;
+    uint32_t length = chunk_length(engine, file, index);
     state->bytes_published -= length;
     engine->published_bytes -= length;
     if (!chunk->consumed)
@@ -90,10 +93,9 @@ struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_
     if (fetch == NULL)
         return NULL;
     chunk_forget(engine, file, index);
-    uint64_t rest = state->size - (uint64_t)index * engine->chunk_bytes;
     fetch->file = file;
     fetch->index = index;
-    fetch->length = rest < engine->chunk_bytes ? (uint32_t)rest : engine->chunk_bytes;
+    fetch->length = chunk_length(engine, file, index);
     if (chunk->state == CHUNK_FAILED)
         state->chunks_failed--;
     chunk->fetch = fetch;

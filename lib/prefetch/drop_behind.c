@@ -49,9 +49,9 @@ static bool take_oldest(struct unshard_engine *engine, struct passed_chunk *out)
         if (chunk->state != CHUNK_PUBLISHED || !chunk->consumed)
             continue;
         chunk_forget(engine, out->file, out->index);
-        engine->bytes_dropped += engine->chunk_bytes;
-        engine
-            ->stores_running++; /* drops block on readers as stores do, and are drained with them */
+        engine->bytes_dropped += chunk_length(engine, out->file, out->index);
+        /* Drops block on readers as stores do, and are drained with them. */
+        engine->stores_running++;
         return true;
     }
     return false;

@@ -35,9 +35,10 @@
  * - Only QUEUED and READING fetches have waiters; READY answers at once.
  * - A fetch has a buffer exactly in READING and READY; a READY fetch has at least one reference.
  * - A fetch of a closed file is on its `held` list only; a blocked file has no QUEUED fetch.
- * - Buffers free + in fetches = all buffers. Buffers that stores can hold (of prefetch workers, of
- *   the `stores` list) never number more than all - reserve: a read always finds a buffer that no
- *   blocked store keeps from it.
+ * - Buffers free + in fetches, detached ones too, = all buffers. Buffers that stores can hold (of
+ *   prefetch workers, of the `stores` list) never number more than all - reserve, and passes leave
+ *   one of the reserve to demands: a read always finds a buffer that no blocked store keeps from
+ * it.
  *
  * Threads
  * - prefetch workers read, check, answer and store. One may block in a store on a page that an
@@ -349,6 +350,8 @@ void engine_log(struct unshard_engine *engine, int priority, const char *format,
 
 /* chunk.c: states and lists; the caller holds engine->lock. */
 struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch);
+/* In bytes: chunk_bytes, or what is left for the last one of the file. */
+uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32_t index);
 void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t index);
 void fetch_list_append(struct fetch_list *list, struct fetch *fetch);
 void fetch_list_remove(struct fetch_list *list, struct fetch *fetch);

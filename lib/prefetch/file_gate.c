@@ -35,10 +35,8 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
             chunk->state = CHUNK_ABSENT;
             file->chunks_failed--;
         }
-        if (chunk->staged) {
-            uint64_t rest = file->size - (uint64_t)i * engine->chunk_bytes;
-            engine->staged_bytes -= rest < engine->chunk_bytes ? rest : engine->chunk_bytes;
-        }
+        if (chunk->staged)
+            engine->staged_bytes -= chunk_length(engine, number, i);
         chunk->staged = false;
         chunk->seen = chunk->checked = false;
         chunk->attempts = 0;

@@ -259,6 +259,8 @@ static bool waits_in_part(struct unshard_engine *engine, uint32_t view, uint64_t
 {
     const struct extent_map *map = &engine->checkpoint->views[view].map;
     bool some = false, others = false;
+    if (engine->pass_count == 0)
+        return false; /* nothing is ever closed */
     for (uint64_t end = offset + size; offset < end;) {
         struct extent_piece piece = extent_map_at(map, offset, end - offset);
         bool closed = piece.source != EXTENT_LITERAL && engine->files[piece.source].closed;

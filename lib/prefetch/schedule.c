@@ -168,10 +168,9 @@ static void consume(struct unshard_engine *engine, uint32_t view, uint64_t offse
             struct chunk *chunk = &file->chunks[i];
             if (chunk->state != CHUNK_PUBLISHED || chunk->consumed)
                 continue;
-            uint64_t rest = file->size - i * engine->chunk_bytes;
             chunk->consumed = true;
             drop_behind_note(engine, piece.source, (uint32_t)i);
-            engine->unconsumed_bytes -= rest < engine->chunk_bytes ? rest : engine->chunk_bytes;
+            engine->unconsumed_bytes -= chunk_length(engine, piece.source, (uint32_t)i);
         }
     }
     if (engine->idle_workers > 0)

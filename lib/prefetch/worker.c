@@ -62,6 +62,8 @@ static struct fetch *take_work(struct unshard_engine *engine)
     return fetch;
 }
 
+/* Work for a reserve worker: what reads wait for. The last buffer is for demands, so that passes
+ * with hanging reads keep nothing else waiting. Caller holds engine->lock. */
 static struct fetch *take_reserve_work(struct unshard_engine *engine)
 {
     bool others_can = engine->idle_workers > 0 && engine->free_count > engine->reserve;
@@ -70,7 +72,8 @@ static struct fetch *take_reserve_work(struct unshard_engine *engine)
     struct fetch *fetch = next_demand(engine);
     if (fetch != NULL)
         fetch_start(engine, fetch);
-    else if (engine->reading_count - engine->stalled_count < engine->jobs.current)
+    else if (engine->free_count > 1 &&
+             engine->reading_count - engine->stalled_count < engine->jobs.current)
         fetch = pass_next_demanded(engine);
     return fetch;
 }
