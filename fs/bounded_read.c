@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "base/write_all.h"
 #include "fs/status_client.h"
 
 /* What the child sends: this byte, then the JSON or why there is none. */
@@ -24,28 +25,13 @@ struct failure {
     char message[1024];
 };
 
-static bool write_all(int fd, const void *data, size_t length)
-{
-    const char *at = data;
-    while (length > 0) {
-        ssize_t count = write(fd, at, length);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count <= 0)
-            return false;
-        at += count;
-        length -= (size_t)count;
-    }
-    return true;
-}
-
 static void run_child(const char *path, int fd)
 {
     struct failure failure = {0};
     signal(SIGPIPE, SIG_IGN);
     char *json = status_client_read(path, failure.message, sizeof failure.message, &failure.number);
     char kind = json ? ANSWER_JSON : ANSWER_FAILED;
-    if (!write_all(fd, &kind, 1))
+    if (write_all(fd, &kind, 1) != 0)
         return;
     if (json)
         write_all(fd, json, strlen(json));

@@ -40,17 +40,18 @@ static void list_free(struct list *list)
     free(list->mounts);
 }
 
-static int add_mount(void *context, const char *mountpoint, const char *type, const char *source)
+static int add_mount(void *context, const struct mounted *mounted)
 {
     struct list *list = context;
-    if (!mount_table_is_unshard(type))
+    if (!mount_table_is_unshard(mounted->type))
         return 0;
     struct listed *grown = realloc(list->mounts, (list->count + 1) * sizeof *grown);
     if (!grown)
         return -ENOMEM;
     list->mounts = grown;
     struct listed *added = &grown[list->count];
-    *added = (struct listed){.mountpoint = strdup(mountpoint), .source = strdup(source)};
+    *added = (struct listed){.mountpoint = strdup(mounted->mountpoint),
+                             .source = strdup(mounted->source)};
     list->count++;
     return added->mountpoint && added->source ? 0 : -ENOMEM;
 }

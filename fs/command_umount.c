@@ -192,13 +192,13 @@ static int wait_for_daemon(int daemon)
 
 static int check_mounted(const char *mountpoint)
 {
-    char type[MOUNT_TYPE_CAPACITY];
-    int result = mount_table_type(mountpoint, type);
-    if (result == 0 && mount_table_is_unshard(type))
+    struct mount_entry entry;
+    int result = mountpoint_find(mountpoint, &entry);
+    if (result == 0 && mount_table_is_unshard(entry.type))
         return 0;
     if (result == 0)
         fprintf(stderr, "unshard umount: %s is a mount of type %s, not of unshard\n", mountpoint,
-                type);
+                entry.type);
     else if (result == -ENOENT)
         fprintf(stderr, "unshard umount: nothing is mounted at %s\n", mountpoint);
     else
@@ -214,8 +214,8 @@ static int unmount_and_wait(const struct options *options)
         return EXIT_STATUS_FAILED;
     }
     int status = EXIT_STATUS_FAILED;
-    char type[MOUNT_TYPE_CAPACITY];
-    if (options->force && mount_table_type(mountpoint, type) == -ENOENT) {
+    struct mount_entry entry;
+    if (options->force && mountpoint_find(mountpoint, &entry) == -ENOENT) {
         status = EXIT_STATUS_OK; /* as it was to be */
     } else if (check_mounted(mountpoint) == 0) {
         /* A lazy unmount is for mounts in trouble: nothing of them is read first. */

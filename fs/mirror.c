@@ -16,6 +16,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/write_all.h"
+#include "fs/close_others.h"
+
 /* Before each text on the pipe. */
 struct header {
     uint32_t file;
@@ -38,20 +41,6 @@ static bool read_all(int fd, void *data, size_t length)
         length -= (size_t)count;
     }
     return true;
-}
-
-static int write_all(int fd, const char *text, size_t length)
-{
-    while (length > 0) {
-        ssize_t count = write(fd, text, length);
-        if (count < 0 && errno == EINTR)
-            continue;
-        if (count < 0)
-            return -errno;
-        text += count;
-        length -= (size_t)count;
-    }
-    return 0;
 }
 
 /* A new file beside the path, then renamed over it: readers see the old or the new, never a part.
@@ -108,16 +97,6 @@ static void run(const char *const paths[MIRROR_FILES], int fd, int problems)
             unlink(paths[file]);
 }
 
-static void close_everything_but(int first, int second)
-{
-    int low = first < second ? first : second, high = first < second ? second : first;
-    if (low > 3)
-        close_range(3, (unsigned)low - 1, 0);
-    if (high - low > 1)
-        close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-    close_range((unsigned)high + 1, ~0U, 0);
-}
-
 static void become_writer(const char *const paths[MIRROR_FILES], int fd, int problems)
 {
     /* A signal to the whole group is for the daemon. */
@@ -129,7 +108,7 @@ static void become_writer(const char *const paths[MIRROR_FILES], int fd, int pro
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int standard = 0; standard <= 2 && null >= 0; standard++)
         dup2(null, standard);
-    close_everything_but(fd, problems);
+    close_others(3, fd, problems);
     if (chdir("/"))
         errno = 0; /* stays where it is */
     run(paths, fd, problems);

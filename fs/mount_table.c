@@ -51,72 +51,61 @@ static void unescape(char *string)
     *out = '\0';
 }
 
-/* Fields: id, parent, device, root, mount point, options, optional fields, "-", type, source, ...
- */
-static bool parse_line(char *line, char **mountpoint, char **type, char **source)
+static bool parse_device(const char *field, struct mounted *out)
 {
-    char *dash = strstr(line, " - ");
+    char *end;
+    out->major_number = (unsigned)strtoul(field, &end, 10);
+    if (end == field || *end != ':')
+        return false;
+    const char *minor_field = end + 1;
+    out->minor_number = (unsigned)strtoul(minor_field, &end, 10);
+    return end != minor_field && *end == '\0';
+}
+
+/* 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw
+ * id, parent, device, root, mount point, options, optional fields, "-", type, source, ... */
+static bool parse_line(char *line, struct mounted *out)
+{
+    char *dash = strstr(line, " - "), *rest = NULL;
     if (!dash)
         return false;
     *dash = '\0';
-    char *rest = NULL;
-    *type = strtok_r(dash + 3, " \n", &rest);
-    *source = strtok_r(NULL, " \n", &rest);
-    char *field = strtok_r(line, " ", &rest);
-    for (int i = 0; field && i < 4; i++)
-        field = strtok_r(NULL, " ", &rest);
-    *mountpoint = field;
-    if (!field || !*type || !*source)
+    out->type = strtok_r(dash + 3, " \n", &rest);
+    char *source = strtok_r(NULL, " \n", &rest);
+    char *fields[5] = {strtok_r(line, " ", &rest)};
+    for (int i = 1; i < 5; i++)
+        fields[i] = fields[i - 1] ? strtok_r(NULL, " ", &rest) : NULL;
+    if (!out->type || !source || !fields[4] || !parse_device(fields[2], out))
         return false;
-    unescape(field);
-    unescape(*source);
+    unescape(fields[4]);
+    unescape(source);
+    out->mountpoint = fields[4];
+    out->source = source;
     return true;
 }
 
-int mount_table_type_from(FILE *stream, const char *path, char *type)
+int mount_table_each_of(FILE *stream, int (*each)(void *context, const struct mounted *mounted),
+                        void *context)
 {
-    char *line = NULL, *mountpoint, *found, *source;
-    size_t capacity = 0;
-    int result = -ENOENT;
-    while (getline(&line, &capacity, stream) >= 0) {
-        if (!parse_line(line, &mountpoint, &found, &source) || strcmp(mountpoint, path) != 0)
-            continue;
-        /* Later lines lie on top of earlier ones. */
-        snprintf(type, MOUNT_TYPE_CAPACITY, "%s", found);
-        result = 0;
-    }
-    if (ferror(stream))
-        result = -EIO;
-    free(line);
-    return result;
-}
-
-int mount_table_type(const char *path, char *type)
-{
-    FILE *stream = fopen("/proc/self/mountinfo", "re");
-    if (!stream)
-        return -errno;
-    int result = mount_table_type_from(stream, path, type);
-    fclose(stream);
-    return result;
-}
-
-int mount_table_each(int (*each)(void *context, const char *mountpoint, const char *type,
-                                 const char *source),
-                     void *context)
-{
-    FILE *stream = fopen("/proc/self/mountinfo", "re");
-    if (!stream)
-        return -errno;
-    char *line = NULL, *mountpoint, *type, *source;
+    char *line = NULL;
     size_t capacity = 0;
     int result = 0;
+    struct mounted mounted;
     while (result == 0 && getline(&line, &capacity, stream) >= 0)
-        if (parse_line(line, &mountpoint, &type, &source))
-            result = each(context, mountpoint, type, source);
+        if (parse_line(line, &mounted))
+            result = each(context, &mounted);
     if (result == 0 && ferror(stream))
         result = -EIO;
     free(line);
+    return result;
+}
+
+int mount_table_each(int (*each)(void *context, const struct mounted *mounted), void *context)
+{
+    FILE *stream = fopen("/proc/self/mountinfo", "re");
+    if (!stream)
+        return -errno;
+    int result = mount_table_each_of(stream, each, context);
     fclose(stream);
     return result;
 }

@@ -13,79 +13,40 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "fs/mount_table.h"
 
-#define OUR_TYPE "fuse.unshard"
+/* What is searched for: a path, or when that is NULL a FUSE connection. */
+struct search {
+    const char *path;
+    unsigned connection;
+    struct mount_entry *found;
+    int result;
+};
 
-static bool is_octal(char digit)
+static int compare(void *context, const struct mounted *mounted)
 {
-    return digit >= '0' && digit <= '7';
+    struct search *search = context;
+    bool matches = search->path ? !strcmp(mounted->mountpoint, search->path)
+                                : mounted->major_number == 0 &&
+                                      mounted->minor_number == search->connection &&
+                                      !strncmp(mounted->type, "fuse", 4);
+    struct mount_entry *found = search->found;
+    if (!matches || strlen(mounted->mountpoint) >= sizeof found->path ||
+        strlen(mounted->type) >= sizeof found->type)
+        return 0;
+    found->major_number = mounted->major_number;
+    found->minor_number = mounted->minor_number;
+    snprintf(found->path, sizeof found->path, "%s", mounted->mountpoint);
+    snprintf(found->type, sizeof found->type, "%s", mounted->type);
+    search->result = 0;
+    return 0; /* a later one lies on top */
 }
 
-/* Copies one field up to the next blank, with \040 and its kin decoded. Returns what follows the
- * field, or NULL when it does not fit. */
-static const char *copy_field(const char *from, char *out, size_t capacity)
-{
-    size_t used = 0;
-    while (*from && *from != ' ' && *from != '\n') {
-        if (used + 1 >= capacity)
-            return NULL;
-        if (from[0] == '\\' && is_octal(from[1]) && is_octal(from[2]) && is_octal(from[3])) {
-            out[used++] = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + (from[3] - '0'));
-            from += 4;
-        } else {
-            out[used++] = *from++;
-        }
-    }
-    out[used] = '\0';
-    return from;
-}
-
-static const char *next_field(const char *line)
-{
-    line += strcspn(line, " ");
-    return line + strspn(line, " ");
-}
-
-int mountpoint_parse_line(const char *line, struct mount_entry *out)
-{
-    /* 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw */
-    const char *device = next_field(next_field(line)), *path = next_field(next_field(device));
-    char *end;
-    out->major_number = (unsigned)strtoul(device, &end, 10);
-    if (end == device || *end != ':' || *path == '\0')
-        return -EINVAL;
-    out->minor_number = (unsigned)strtoul(end + 1, NULL, 10);
-    const char *rest = copy_field(path, out->path, sizeof out->path);
-    const char *type = rest ? strstr(rest, " - ") : NULL;
-    if (!type || !copy_field(type + 3, out->type, sizeof out->type))
-        return -EINVAL;
-    return 0;
-}
-
-/* The last line that matches, which lies on top. path: NULL for that of a FUSE connection. */
 static int find_entry(const char *path, unsigned connection, struct mount_entry *out)
 {
-    FILE *file = fopen("/proc/self/mountinfo", "re");
-    if (!file)
-        return -errno;
-    char *line = NULL;
-    size_t capacity = 0;
-    int result = -ENOENT;
-    struct mount_entry entry;
-    while (getline(&line, &capacity, file) > 0) {
-        if (mountpoint_parse_line(line, &entry))
-            continue;
-        bool matches = path ? !strcmp(entry.path, path)
-                            : entry.major_number == 0 && entry.minor_number == connection &&
-                                  !strncmp(entry.type, "fuse", 4);
-        if (!matches)
-            continue;
-        *out = entry;
-        result = 0;
-    }
-    free(line);
-    fclose(file);
-    return result;
+    struct search search = {path, connection, out, -ENOENT};
+    int result = mount_table_each(compare, &search);
+    return result ? result : search.result;
 }
 
 int mountpoint_find(const char *path, struct mount_entry *out)
@@ -186,7 +147,7 @@ static int clear_stale(const char *path, const char *quoted, struct unshard_erro
 {
     struct mount_entry entry;
     for (int round = 0; round < MOST_STALE_MOUNTS; round++) {
-        if (mountpoint_find(path, &entry) || strcmp(entry.type, OUR_TYPE) != 0)
+        if (mountpoint_find(path, &entry) || !mount_table_is_unshard(entry.type))
             return 0;
         if (!is_dead(path))
             return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);

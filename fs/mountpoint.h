@@ -7,15 +7,12 @@
 
 #include "unshard.h"
 
-/* One line of /proc/self/mountinfo. */
+/* A mount. */
 struct mount_entry {
     unsigned major_number, minor_number; /* the minor is also the number of the FUSE connection */
     char path[4096];                     /* unescaped */
     char type[64];                       /* "fuse.unshard" */
 };
-
-/* Parses one line of mountinfo. 0, or -EINVAL when it is none. */
-int mountpoint_parse_line(const char *line, struct mount_entry *out);
 
 /* What is mounted on top at an absolute, canonical path. 0; -ENOENT: nothing; other errors. Does
  * not touch the mount, so that it cannot hang on a dead one. */

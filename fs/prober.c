@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "fs/close_others.h"
 #include "fs/status_files.h"
 
 /* What the child reports: how it ended and, when it failed, with what. */
@@ -47,16 +48,6 @@ static int look_up_views(const struct unshard_checkpoint *checkpoint, const char
     return result;
 }
 
-static void close_everything_but(int first, int second)
-{
-    int low = first < second ? first : second, high = first < second ? second : first;
-    if (low > 0)
-        close_range(0, (unsigned)low - 1, 0);
-    if (high - low > 1)
-        close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-    close_range((unsigned)high + 1, ~0U, 0);
-}
-
 static void run(const struct unshard_checkpoint *checkpoint, const char *path, int go_fd,
                 int result_fd)
 {
@@ -64,7 +55,7 @@ static void run(const struct unshard_checkpoint *checkpoint, const char *path, i
     struct report report;
     prctl(PR_SET_NAME, "unshard-prober");
     signal(SIGPIPE, SIG_IGN);
-    close_everything_but(go_fd, result_fd);
+    close_others(0, go_fd, result_fd);
     if (read(go_fd, &go, 1) != 1)
         return;
     report.errno_value = look_up_views(checkpoint, path, &report);

@@ -6,6 +6,7 @@
 #include "digest/digest_cache.h"
 
 #include "base/error.h"
+#include "base/write_all.h"
 #include "digest/digest_cache_directory.h"
 #include "digest/digest_cache_entry.h"
 
@@ -130,20 +131,6 @@ int digest_cache_load(struct digest_cache *cache, const struct digest_cache_key 
 
 /* ---- storing -----------------------------------------------------------------------------------
  */
-
-static int write_all(int fd, const uint8_t *data, size_t length)
-{
-    while (length > 0) {
-        ssize_t wrote = write(fd, data, length);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0)
-            return wrote < 0 ? -errno : -EIO;
-        data += wrote;
-        length -= (size_t)wrote;
-    }
-    return 0;
-}
 
 /* Writes a temporary file and lets it take the entry's name. */
 static int publish(struct digest_cache *cache, const char *name, const uint8_t *entry,

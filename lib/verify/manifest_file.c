@@ -2,6 +2,7 @@
 #include "verify/manifest_file.h"
 
 #include "base/error.h"
+#include "base/write_all.h"
 #include "digest/manifest.h"
 
 #include <errno.h>
@@ -29,20 +30,6 @@ static int create(int directory, char name[NAME_CAPACITY])
     return openat(directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
 }
 
-static bool write_all(int fd, const char *data, size_t length)
-{
-    while (length > 0) {
-        ssize_t wrote = write(fd, data, length);
-        if (wrote < 0 && errno == EINTR)
-            continue;
-        if (wrote <= 0)
-            return false;
-        data += wrote;
-        length -= (size_t)wrote;
-    }
-    return true;
-}
-
 int manifest_file_write(int directory, const char *source, const struct text *text,
                         struct unshard_error *error)
 {
@@ -50,7 +37,7 @@ int manifest_file_write(int directory, const char *source, const struct text *te
     int result = 0, fd = create(directory, name);
     if (fd < 0)
         return failed(error, source, "create it");
-    if (!write_all(fd, text->data, text->length))
+    if (write_all(fd, text->data, text->length) != 0)
         result = failed(error, source, "write it");
     else if (fsync(fd) != 0)
         result = failed(error, source, "flush it");

@@ -236,6 +236,24 @@ static void test_sizes(void **state)
     assert_int_equal(edit_distance("", "abc"), 3);
 }
 
+static const struct mounted table[] = {{98, 0, "/mnt", "/dev/root", "ext3"},
+                                       {0, 40, "/mnt/a b", "/models", "fuse.unshard"},
+                                       {0, 41, "/mnt", "-", "fuse.unshard"}};
+
+static int compare_mounted(void *context, const struct mounted *mounted)
+{
+    int *seen = context;
+    assert_true(*seen < 3);
+    const struct mounted *expected = &table[(*seen)++];
+    assert_int_equal(mounted->major_number, expected->major_number);
+    assert_int_equal(mounted->minor_number, expected->minor_number);
+    assert_string_equal(mounted->mountpoint, expected->mountpoint);
+    assert_string_equal(mounted->source, expected->source);
+    assert_string_equal(mounted->type, expected->type);
+    assert_int_equal(mount_table_is_unshard(mounted->type), expected->major_number == 0);
+    return 0;
+}
+
 static void test_mount_table(void **state)
 {
     (void)state;
@@ -243,17 +261,11 @@ static void test_mount_table(void **state)
                    "37 36 0:40 / /mnt/a\\040b ro - fuse.unshard /models ro,user_id=0\n"
                    "38 36 0:41 / /mnt ro shared:4 master:2 - fuse.unshard - ro\n"
                    "nonsense\n - \n";
-    char type[MOUNT_TYPE_CAPACITY];
-    const char *const paths[] = {"/mnt", "/mnt/a b"};
-    for (size_t i = 0; i < 2; i++) {
-        FILE *stream = fmemopen(lines, sizeof lines - 1, "r");
-        assert_int_equal(mount_table_type_from(stream, paths[i], type), 0);
-        assert_true(mount_table_is_unshard(type));
-        fclose(stream);
-    }
+    int seen = 0;
     FILE *stream = fmemopen(lines, sizeof lines - 1, "r");
-    assert_int_equal(mount_table_type_from(stream, "/other", type), -ENOENT);
+    assert_int_equal(mount_table_each_of(stream, compare_mounted, &seen), 0);
     fclose(stream);
+    assert_int_equal(seen, 3);
     char *path = mount_table_resolve("/usr/../nonexistent//");
     assert_string_equal(path, "/nonexistent");
     free(path);
