@@ -178,7 +178,7 @@ static void close_opened(const struct opened *opened)
 static int open_handle(struct source *source, uint32_t number, struct unshard_error *error)
 {
     struct handle *handle = &source->handles[number];
-    struct opened opened;
+    struct opened opened = {-1, -1, false};
     if (atomic_load_explicit(&handle->buffered, memory_order_acquire) >= 0)
         return 0;
     int result = open_both(source, number, &opened, error);
@@ -288,7 +288,7 @@ static void replace_descriptor(atomic_int *descriptor, int from)
 int source_reopen(struct source *source, uint32_t number, struct unshard_error *error)
 {
     struct handle *handle = &source->handles[number];
-    struct opened opened;
+    struct opened opened = {-1, -1, false};
     struct stat status;
     int result = open_both(source, number, &opened, error);
     if (result != 0)
