@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/read_fully.h"
 #include "checkpoint/path_policy.h"
 #include "formats/gather.h"
 
@@ -31,19 +32,11 @@ struct recorded_file {
 static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
 {
     const struct recorded_file *file = context;
-    int fd = file->fd;
-    size_t done = 0;
-    while (done < length) {
-        ssize_t got =
-            pread(fd, (char *)buffer + done, length - done, (off_t)(offset + (uint64_t)done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -errno;
-        if (got == 0)
-            return -ENODATA;
-        done += (size_t)got;
-    }
+    ssize_t got = read_fully(file->fd, offset, buffer, length);
+    if (got < 0)
+        return (int)got;
+    if ((size_t)got < length)
+        return -ENODATA;
     header_record_note(file->record, offset, buffer, length);
     return 0;
 }

@@ -6,6 +6,7 @@
 #include "digest/digest_cache.h"
 
 #include "base/error.h"
+#include "base/read_fully.h"
 #include "base/write_all.h"
 #include "digest/digest_cache_directory.h"
 #include "digest/digest_cache_entry.h"
@@ -64,20 +65,6 @@ static void entry_name(const struct digest_cache_key *key, char out[DIGEST_MAX_H
 /* ---- loading -----------------------------------------------------------------------------------
  */
 
-static bool read_all(int fd, uint64_t offset, uint8_t *out, size_t length)
-{
-    size_t done = 0;
-    while (done < length) {
-        ssize_t got = pread(fd, out + done, length - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            return false;
-        done += (size_t)got;
-    }
-    return true;
-}
-
 /* 0, -EINVAL when the entry is not to be believed, -ENOMEM. */
 static int read_entry(int fd, const struct digest_cache_key *key, uint64_t *chunk_bytes,
                       XXH128_hash_t **digests, uint32_t *count)
@@ -86,7 +73,7 @@ static int read_entry(int fd, const struct digest_cache_key *key, uint64_t *chun
     struct stat status;
     size_t length;
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode) || !cache_is_own(&status) ||
-        !read_all(fd, 0, header, sizeof header) ||
+        read_fully(fd, 0, header, sizeof header) != (ssize_t)sizeof header ||
         !cache_entry_check_header(header, key, chunk_bytes, count, &length) ||
         (uint64_t)status.st_size != length)
         return -EINVAL;
@@ -95,7 +82,8 @@ static int read_entry(int fd, const struct digest_cache_key *key, uint64_t *chun
     int result = entry == NULL || all == NULL ? -ENOMEM : 0;
     if (result == 0) {
         /* The header again, from the copy that the digest is computed over. */
-        bool good = read_all(fd, 0, entry, length) && memcmp(entry, header, sizeof header) == 0 &&
+        bool good = read_fully(fd, 0, entry, length) == (ssize_t)length &&
+                    memcmp(entry, header, sizeof header) == 0 &&
                     cache_entry_decode(entry, length, *count, all);
         result = good ? 0 : -EINVAL;
     }

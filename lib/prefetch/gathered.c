@@ -145,7 +145,7 @@ static int load_chunk(struct verified_reader *reader, uint32_t file,
     if (reader->length > 0 && reader->file == file && reader->index == index)
         return 0;
     if (reader->chunk == NULL)
-        reader->chunk = aligned_alloc(SOURCE_ALIGNMENT, engine->chunk_bytes);
+        reader->chunk = aligned_alloc(DIRECT_ALIGNMENT, engine->chunk_bytes);
     if (reader->chunk == NULL) {
         error_no_memory(error);
         return -ENOMEM;

@@ -98,7 +98,7 @@ int unread_check(struct unshard_engine *engine, uint32_t number,
             continue;
         last = index;
         if (buffer == NULL)
-            buffer = aligned_alloc(SOURCE_ALIGNMENT, engine->chunk_bytes);
+            buffer = aligned_alloc(DIRECT_ALIGNMENT, engine->chunk_bytes);
         if (buffer == NULL) {
             error_no_memory(error);
             return -ENOMEM;

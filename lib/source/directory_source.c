@@ -2,7 +2,9 @@
 #include "source/source.h"
 
 #include "base/error.h"
+#include "base/read_fully.h"
 #include "checkpoint/path_policy.h"
+#include "source/file_read.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,12 +13,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-/* Direct reads in a row that bring less than a block, before another way is tried. */
-#define MAX_FUTILE_READS 3
 
 /* Descriptors of one file, opened at the first read and kept: a shard that is deleted later can
  * still be read to its end. */
@@ -205,56 +203,17 @@ static bool read_cached(struct handle *handle, uint64_t offset, void *buffer, si
 {
     if (atomic_load_explicit(&handle->no_nowait, memory_order_relaxed))
         return false;
-    struct iovec part = {buffer, length};
-    ssize_t got = preadv2(atomic_load(&handle->buffered), &part, 1, (off_t)offset, RWF_NOWAIT);
-    if (got < 0 && errno == EOPNOTSUPP)
+    int got = file_read_if_cached(atomic_load(&handle->buffered), offset, buffer, length);
+    if (got == -EOPNOTSUPP)
         atomic_store_explicit(&handle->no_nowait, true, memory_order_relaxed);
-    return got == (ssize_t)length;
-}
-
-/* pread until length bytes are there or the file ends. The bytes read, or a negative errno. Direct
- * I/O (round_up above 1) that ends within a block goes on from the start of the block. */
-static ssize_t read_fully(int fd, uint64_t offset, char *buffer, size_t length, size_t round_up)
-{
-    size_t done = 0, reached = 0;
-    unsigned futile = 0;
-    while (done < length) {
-        size_t ask = length - done;
-        if (round_up > 1)
-            ask = (ask + round_up - 1) / round_up * round_up;
-        ssize_t got = pread(fd, buffer + done, ask, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -errno;
-        if (got == 0)
-            break;
-        done += (size_t)got;
-        reached = done > reached ? done : reached;
-        if (round_up > 1 && done < length) {
-            futile = (size_t)got < round_up ? futile + 1 : 0;
-            if (futile == MAX_FUTILE_READS)
-                break;
-            done -= done % round_up;
-        }
-    }
-    return (ssize_t)(reached < length ? reached : length);
-}
-
-/* Direct I/O, or -EINVAL when the file system does not take it (then it is not tried again). */
-static ssize_t read_direct(struct handle *handle, uint64_t offset, void *buffer, size_t length)
-{
-    int fd = atomic_load(&handle->direct);
-    if (fd < 0)
-        return -EINVAL;
-    return read_fully(fd, offset, buffer, length, SOURCE_ALIGNMENT);
+    return got == 1;
 }
 
 /* Through the page cache; what was not cached before is dropped again, to keep memory for views. */
 static ssize_t read_buffered(struct handle *handle, uint64_t offset, void *buffer, size_t length)
 {
     int fd = atomic_load(&handle->buffered);
-    ssize_t got = read_fully(fd, offset, buffer, length, 1);
+    ssize_t got = read_fully(fd, offset, buffer, length);
     if (got > 0 && !atomic_load_explicit(&handle->no_nowait, memory_order_relaxed))
         posix_fadvise(fd, (off_t)offset, (off_t)got, POSIX_FADV_DONTNEED);
     return got;
@@ -338,7 +297,8 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
     *cached = read_cached(handle, offset, buffer, length);
     if (!*cached) {
         *cached = atomic_load_explicit(&handle->in_memory, memory_order_relaxed);
-        got = read_direct(handle, offset, buffer, length);
+        int direct = atomic_load(&handle->direct);
+        got = direct < 0 ? -EINVAL : file_read_direct(direct, offset, buffer, length);
         size_t have = got > 0 ? (size_t)got : 0;
         if (got == -EINVAL || (got >= 0 && have < length)) {
             /* No direct I/O, or it does not get on: byte by byte if need be. */
@@ -357,7 +317,7 @@ int source_read_cached(struct source *source, uint32_t number, uint64_t offset, 
     if (result != 0)
         return result;
     int fd = atomic_load(&source->handles[number].buffered);
-    ssize_t got = read_fully(fd, offset, buffer, length, 1);
+    ssize_t got = read_fully(fd, offset, buffer, length);
     return check_read(&source->checkpoint->files[number], source_identity(source, number), fd,
                       offset, length, got, error);
 }

@@ -7,12 +7,9 @@
 #define SOURCE_SOURCE_H
 
 #include "checkpoint/model.h"
+#include "source/file_read.h"
 
 struct source;
-
-/* A read buffer must start at a multiple of this, and may be written up to the length rounded up to
- * it. */
-#define SOURCE_ALIGNMENT 4096
 
 /* *out is owned by the caller. Opens nothing yet. The checkpoint must outlive the source. */
 int source_create(const struct unshard_checkpoint *checkpoint, struct source **out,
@@ -35,7 +32,7 @@ int source_poll(struct source *source, uint32_t file);
 int source_reopen(struct source *source, uint32_t file, struct unshard_error *error);
 
 /* Reads exactly [offset, offset + length) of a source file into buffer; offset is a multiple of
- * SOURCE_ALIGNMENT. *cached: the bytes came out of memory, reading them again costs nothing.
+ * DIRECT_ALIGNMENT. *cached: the bytes came out of memory, reading them again costs nothing.
  * Blocks, for as long as the storage does. Thread-safe. 0, or a negative errno with *error:
  * "missing", "truncated" (the file ends earlier), "changed" (size, time or inode differ from what
  * discovery saw), "read-error". */

@@ -7,17 +7,17 @@
 #include "verify/block_stream.h"
 
 #include "base/error.h"
+#include "base/read_fully.h"
+#include "source/file_read.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #define MOST_READERS 32U
-#define ALIGNMENT 4096U
 
 struct slot {
     unsigned char *data;
@@ -48,41 +48,15 @@ static size_t block_length(const struct block_stream *stream, uint64_t number)
     return left < BLOCK_BYTES ? (size_t)left : BLOCK_BYTES;
 }
 
-/* All of the range, or what there is before the end of the file. */
-static ssize_t read_fully(int fd, uint64_t offset, unsigned char *data, size_t length)
-{
-    size_t done = 0;
-    while (done < length) {
-        ssize_t got = pread(fd, data + done, length - done, (off_t)(offset + done));
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got < 0)
-            return -errno;
-        if (got == 0)
-            break;
-        done += (size_t)got;
-    }
-    return (ssize_t)done;
-}
-
-/* Whether all of the range was in the page cache. */
-static bool read_cached(int fd, uint64_t offset, unsigned char *data, size_t length)
-{
-    struct iovec part = {data, length};
-    return preadv2(fd, &part, 1, (off_t)offset, RWF_NOWAIT) == (ssize_t)length;
-}
-
 static ssize_t read_block(const struct block_stream *stream, uint64_t number, unsigned char *data)
 {
     uint64_t offset = number * BLOCK_BYTES;
     size_t length = block_length(stream, number);
     if (stream->direct_fd < 0)
         return read_fully(stream->fd, offset, data, length);
-    if (read_cached(stream->fd, offset, data, length))
+    if (file_read_if_cached(stream->fd, offset, data, length) == 1)
         return (ssize_t)length;
-    /* Direct reads are whole pages; the last one of a file comes back shorter. */
-    ssize_t got = pread(stream->direct_fd, data, BLOCK_BYTES, (off_t)offset);
-    if (got >= (ssize_t)length)
+    if (file_read_direct(stream->direct_fd, offset, data, length) == (ssize_t)length)
         return (ssize_t)length;
     return read_fully(stream->fd, offset, data, length);
 }
@@ -131,7 +105,7 @@ static bool allocate_slots(struct block_stream *stream, unsigned count)
 {
     for (; stream->slot_count < count; stream->slot_count++) {
         struct slot *slot = &stream->slots[stream->slot_count];
-        slot->data = aligned_alloc(ALIGNMENT, BLOCK_BYTES);
+        slot->data = aligned_alloc(DIRECT_ALIGNMENT, BLOCK_BYTES);
         if (slot->data == NULL)
             return false;
     }
