@@ -5,8 +5,7 @@
 #            PREFIX= DESTDIR=                      where `make install` puts things
 #            SRC= MNT=                             your own checkpoint for `make demo`
 #            V=1                                   show the commands of the compiler
-#            FUZZ_SECONDS=60                       how long each fuzz target runs in `make check`; all
-#                                                  together take two minutes where it is not given
+#            FUZZ_SECONDS=6                        how long each fuzz target runs in `make check` (60)
 #            PYTEST=                               further arguments for pytest
 .DEFAULT_GOAL := all
 SHELL := /bin/bash

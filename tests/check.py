@@ -20,7 +20,6 @@ import xml.etree.ElementTree
 
 TOP = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM_SECONDS = 300
-FUZZ_TOTAL = 120
 TAP_LINE = re.compile(r"^(not )?ok \d+ - (.*)$", re.MULTILINE)
 
 
@@ -77,11 +76,6 @@ def run_fuzzer(program, seconds):
     status, output = run(command, environment, seconds + PROGRAM_SECONDS)
     executed = re.search(r"stat::number_of_executed_units:\s*(\d+)", output)
     return program, status, output, int(executed[1]) if executed else 0
-
-
-def fuzz_share(targets):
-    """How long each target may take, so that all of them are done in FUZZ_TOTAL seconds."""
-    return max(5, FUZZ_TOTAL * (os.cpu_count() or 1) // max(1, targets))
 
 
 def run_fuzzers(programs, seconds, tally):
@@ -168,8 +162,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--build", default="build", help="where the programs are")
     parser.add_argument("--sanitizer", default="", help="what they were built with")
-    parser.add_argument("--fuzz-seconds", type=int, default=0,
-                        help=f"for each target; by default all together take {FUZZ_TOTAL}")
+    parser.add_argument("--fuzz-seconds", type=int, default=60, help="for each target (60)")
     parser.add_argument("--only", choices=["unit", "fuzz", "integration"])
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, after --")
     options = parser.parse_args()
@@ -182,7 +175,7 @@ def main():
                 run_cmocka(program, tally)
     if options.only in (None, "fuzz") and not options.sanitizer:
         targets = [path for path in executables(TOP / "build/fuzz", "fuzz_*") if not path.suffix]
-        run_fuzzers(targets, options.fuzz_seconds or fuzz_share(len(targets)), tally)
+        run_fuzzers(targets, options.fuzz_seconds, tally)
     if options.only in (None, "integration"):
         run_pytest(options.build, options.sanitizer, options.pytest, tally)
     for name in tally.failures:

@@ -1,7 +1,7 @@
 # How the tests, the demo and the benchmarks are run. Included by the Makefile, which builds them.
 # Each target first installs what is missing, then starts make anew, so that what was installed
 # (pkg-config, say) is seen.
-FUZZ_SECONDS ?= 0
+FUZZ_SECONDS ?= 60
 PYTEST ?=
 MEASURE ?=
 CAMPAIGN ?=

@@ -126,7 +126,8 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
     fetch->check = engine->files[fetch->file].check;
     fetch->trusted = engine->files[fetch->file].trusted;
     fetch->generation = engine->files[fetch->file].generation;
-    fetch->staged = chunk_of(engine, fetch)->staged;
+    fetch->staged = fetch->counts_staged = chunk_of(engine, fetch)->staged;
+    engine->staged_reading += fetch->counts_staged;
     fetch->plan_round = engine->plan_round;
     chunk_of(engine, fetch)->state = CHUNK_READING;
     fetch_list_append(&engine->reading, fetch);

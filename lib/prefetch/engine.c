@@ -225,7 +225,7 @@ static void set_options(struct unshard_engine *engine, const struct unshard_fetc
     engine->no_stores = publisher == NULL || publisher->store == NULL;
     if (publisher != NULL)
         engine->publisher = *publisher;
-    engine->jobs.fixed = options->jobs < MAX_WORKERS ? options->jobs : MAX_WORKERS;
+    engine->jobs.fixed = options->jobs < MAX_JOBS ? options->jobs : MAX_JOBS;
     engine->jobs.current = engine->jobs.fixed != 0 ? engine->jobs.fixed : FIRST_JOBS;
     engine->start_ns = engine->rate_ns = engine->jobs.epoch_start_ns = engine_now_ns();
 }

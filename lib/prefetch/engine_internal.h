@@ -42,7 +42,8 @@
  *
  * Threads
  * - prefetch workers read, check, answer and store. One may block in a store on a page that an
- *   unanswered read has locked.
+ *   unanswered read has locked. There are a few more of them than reads that the source is given
+ *   at a time (`jobs`): while those wait for storage, the others store what is staged or queued.
  * - reserve workers read, check and answer, and never store: they take a demand, or go on with a
  *   pass that a read waits for, when no prefetch worker is idle, with a buffer of the reserve. So
  *   every read is answered even when all prefetch workers are blocked in stores, and by that the
@@ -72,7 +73,10 @@
 #define PAGE_BYTES UINT64_C(4096)
 #define DEFAULT_CHUNK_BYTES (UINT64_C(2) << 20)
 #define DEFAULT_BUFFER_BYTES (UINT64_C(256) << 20)
-#define MAX_WORKERS 64U
+#define MAX_JOBS 256U
+/* Workers beyond those that may read: they store and hash while storage is waited for. */
+#define MAX_HELPERS 8U
+#define MAX_WORKERS (MAX_JOBS + MAX_HELPERS)
 #define MAX_RESERVE_WORKERS 16U
 #define MAX_STREAMS 8
 #define MAX_ATTEMPTS 4
@@ -159,6 +163,7 @@ struct fetch {
     bool hashed;                    /* ... has hashed it already */
     bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
     bool staged;                    /* a copy is in staging */
+    bool counts_staged;             /* ... and being read: counted in staged_reading */
     enum check_kind check;          /* of its file when the read began */
     struct expected_chunks trusted; /* likewise */
     XXH128_hash_t digest;           /* of what was read, unless `trusted` was matched; of the
@@ -307,6 +312,7 @@ struct unshard_engine {
     struct fetch_list demand, retries, reading, stores;
     struct fetch_list pass_retries;        /* detached fetches with their buffers, until due */
     unsigned reading_count, stalled_count; /* reads in flight, of these hanging */
+    unsigned staged_reading;               /* of these from staging, which costs storage nothing */
     unsigned stores_running;
     unsigned drops_pending; /* files with drop_pending */
     bool no_stores, stopping;
@@ -523,8 +529,9 @@ bool staging_get(struct unshard_engine *engine, const struct fetch *fetch);
 void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, uint64_t length);
 
 /* schedule.c: the caller holds engine->lock. */
-/* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now. */
-struct fetch *schedule_next(struct unshard_engine *engine);
+/* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now.
+ * staged_only: storage must not be read for it. */
+struct fetch *schedule_next(struct unshard_engine *engine, bool staged_only);
 /* A reader asked for [offset, end) of a view. */
 void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset,
                         uint64_t end);

@@ -60,8 +60,8 @@ static void adapt_jobs(struct unshard_engine *engine, uint64_t now)
     struct jobs_control *jobs = &engine->jobs;
     uint64_t elapsed = now - jobs->epoch_start_ns;
     unsigned most = (unsigned)(engine->buffer_count - engine->reserve);
-    if (most > MAX_WORKERS)
-        most = MAX_WORKERS;
+    if (most > MAX_JOBS)
+        most = MAX_JOBS;
     if (jobs->fixed != 0)
         return;
     if (jobs->starved || now < jobs->hold_until_ns) {

@@ -23,10 +23,12 @@ struct search {
     uint32_t view;
     uint64_t offset, end;
     unsigned steps;
+    bool staged_only; /* ends at what would have to be read from storage */
 };
 
 /* Finds the first chunk of [offset, end) that nobody has fetched, and moves offset behind it. True
- * when there is one; false with offset == end when there is none, or earlier when steps ran out. */
+ * when there is one; false with offset == end when there is none, or earlier when steps ran out or
+ * only what is not staged is left to fetch. */
 static bool find_absent(struct search *search, uint32_t *file, uint32_t *index)
 {
     struct unshard_engine *engine = search->engine;
@@ -42,9 +44,13 @@ static bool find_absent(struct search *search, uint32_t *file, uint32_t *index)
         struct file_state *state = &engine->files[piece.source];
         *file = piece.source;
         *index = (uint32_t)(piece.source_offset / engine->chunk_bytes);
+        const struct chunk *chunk = &state->chunks[*index];
+        bool wanted = chunk->state == CHUNK_ABSENT && state->stalled == 0 && !state->closed &&
+                      !state->blocked;
+        if (wanted && search->staged_only && !chunk->staged)
+            return false;
         search->offset += advance;
-        if (state->chunks[*index].state == CHUNK_ABSENT && state->stalled == 0 && !state->closed &&
-            !state->blocked)
+        if (wanted)
             return true;
     }
     return false;
@@ -57,21 +63,23 @@ static uint64_t stream_ahead(const struct unshard_engine *engine)
 }
 
 /* The next chunk ahead of a reader. */
-static struct fetch *next_of_stream(struct unshard_engine *engine, struct reader_stream *stream)
+static struct fetch *next_of_stream(struct unshard_engine *engine, struct reader_stream *stream,
+                                    bool staged_only)
 {
     const struct extent_map *map = &engine->checkpoint->views[stream->view].map;
     uint64_t end = stream->position + stream_ahead(engine);
     if (stream->cursor < stream->position)
         stream->cursor = stream->position;
-    struct search search = {engine, stream->view, stream->cursor, end < map->size ? end : map->size,
-                            SEARCH_STEPS};
+    struct search search = {engine,         stream->view,
+                            stream->cursor, end < map->size ? end : map->size,
+                            SEARCH_STEPS,   staged_only};
     uint32_t file, index;
     bool found = find_absent(&search, &file, &index);
     stream->cursor = search.offset;
     return found ? fetch_create(engine, file, index) : NULL;
 }
 
-static struct fetch *next_of_streams(struct unshard_engine *engine)
+static struct fetch *next_of_streams(struct unshard_engine *engine, bool staged_only)
 {
     uint64_t now = engine_now_ns();
     unsigned needed = engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW ? 1 : 2;
@@ -80,7 +88,7 @@ static struct fetch *next_of_streams(struct unshard_engine *engine)
         if (stream->hits < needed || now - stream->last_ns > STREAM_IDLE_NS ||
             !engine->views[stream->view].known)
             continue;
-        struct fetch *fetch = next_of_stream(engine, stream);
+        struct fetch *fetch = next_of_stream(engine, stream, staged_only);
         if (fetch != NULL)
             return fetch;
     }
@@ -88,14 +96,14 @@ static struct fetch *next_of_streams(struct unshard_engine *engine)
 }
 
 /* The next chunk of the plan. */
-static struct fetch *next_of_plan(struct unshard_engine *engine)
+static struct fetch *next_of_plan(struct unshard_engine *engine, bool staged_only)
 {
     struct plan_cursor *cursor = &engine->cursor;
     unsigned steps = SEARCH_STEPS;
     while (cursor->position < engine->plan_count && steps > 0) {
         uint32_t view = engine->plan[cursor->position];
         uint64_t size = engine->checkpoint->views[view].map.size;
-        struct search search = {engine, view, cursor->offset, size, steps};
+        struct search search = {engine, view, cursor->offset, size, steps, staged_only};
         uint32_t file, index;
         if (!engine->views[view].known || engine->views[view].evicted)
             search.offset = size;
@@ -104,10 +112,10 @@ static struct fetch *next_of_plan(struct unshard_engine *engine)
         steps = search.steps;
         if (found)
             return fetch_create(engine, file, index);
-        if (search.offset >= size) {
-            cursor->position++;
-            cursor->offset = 0;
-        }
+        if (search.offset < size)
+            break;
+        cursor->position++;
+        cursor->offset = 0;
     }
     engine->plan_done = cursor->position >= engine->plan_count;
     return NULL;
@@ -121,7 +129,7 @@ static bool hashing_needs_processors(const struct unshard_engine *engine)
     return engine->passes_in_memory > 0 && engine->passes_in_memory + others >= engine->processors;
 }
 
-struct fetch *schedule_next(struct unshard_engine *engine)
+struct fetch *schedule_next(struct unshard_engine *engine, bool staged_only)
 {
     engine->paused_reason = NULL;
     if (engine->options.prefetch == UNSHARD_PREFETCH_OFF || engine->no_stores)
@@ -130,7 +138,7 @@ struct fetch *schedule_next(struct unshard_engine *engine)
     uint64_t ahead = engine->unconsumed_bytes + in_flight;
     struct fetch *fetch = NULL;
     if (!engine->window_limited || ahead < engine->window_bytes)
-        fetch = next_of_streams(engine);
+        fetch = next_of_streams(engine, staged_only);
     if (fetch != NULL || engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
         return fetch;
     if (ahead >= engine->window_bytes / 2) {
@@ -139,7 +147,7 @@ struct fetch *schedule_next(struct unshard_engine *engine)
     }
     if (hashing_needs_processors(engine))
         return NULL;
-    return next_of_plan(engine);
+    return next_of_plan(engine, staged_only);
 }
 
 void schedule_restart(struct unshard_engine *engine)

@@ -27,17 +27,27 @@ static struct fetch *next_demand(struct unshard_engine *engine)
     return NULL;
 }
 
-/* What to read without being asked for just this: passes and prefetching in turn, so that storage
- * is kept busy and what has been verified is published meanwhile. Started. */
+/* Storage may be given another read. */
+static bool may_read(const struct unshard_engine *engine)
+{
+    return engine->reading_count - engine->stalled_count - engine->staged_reading <
+           engine->jobs.current;
+}
+
+/* What to fetch without being asked for just this: passes and prefetching in turn, so that storage
+ * is kept busy and what has been verified is published meanwhile; of the latter no more at a time
+ * than there are processors for, while there are passes. Started. */
 static struct fetch *next_unasked(struct unshard_engine *engine)
 {
-    bool pass_first = 2 * engine->passes_reading < engine->jobs.current;
+    bool reads = may_read(engine);
+    bool pass_first = reads && (2 * engine->passes_reading < engine->jobs.current ||
+                                engine->stores_running >= engine->processors);
     struct fetch *fetch = pass_first ? pass_next(engine) : NULL;
-    if (fetch == NULL && (fetch = schedule_next(engine)) != NULL)
+    if (fetch == NULL && (fetch = schedule_next(engine, !reads)) != NULL)
         fetch_start(engine, fetch);
-    if (fetch == NULL && !pass_first)
+    if (fetch == NULL && reads && !pass_first)
         fetch = pass_next(engine);
-    engine->jobs.starved = engine->jobs.starved || fetch == NULL;
+    engine->jobs.starved = engine->jobs.starved || (reads && fetch == NULL);
     return fetch;
 }
 
@@ -56,7 +66,7 @@ static struct fetch *take_work(struct unshard_engine *engine)
     fetch = next_demand(engine);
     if (fetch != NULL)
         fetch_start(engine, fetch);
-    else if (engine->reading_count - engine->stalled_count < engine->jobs.current)
+    else
         fetch = next_unasked(engine);
     wake_for_demand(engine);
     return fetch;
@@ -72,8 +82,7 @@ static struct fetch *take_reserve_work(struct unshard_engine *engine)
     struct fetch *fetch = next_demand(engine);
     if (fetch != NULL)
         fetch_start(engine, fetch);
-    else if (engine->free_count > 1 &&
-             engine->reading_count - engine->stalled_count < engine->jobs.current)
+    else if (engine->free_count > 1 && may_read(engine))
         fetch = pass_next_demanded(engine);
     return fetch;
 }
@@ -91,11 +100,15 @@ void end_reading(struct unshard_engine *engine, struct fetch *fetch)
     fetch_list_remove(&engine->reading, fetch);
     engine->reading_count--;
     engine->passes_reading -= fetch->detached;
+    engine->staged_reading -= fetch->counts_staged;
+    fetch->counts_staged = false;
     if (fetch->stalled) {
         engine->stalled_count--;
         engine->files[fetch->file].stalled--;
         fetch->stalled = false;
     }
+    if (engine->idle_workers > 0 && engine->passes_in_memory == 0) /* for the next read */
+        pthread_cond_signal(&engine->work);
 }
 
 void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging)
@@ -109,6 +122,7 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
     if (!from_staging) {
         file->bytes_read += fetch->length;
         engine->bytes_read += fetch->length;
+        jobs_note_chunk(engine, fetch->length);
     }
     if (!chunk->seen) {
         chunk->seen = true;
@@ -117,7 +131,6 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
     }
     if (file->has_error && file->chunks_failed == 0 && !file->blocked && !file->failed_at_start)
         file->has_error = file->retrying > 0;
-    jobs_note_chunk(engine, fetch->length);
 }
 
 void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
@@ -313,7 +326,8 @@ static bool spawn(struct unshard_engine *engine, pthread_t *threads, unsigned *c
 
 void workers_spawn(struct unshard_engine *engine)
 {
-    unsigned wanted = engine->jobs.current + engine->stalled_count;
+    unsigned helpers = engine->processors < MAX_HELPERS ? engine->processors : MAX_HELPERS;
+    unsigned wanted = engine->jobs.current + engine->stalled_count + helpers;
     while (engine->worker_count < wanted && engine->worker_count < MAX_WORKERS)
         if (!spawn(engine, engine->workers, &engine->worker_count, prefetch_worker))
             break;

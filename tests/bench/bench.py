@@ -181,6 +181,23 @@ def cold_other(source, how, command, *arguments):
         return reader(how, shards(mount))
 
 
+def fio(*arguments):
+    """GB/s of what fio does."""
+    done = subprocess.run(["fio", "--name=bench", "--thread", "--group_reporting", "--bs=1M",
+                           "--output-format=json", *arguments], check=True, stdout=subprocess.PIPE)
+    job = json.loads(done.stdout)["jobs"][0]
+    return max(job["read"]["bw_bytes"], job["write"]["bw_bytes"]) / 1e9
+
+
+def fill_pages(size):
+    """GB/s at which all processors, doing nothing else, fill fresh pages with bytes that they have:
+    the least that any page cache costs."""
+    processors = os.cpu_count()
+    with tempfile.TemporaryDirectory(prefix="unshard-bench-", dir="/dev/shm") as folder:
+        return fio(f"--directory={folder}", "--rw=write", f"--numjobs={processors}",
+                   "--fallocate=none", f"--size={size // processors}")
+
+
 def tmpfs(bench):
     """Source in memory, cold view, a reader that starts with the mount."""
     with checkpoint("/dev/shm", bench.options.size) as source:
@@ -191,6 +208,7 @@ def tmpfs(bench):
         for name, (command, *arguments) in others.items():
             candidates[name] = lambda command=command, arguments=arguments: \
                 cold_other(source, "mmap", command, *arguments)
+        candidates["filling pages alone"] = lambda: fill_pages(bench.options.size)
         bench.compare("tmpfs cold mmap / bindfs, mergerfs", candidates, list(others), 3)
 
 
@@ -204,9 +222,17 @@ def slow(bench):
         def native(how):
             return cold_other(source, how, [SLOWFS, "-o", "latency=2"], source)
 
+        def storage_alone():
+            """What it gives to many direct readers that do nothing with the bytes."""
+            with other_mount([SLOWFS, "-o", "latency=2"], source) as storage:
+                files = ":".join(map(str, shards(storage)))
+                return fio(f"--filename={files}", "--rw=read", "--direct=1", "--numjobs=32",
+                           f"--size={bench.options.slow_size // 8}")
+
         bench.compare("2 ms storage, mmap / native mmap",
                       {"unshard": through_view, "native mmap": lambda: native("mmap"),
-                       "native read": lambda: native("read")}, ["native mmap"], 40)
+                       "native read": lambda: native("read"),
+                       "storage alone": storage_alone}, ["native mmap"], 40)
 
 
 def disk(bench):

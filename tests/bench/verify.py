@@ -67,14 +67,19 @@ def first_mount(bench, tools, source, size, *options):
         shutil.rmtree(cache)
 
 
+def write_sums(source):
+    """SHA256SUMS of the shards, as sha256sum writes it; the bytes that it covers."""
+    files = sorted(source.glob("*.safetensors"))
+    with open(source / "SHA256SUMS", "w") as sums:
+        subprocess.run(["sha256sum", *(path.name for path in files)], cwd=source, check=True,
+                       stdout=sums)
+    return sum(path.stat().st_size for path in files)
+
+
 def first(bench, tools):
     """The first strict mount of shards in memory, their SHA-256 known, against one thread's."""
     with tools.checkpoint("/dev/shm", bench.options.size) as source:
-        files = sorted(source.glob("*.safetensors"))
-        size = sum(path.stat().st_size for path in files)
-        with open(source / "SHA256SUMS", "w") as sums:
-            subprocess.run(["sha256sum", *(path.name for path in files)], cwd=source, check=True,
-                           stdout=sums)
+        size = write_sums(source)
         figures = {"unshard": [], "one thread": []}
 
         def measure_both(name, both):
@@ -94,9 +99,31 @@ def first(bench, tools):
                   medians["unshard"] / medians["one thread"], 0.75, figures)
 
 
+def slower(bench, tools):
+    """The same where storage is slower than hashing: a quarter of a gigabyte a second, 2 ms a request. The
+    reader of a strict mount waits longer for the last shard, which is shown when all of it is there:
+    the larger the checkpoint, the less that is."""
+    with tools.checkpoint("/dev/shm", bench.options.size) as source:
+        write_sums(source)
+
+        def load(*options):
+            with tools.other_mount([tools.SLOWFS, "-o", "latency=2,total=250000000"],
+                                   source) as storage:
+                cache = tempfile.mkdtemp(prefix="unshard-bench-cache-")
+                own_cache(cache)
+                try:
+                    return tools.cold_view(bench, storage, "mmap", *options)
+                finally:
+                    shutil.rmtree(cache)
+
+        bench.compare("0.25 GB/s storage, SHA-256 / verify=off",
+                      {"SHA-256": load, "off": lambda: load("verify=off")}, ["off"], 0.95)
+
+
 def measure(bench, tools):
     """tools: the module of bench.py."""
     with tempfile.TemporaryDirectory(prefix="unshard-bench-cache-") as cache:
         own_cache(cache)
         chunks(bench, tools)
     first(bench, tools)
+    slower(bench, tools)
