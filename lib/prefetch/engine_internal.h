@@ -75,8 +75,8 @@
 #define DEFAULT_BUFFER_BYTES (UINT64_C(256) << 20)
 #define MAX_JOBS 256U
 /* Workers beyond those that may read: they store and hash while storage is waited for. */
-#define MAX_HELPERS 8U
-#define MAX_WORKERS (MAX_JOBS + MAX_HELPERS)
+#define HELPERS 2U
+#define MAX_WORKERS (MAX_JOBS + HELPERS)
 #define MAX_RESERVE_WORKERS 16U
 #define MAX_STREAMS 8
 #define MAX_ATTEMPTS 4

@@ -326,8 +326,7 @@ static bool spawn(struct unshard_engine *engine, pthread_t *threads, unsigned *c
 
 void workers_spawn(struct unshard_engine *engine)
 {
-    unsigned helpers = engine->processors < MAX_HELPERS ? engine->processors : MAX_HELPERS;
-    unsigned wanted = engine->jobs.current + engine->stalled_count + helpers;
+    unsigned wanted = engine->jobs.current + engine->stalled_count + HELPERS;
     while (engine->worker_count < wanted && engine->worker_count < MAX_WORKERS)
         if (!spawn(engine, engine->workers, &engine->worker_count, prefetch_worker))
             break;

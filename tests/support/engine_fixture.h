@@ -217,13 +217,13 @@ static inline void wait_for_pages(struct cache *cache, uint64_t pages)
     assert_int_equal(result, 0);
 }
 
-/* Waits until a store is being blocked. */
-static inline void wait_for_blocked_store(struct cache *cache)
+/* Waits until so many stores are being blocked. */
+static inline void wait_for_blocked_stores(struct cache *cache, unsigned count)
 {
     struct timespec until = deadline();
     pthread_mutex_lock(&cache->lock);
     int result = 0;
-    while (cache->waiting == 0 && result == 0)
+    while (cache->waiting < count && result == 0)
         result = pthread_cond_timedwait(&cache->changed, &cache->lock, &until);
     pthread_mutex_unlock(&cache->lock);
     assert_int_equal(result, 0);
@@ -235,6 +235,21 @@ static inline bool is_present(struct cache *cache, uint64_t page)
     bool present = cache->present[page];
     pthread_mutex_unlock(&cache->lock);
     return present;
+}
+
+/* Waits until none of the pages [first, last] is there. */
+static inline void wait_for_no_pages(struct cache *cache, uint64_t first, uint64_t last)
+{
+    struct timespec until = deadline();
+    pthread_mutex_lock(&cache->lock);
+    int result = 0;
+    for (uint64_t page = first; page <= last && result == 0;)
+        if (!cache->present[page])
+            page++;
+        else
+            result = pthread_cond_timedwait(&cache->changed, &cache->lock, &until);
+    pthread_mutex_unlock(&cache->lock);
+    assert_int_equal(result, 0);
 }
 
 static inline uint64_t bytes_stored(struct cache *cache)
@@ -316,6 +331,16 @@ static inline bool status_has(struct unshard_engine *engine, const char *text)
     bool found = json != NULL && strstr(json, text) != NULL;
     free(json);
     return found;
+}
+
+static inline void wait_for_absence(struct unshard_engine *engine, const char *text)
+{
+    struct timespec until = deadline(), now;
+    do {
+        clock_gettime(CLOCK_REALTIME, &now);
+        if (now.tv_sec >= until.tv_sec)
+            fail_msg("still in the status: %s\n%s", text, unshard_status_json(engine));
+    } while (status_has(engine, text));
 }
 
 static inline void wait_for_status(struct unshard_engine *engine, const char *text)

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "prefetch/engine_internal.h"
 #include "support/engine_fixture.h"
 
 /* ---- tests ----------------------------------------------------------------------------------- */
@@ -55,11 +56,13 @@ static void test_reads_are_answered_while_all_stores_block(void **state)
     struct cache cache;
     cache_init(&cache, fixture);
     cache.blocked = true;
-    struct unshard_engine *engine = start(fixture, &cache, small);
+    struct unshard_fetch_options options = small;
+    options.jobs = 2;
+    struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
     for (uint64_t at = 0; at < fixture->view.size; at += 30000)
         check_read(fixture, engine, at, 131072);
-    wait_for_blocked_store(&cache);
+    wait_for_blocked_stores(&cache, options.jobs + HELPERS);
     assert_int_equal(unshard_engine_quiesce(engine, 50), -ETIMEDOUT);
     for (uint64_t at = fixture->view.size; at > 30000; at -= 30000)
         check_read(fixture, engine, at - 30000, 40000);

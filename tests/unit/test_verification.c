@@ -159,7 +159,10 @@ static void test_strict_on_demand(void **state)
  * Linked in place of the library's functions, which they call: all is in memory as far as a pass
  * can tell, and so many of its chunks fail when half of them is hashed. */
 
-static atomic_bool in_memory;
+static atomic_bool in_memory, on_storage;
+static pthread_mutex_t held_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t held_changed = PTHREAD_COND_INITIALIZER;
+static uint32_t held_file = UINT32_MAX; /* its reads wait */
 static atomic_uint failing_streams, streams;
 
 int __real_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
@@ -174,8 +177,12 @@ int __wrap_pass_stream(struct unshard_engine *engine, struct fetch *fetch, struc
 int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
                        size_t length, bool *cached, struct unshard_error *error)
 {
+    pthread_mutex_lock(&held_lock);
+    while (file == held_file)
+        pthread_cond_wait(&held_changed, &held_lock);
+    pthread_mutex_unlock(&held_lock);
     int result = __real_source_read(source, file, offset, buffer, length, cached, error);
-    *cached = *cached || atomic_load(&in_memory);
+    *cached = (*cached || atomic_load(&in_memory)) && !atomic_load(&on_storage);
     return result;
 }
 
@@ -235,8 +242,9 @@ static void reads_go_on_while_stores_are_blocked(struct fixture *fixture, bool b
     set_blocked(&cache, true);
     struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
-    check_read(fixture, engine, 8192, PAGE);
-    wait_for_blocked_store(&cache);
+    for (unsigned worker = 0; worker < options.jobs + HELPERS; worker++)
+        check_read(fixture, engine, 8192 + (uint64_t)worker * CHUNK, PAGE);
+    wait_for_blocked_stores(&cache, options.jobs + HELPERS);
     int error = read_view(engine, end_of_first - 2000, across, sizeof across, &got);
     assert_int_equal(error, bad ? EIO : 0);
     if (!bad)
@@ -248,6 +256,42 @@ static void reads_go_on_while_stores_are_blocked(struct fixture *fixture, bool b
     assert_int_equal(cache.wrong, 0);
     unshard_engine_stop(engine);
     free(cache.present);
+}
+
+static void hold_reads_of(uint32_t file)
+{
+    pthread_mutex_lock(&held_lock);
+    held_file = file;
+    pthread_cond_broadcast(&held_changed);
+    pthread_mutex_unlock(&held_lock);
+}
+
+/* With one read at a time: while storage is waited for, what has been verified is stored from
+ * staging, and while that goes on, storage is read. */
+static void test_storage_is_read_while_others_store(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    struct unshard_fetch_options options = verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_ALL);
+    options.jobs = 1;
+    atomic_store(&on_storage, true);
+    expect(fixture, false);
+    cache_init(&cache, fixture);
+    set_blocked(&cache, true);
+    hold_reads_of(FILES - 1);
+    struct unshard_engine *engine = start(fixture, &cache, options);
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_blocked_stores(&cache, HELPERS);
+    hold_reads_of(UINT32_MAX);
+    wait_for_absence(engine, "\"state\":\t\"pending\"");
+    wait_for_absence(engine, "\"state\":\t\"reading\"");
+    set_blocked(&cache, false);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+    atomic_store(&on_storage, false);
 }
 
 static void test_hashing_needs_no_worker_that_stores(void **state)
@@ -294,14 +338,13 @@ static void test_async_takes_away_what_does_not_match(void **state)
         start(fixture, &cache, verifying(UNSHARD_VERIFY_ASYNC, UNSHARD_PREFETCH_ALL));
     unshard_engine_view_known(engine, 0, true);
     wait_for_status(engine, "\"mismatch\":\t{");
-    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
     struct extent_map_images images =
         extent_map_images_of(&fixture->view.map, WRONG_FILE, 0, UINT64_MAX / 2);
     struct extent_piece image;
     assert_true(extent_map_next_image(&images, &image));
-    for (uint64_t page = image.view_offset / PAGE;
-         page <= (image.view_offset + image.length - 1) / PAGE; page++)
-        assert_false(is_present(&cache, page));
+    wait_for_no_pages(&cache, image.view_offset / PAGE,
+                      (image.view_offset + image.length - 1) / PAGE);
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
     assert_int_equal(read_all(fixture, engine), pages_of_file(fixture, WRONG_FILE));
     unshard_engine_stop(engine);
     free(cache.present);
@@ -423,6 +466,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_pass_begins_again_for_a_read_that_fails, setup_cache,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_pass_does_not_begin_again_for_ever, setup_cache,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_storage_is_read_while_others_store, setup_cache,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_hashing_needs_no_worker_that_stores, setup_cache,
                                         teardown),
