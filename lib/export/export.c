@@ -342,6 +342,14 @@ static void plan(struct export *export)
     }
 }
 
+/* Its views are open: a shard that changes meanwhile, and that nothing says the same of, is not read
+ * anew in the middle of a file, but fails. */
+static void open_views(struct export *export)
+{
+    for (uint32_t i = 0; i < export->checkpoint->view_count; i++)
+        unshard_engine_view_opened(export->engine, i, 1);
+}
+
 /* Removes the temporary files of views that were begun and not finished. */
 static void discard_unfinished(struct export *export)
 {
@@ -379,6 +387,7 @@ static int export_into(struct export *export, const struct unshard_fetch_options
                                       &export->error);
     if (result < 0)
         return result;
+    open_views(export);
     plan(export);
     run_workers(export, workers);
     unshard_engine_stop(export->engine);

@@ -4,17 +4,22 @@
  * that is not what it was. */
 #include "unshard.h"
 
+#include "source/source.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -244,6 +249,75 @@ static void test_changed_shard_is_refused(void **state)
     unshard_checkpoint_close(checkpoint);
 }
 
+/* ---- a shard that is replaced in the middle ----------------------------------------------------
+ * Linked in place of the library's functions, which they call. */
+
+static const struct fixture *to_replace; /* its first shard, when its end is read */
+static atomic_uint polls;
+
+int __real_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                       size_t length, bool *cached, struct unshard_error *error);
+int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                       size_t length, bool *cached, struct unshard_error *error);
+int __real_source_poll(struct source *source, uint32_t file);
+int __wrap_source_poll(struct source *source, uint32_t file);
+
+int __wrap_source_poll(struct source *source, uint32_t file)
+{
+    int result = __real_source_poll(source, file);
+    atomic_fetch_add(&polls, 1);
+    return result;
+}
+
+/* Two rounds of the watcher over two shards: one may have begun before, the other has noticed. */
+static void wait_for_watcher(void)
+{
+    unsigned first = atomic_load(&polls);
+    struct timespec now, until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    do {
+        sched_yield();
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        assert_true(now.tv_sec < until.tv_sec + 30);
+    } while (atomic_load(&polls) < first + 5);
+}
+
+static void replace_first_shard(void)
+{
+    char from[512], to[512];
+    write_shard(to_replace, "new", "a", LARGE, 9);
+    format_path(from, sizeof from, to_replace->source, "new");
+    format_path(to, sizeof to, to_replace->source, "model-00001-of-00002.safetensors");
+    assert_int_equal(rename(from, to), 0);
+    to_replace = NULL;
+    wait_for_watcher();
+}
+
+int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
+                       size_t length, bool *cached, struct unshard_error *error)
+{
+    if (to_replace && offset >= UINT64_C(8) * 1024 * 1024)
+        replace_first_shard();
+    return __real_source_read(source, file, offset, buffer, length, cached, error);
+}
+
+static void test_no_mixture_of_two_shards(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unshard_error error = {0};
+    struct unshard_fetch_options options = {.jobs = 1};
+    make_checkpoint(fixture);
+    struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
+    to_replace = fixture;
+    assert_true(unshard_export(checkpoint, &options, fixture->target, NULL, NULL, &error) < 0);
+    assert_null(to_replace);
+    assert_string_equal(error.code, "changed");
+    assert_non_null(strstr(error.message, "model-00001-of-00002.safetensors"));
+    assert_false(exists(fixture, "model.safetensors"));
+    assert_no_temporary_files(fixture->target);
+    unshard_checkpoint_close(checkpoint);
+}
+
 static void test_failed_component(void **state)
 {
     struct fixture *fixture = *state;
@@ -282,6 +356,7 @@ int main(void)
         TEST(test_whole_tree),
         TEST(test_truncated_shard_is_named),
         TEST(test_changed_shard_is_refused),
+        TEST(test_no_mixture_of_two_shards),
         TEST(test_failed_component),
         TEST(test_bad_target),
     };
