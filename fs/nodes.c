@@ -35,7 +35,18 @@ bool nodes_is_status_directory(const struct filesystem *filesystem, uint64_t nod
     return nodeid == nodes_status_nodeid(filesystem, -1);
 }
 
-static void fill_attributes(const struct unshard_node *node, struct stat *out)
+static void set_time(struct stat *out, int64_t mtime_ns)
+{
+    int64_t nanoseconds = mtime_ns % 1000000000;
+    if (nanoseconds < 0)
+        nanoseconds += 1000000000;
+    out->st_mtim.tv_sec = (mtime_ns - nanoseconds) / 1000000000;
+    out->st_mtim.tv_nsec = nanoseconds;
+    out->st_atim = out->st_ctim = out->st_mtim;
+}
+
+static void fill_attributes(const struct unshard_node *node, struct unshard_view_facts facts,
+                            struct stat *out)
 {
     memset(out, 0, sizeof *out);
     out->st_ino = node->inode;
@@ -43,19 +54,14 @@ static void fill_attributes(const struct unshard_node *node, struct stat *out)
     out->st_nlink = 1;
     out->st_uid = node->uid;
     out->st_gid = node->gid;
-    out->st_size = (off_t)node->size;
+    out->st_size = (off_t)facts.size;
     if (node->kind == UNSHARD_NODE_SYMLINK)
         out->st_size = (off_t)strlen(node->target);
     else if (node->kind == UNSHARD_NODE_DIRECTORY)
         out->st_size = 4096;
-    out->st_blocks = (blkcnt_t)(node->size / 512 + (node->size % 512 != 0));
+    out->st_blocks = (blkcnt_t)(facts.size / 512 + (facts.size % 512 != 0));
     out->st_blksize = 1 << 20;
-    int64_t nanoseconds = node->mtime_ns % 1000000000;
-    if (nanoseconds < 0)
-        nanoseconds += 1000000000;
-    out->st_mtim.tv_sec = (node->mtime_ns - nanoseconds) / 1000000000;
-    out->st_mtim.tv_nsec = nanoseconds;
-    out->st_atim = out->st_ctim = out->st_mtim;
+    set_time(out, facts.mtime_ns);
 }
 
 int nodes_attributes(const struct filesystem *filesystem, uint64_t nodeid, struct stat *out,
@@ -64,7 +70,10 @@ int nodes_attributes(const struct filesystem *filesystem, uint64_t nodeid, struc
     const struct unshard_node *node = inode_table_node(filesystem->inodes, nodeid);
     int file = nodes_status_file(filesystem, nodeid);
     if (node) {
-        fill_attributes(node, out);
+        struct unshard_view_facts facts = {node->size, node->mtime_ns};
+        if (node->view != UNSHARD_NO_VIEW)
+            facts = unshard_engine_view_facts(filesystem->engine, node->view);
+        fill_attributes(node, facts, out);
         *timeout = VIEW_TIMEOUT;
         return 0;
     }

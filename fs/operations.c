@@ -176,8 +176,6 @@ static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offse
     const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
     if (!node || node->view == UNSHARD_NO_VIEW || offset < 0)
         fuse_reply_err(request, EINVAL);
-    else if ((uint64_t)offset >= node->size)
-        fuse_reply_buf(request, NULL, 0);
     else if (info->flags & O_DIRECT)
         unshard_engine_read(filesystem->engine, node->view, (uint64_t)offset, size, read_done,
                             request);

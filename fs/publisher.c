@@ -21,12 +21,12 @@
 
 /* Whether the kernel would keep every page of the range: whole pages, or up to the end of the file.
  */
-static bool whole_pages(const struct unshard_node *node, uint64_t offset, size_t size)
+static bool whole_pages(uint64_t view_size, uint64_t offset, size_t size)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    if (offset % page || offset > node->size || size > node->size - offset)
+    if (offset % page || offset > view_size || size > view_size - offset)
         return false;
-    return size % page == 0 || offset + size == node->size;
+    return size % page == 0 || offset + size == view_size;
 }
 
 static int store(void *context, uint32_t view, uint64_t offset, const void *data, size_t size)
@@ -35,7 +35,7 @@ static int store(void *context, uint32_t view, uint64_t offset, const void *data
     uint64_t nodeid = inode_table_view_nodeid(filesystem->inodes, view);
     if (!nodeid)
         return -ENOENT;
-    if (!whole_pages(inode_table_node(filesystem->inodes, nodeid), offset, size))
+    if (!whole_pages(unshard_engine_view_facts(filesystem->engine, view).size, offset, size))
         return -EINVAL;
     /* One buffer in memory: libfuse hands it to writev as it is. */
     struct fuse_bufvec buffer = FUSE_BUFVEC_INIT(size);

@@ -152,8 +152,9 @@ struct unshard_publisher {
      * once, never from a thread that answers reads. 0, -ENOENT: nobody has looked the view up, the
      * engine forgets that it stored anything there; any other error: this range is not stored. */
     int (*store)(void *context, uint32_t view, uint64_t offset, const void *data, size_t size);
-    /* Takes whole pages of a view out of the page cache again; a later read asks for them anew. May
-     * be NULL, then the kernel alone decides what stays. Blocks and is called as `store`. */
+    /* Takes whole pages of a view out of the page cache again, from offset to the end when size is
+     * 0; a later read asks for them anew, and for the view's size and time. May be NULL, then the
+     * kernel alone decides what stays. Blocks and is called as `store`. */
     void (*drop)(void *context, uint32_t view, uint64_t offset, uint64_t size);
     /* A structured event worth a log line. Must not block for long; any thread, no lock held. */
     void (*log)(void *context, int syslog_priority, const char *line);
@@ -190,6 +191,15 @@ void unshard_engine_read_ahead(struct unshard_engine *engine, uint32_t view, uin
 void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, bool known);
 /* Tells that a reader opened (+1) or closed (-1) the view. Never blocks, thread-safe. */
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change);
+
+/* What a reader is to be told of a view: of a file that belongs to no component, and that has
+ * changed on disk, what it is now; of any other what the node says. */
+struct unshard_view_facts {
+    uint64_t size;
+    int64_t mtime_ns;
+};
+/* Never blocks, thread-safe. */
+struct unshard_view_facts unshard_engine_view_facts(struct unshard_engine *engine, uint32_t view);
 
 /* Gives a view's pages up: nothing of it is prefetched any more, the running stores into it are
  * waited for, at most timeout_ms, and what was stored is forgotten, so that the caller can then

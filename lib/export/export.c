@@ -342,8 +342,8 @@ static void plan(struct export *export)
     }
 }
 
-/* Its views are open: a shard that changes meanwhile, and that nothing says the same of, is not read
- * anew in the middle of a file, but fails. */
+/* Its views are open: a shard that changes meanwhile, and that nothing says the same of, is not
+ * read anew in the middle of a file, but fails. */
 static void open_views(struct export *export)
 {
     for (uint32_t i = 0; i < export->checkpoint->view_count; i++)

@@ -45,7 +45,10 @@ static bool take_oldest(struct unshard_engine *engine, struct passed_chunk *out)
         *out = ring->chunks[ring->first];
         ring->first = (ring->first + 1) % ring->capacity;
         ring->count--;
-        const struct chunk *chunk = &engine->files[out->file].chunks[out->index];
+        const struct file_state *file = &engine->files[out->file];
+        if (out->index >= file->chunk_count)
+            continue; /* a plain file that has become shorter */
+        const struct chunk *chunk = &file->chunks[out->index];
         if (chunk->state != CHUNK_PUBLISHED || !chunk->consumed)
             continue;
         chunk_forget(engine, out->file, out->index);
@@ -59,7 +62,7 @@ static bool take_oldest(struct unshard_engine *engine, struct passed_chunk *out)
 
 static void drop_from_view(struct unshard_engine *engine, uint32_t view, struct passed_chunk which)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     uint64_t start = (uint64_t)which.index * engine->chunk_bytes;
     struct extent_map_images images =
         extent_map_images_of(map, which.file, start, engine->chunk_bytes);

@@ -180,6 +180,7 @@ static void engine_free(struct unshard_engine *engine)
     if (engine->buffer_memory != NULL)
         munmap(engine->buffer_memory, engine->buffer_count * engine->chunk_bytes);
     free(engine->free_buffers);
+    plain_files_free(engine);
     free(engine->files);
     free(engine->file_views);
     free(engine->dependents);
@@ -250,6 +251,8 @@ static int allocate(struct unshard_engine *engine)
     engine->views = calloc(checkpoint->view_count + 1U, sizeof *engine->views);
     if (engine->files == NULL || engine->views == NULL)
         return -ENOMEM;
+    for (uint32_t v = 0; v < checkpoint->view_count; v++)
+        atomic_init(&engine->views[v].map, &checkpoint->views[v].map);
     find_file_sizes(engine);
     int result = allocate_chunks(engine);
     if (result == 0)
@@ -313,7 +316,7 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
 
 static void forget_view(struct unshard_engine *engine, uint32_t view)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     uint32_t last = EXTENT_LITERAL;
     for (size_t i = 0; i < map->count; i++) {
         uint32_t file = map->extents[map->by_source[i]].source;
@@ -379,6 +382,19 @@ void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, in
     pthread_mutex_lock(&engine->lock);
     engine->views[view].opened += (unsigned)change;
     pthread_mutex_unlock(&engine->lock);
+}
+
+struct unshard_view_facts unshard_engine_view_facts(struct unshard_engine *engine, uint32_t view)
+{
+    const struct view *planned = &engine->checkpoint->views[view];
+    struct unshard_view_facts facts = {
+        .size = planned->size, .mtime_ns = engine->checkpoint->nodes[planned->node].mtime_ns};
+    pthread_mutex_lock(&engine->lock);
+    if (engine->views[view].replaced)
+        facts =
+            (struct unshard_view_facts){view_map(engine, view)->size, engine->views[view].mtime_ns};
+    pthread_mutex_unlock(&engine->lock);
+    return facts;
 }
 
 /* Drops chunks that wait for a store. Caller holds engine->lock. */

@@ -237,9 +237,19 @@ struct file_state {
     struct unshard_error error; /* the newest */
 };
 
+/* The map of a view of one whole file that is longer or shorter now than discovery saw it. */
+struct plain_map {
+    struct plain_map *older; /* somebody may still be reading by it: freed with the engine */
+    struct extent_map map;
+};
+
 struct view_state {
-    bool known;   /* the kernel has the inode: stores find it */
-    bool evicted; /* by request: not prefetched */
+    _Atomic(const struct extent_map *) map; /* the checkpoint's, or that of `plain` */
+    struct plain_map *plain;
+    int64_t mtime_ns; /* of the file, when `replaced` */
+    bool replaced;    /* it is not the file that discovery saw */
+    bool known;       /* the kernel has the inode: stores find it */
+    bool evicted;     /* by request: not prefetched */
     unsigned opened;
     unsigned storing; /* stores into it that run */
 };
@@ -330,6 +340,7 @@ struct unshard_engine {
     unsigned processors;
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
     int staging_fd;             /* -1: none */
+    uint64_t staging_end; /* of the last file's range in it; the watcher's, once threads run */
     uint64_t staged_bytes, staging_reserved, staging_budget;
 
     uint64_t window_bytes;     /* how much may be published that no reader has passed */
@@ -516,6 +527,23 @@ void gathered_reset(struct unshard_engine *engine, uint32_t file);
 /* Fills the buffer of a fetch of a gathered file, with checked bytes only. No lock held. */
 int gathered_read(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
 
+/* How the view is laid out now. Thread-safe. */
+static inline const struct extent_map *view_map(const struct unshard_engine *engine, uint32_t view)
+{
+    return atomic_load_explicit(&engine->views[view].map, memory_order_acquire);
+}
+
+/* plain_file.c: files that are shown as they are and belong to no component (config.json). What is
+ * on disk is what readers get, whatever its length. For the watcher's thread. */
+bool plain_file(const struct unshard_engine *engine, uint32_t file);
+/* Nothing of the file is read, stored or hashed; of a blocked file that stays so. The caller holds
+ * engine->lock. */
+bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t file);
+/* The file is blocked and quiet, and source_reopen has brought another one: it is begun anew, and
+ * readers are told. No lock held; waits for readers as a store does. 0 or a negative errno. */
+int plain_file_replace(struct unshard_engine *engine, uint32_t file);
+void plain_files_free(struct unshard_engine *engine);
+
 /* file_watch.c */
 void *file_watcher(void *engine);
 
@@ -527,6 +555,8 @@ void staging_free(struct unshard_engine *engine);
 bool staging_put(struct unshard_engine *engine, const struct fetch *fetch);
 bool staging_get(struct unshard_engine *engine, const struct fetch *fetch);
 void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, uint64_t length);
+/* A new range, for a file that is longer now. For the watcher's thread. */
+bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base);
 
 /* schedule.c: the caller holds engine->lock. */
 /* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now.

@@ -51,7 +51,7 @@ static void drop_pages(struct unshard_engine *engine, uint32_t number)
     const struct file_state *file = &engine->files[number];
     for (uint32_t i = 0; i < file->view_count; i++) {
         uint32_t view = engine->file_views[file->first_view + i];
-        const struct extent_map *map = &engine->checkpoint->views[view].map;
+        const struct extent_map *map = view_map(engine, view);
         struct extent_map_images images = extent_map_images_of(map, number, 0, file->size);
         struct extent_piece image;
         while (extent_map_next_image(&images, &image)) {
@@ -69,7 +69,7 @@ static void drop_pages(struct unshard_engine *engine, uint32_t number)
 static void forget_neighbours(struct unshard_engine *engine, uint32_t view, uint64_t start,
                               uint64_t end)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     while (start < end && start < map->size) {
         struct extent_piece piece = extent_map_at(map, start, end - start);
         uint64_t last = (piece.source_offset + piece.length - 1) / engine->chunk_bytes;
@@ -88,7 +88,7 @@ static void republish_seams(struct unshard_engine *engine, uint32_t number)
     for (uint32_t i = 0; i < file->view_count; i++) {
         uint32_t view = engine->file_views[file->first_view + i];
         struct extent_map_images images =
-            extent_map_images_of(&engine->checkpoint->views[view].map, number, 0, file->size);
+            extent_map_images_of(view_map(engine, view), number, 0, file->size);
         struct extent_piece image;
         while (extent_map_next_image(&images, &image)) {
             uint64_t end = image.view_offset + image.length;

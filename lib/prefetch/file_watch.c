@@ -3,7 +3,8 @@
  * Whether shards are still the files they were. A shard that has changed on disk is blocked at
  * once, so that nobody reads a mixture of two files. It is read anew as soon as that cannot happen:
  * when it must match the same digest as before, or when nobody has it open; and when its header
- * still describes the same tensors at the same places, for that is what views were made from.
+ * still describes the same tensors at the same places, for that is what views were made from. Of a
+ * file without tensors (plain_file.c) the length may be another one.
  */
 #include "prefetch/engine_internal.h"
 
@@ -49,7 +50,8 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     for (size_t i = 0; i < file->dependent_count; i++)
         opened = opened ||
                  is_open(engine, &engine->files[engine->dependents[file->first_dependent + i]]);
-    bool clean = !file->drop_pending;
+    bool clean =
+        !file->drop_pending && (!plain_file(engine, number) || plain_file_is_quiet(engine, number));
     bool same_digest = file->whole != NULL || file->check == CHECK_CHUNKS;
     pthread_mutex_unlock(&engine->lock);
     return clean && (same_digest || !opened || engine->checkpoint->files[number].failed);
@@ -69,11 +71,35 @@ static void block_changed(struct unshard_engine *engine, uint32_t number, const 
     block(engine, number, &error);
 }
 
+/* A digest is of so many bytes: nothing else can match it. */
+static bool has_digest(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
+    return engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
+           (expectation->digest_count > 0 || expectation->chunks != NULL);
+}
+
+static void take_plain_file(struct unshard_engine *engine, uint32_t number)
+{
+    uint64_t size = source_identity(engine->source, number).size;
+    if (size != engine->checkpoint->files[number].size && has_digest(engine, number)) {
+        block_changed(engine, number, "its length is not that of the file whose digest is known");
+        return;
+    }
+    int result = plain_file_replace(engine, number);
+    if (result != 0)
+        block_changed(engine, number, strerrordesc_np(-result));
+}
+
 static void take_new_file(struct unshard_engine *engine, uint32_t number)
 {
     struct unshard_error error;
     if (source_reopen(engine->source, number, &error) != 0) {
         block(engine, number, &error);
+        return;
+    }
+    if (plain_file(engine, number)) {
+        take_plain_file(engine, number);
         return;
     }
     uint64_t size = source_identity(engine->source, number).size;
@@ -103,16 +129,22 @@ static void look_at(struct unshard_engine *engine, uint32_t number)
         take_new_file(engine, number);
 }
 
+static bool is_watched(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct source_file *file = &engine->checkpoint->files[number];
+    const struct file_state *state = &engine->files[number];
+    bool shown = state->view_count > 0 || state->dependent_count > 0;
+    return file->gathered == NULL && shown &&
+           (file->component != NO_COMPONENT || plain_file(engine, number));
+}
+
 void *file_watcher(void *argument)
 {
     struct unshard_engine *engine = argument;
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     while (!wait_a_moment(engine)) {
         keep_gained(engine);
-        for (uint32_t i = 0; i < checkpoint->file_count; i++)
-            if (checkpoint->files[i].component != NO_COMPONENT &&
-                checkpoint->files[i].gathered == NULL &&
-                (engine->files[i].view_count > 0 || engine->files[i].dependent_count > 0))
+        for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
+            if (is_watched(engine, i))
                 look_at(engine, i);
     }
     keep_gained(engine);

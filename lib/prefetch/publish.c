@@ -37,7 +37,7 @@ static bool is_sentinel(const struct publication *to, uint64_t page)
 static bool add_literals(struct publication *to, uint64_t page, uint32_t needed, bool keep,
                          char *out)
 {
-    const struct extent_map *map = &to->engine->checkpoint->views[to->view].map;
+    const struct extent_map *map = view_map(to->engine, to->view);
     uint64_t start = page * PAGE_BYTES, end = start + needed;
     bool complete = false;
     for (uint64_t at = start; at < end && !complete;) {
@@ -115,7 +115,7 @@ static void publish_image(struct publication *to, struct extent_piece image, con
 static int publish_to_view(struct unshard_engine *engine, uint32_t view, const struct fetch *fetch,
                            uint64_t sentinel_pages)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     uint64_t chunk_start = (uint64_t)fetch->index * engine->chunk_bytes;
     struct publication to = {engine, view, map->size, sentinel_pages, 0};
     struct extent_map_images images =

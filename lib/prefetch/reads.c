@@ -138,7 +138,7 @@ static int add_source_piece(struct unshard_engine *engine, struct read_request *
 static int add_range(struct unshard_engine *engine, struct read_request *request, uint32_t view,
                      uint64_t offset, uint64_t end, uint64_t request_offset, struct waiter **ready)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     while (offset < end) {
         struct extent_piece piece = extent_map_at(map, offset, end - offset);
         int error = 0;
@@ -239,7 +239,7 @@ static bool is_direct(const struct unshard_engine *engine, struct extent_piece p
 
 bool engine_view_error(struct unshard_engine *engine, uint32_t view, struct unshard_error *error)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     bool found = false;
     pthread_mutex_lock(&engine->lock);
     for (size_t i = 0; i < map->count && !found; i++) {
@@ -257,7 +257,7 @@ bool engine_view_error(struct unshard_engine *engine, uint32_t view, struct unsh
 static bool waits_in_part(struct unshard_engine *engine, uint32_t view, uint64_t offset,
                           uint64_t size)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     bool some = false, others = false;
     if (engine->pass_count == 0)
         return false; /* nothing is ever closed */
@@ -286,7 +286,7 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
         done(cookie, view >= engine->checkpoint->view_count ? EINVAL : EIO, NULL, 0);
         return;
     }
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     if (offset >= map->size || size == 0) {
         done(cookie, 0, "", 0);
         return;

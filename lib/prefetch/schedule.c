@@ -32,7 +32,7 @@ struct search {
 static bool find_absent(struct search *search, uint32_t *file, uint32_t *index)
 {
     struct unshard_engine *engine = search->engine;
-    const struct extent_map *map = &engine->checkpoint->views[search->view].map;
+    const struct extent_map *map = view_map(engine, search->view);
     for (; search->offset < search->end && search->steps > 0; search->steps--) {
         struct extent_piece piece = extent_map_at(map, search->offset, UINT64_MAX);
         if (piece.source == EXTENT_LITERAL) {
@@ -66,7 +66,7 @@ static uint64_t stream_ahead(const struct unshard_engine *engine)
 static struct fetch *next_of_stream(struct unshard_engine *engine, struct reader_stream *stream,
                                     bool staged_only)
 {
-    const struct extent_map *map = &engine->checkpoint->views[stream->view].map;
+    const struct extent_map *map = view_map(engine, stream->view);
     uint64_t end = stream->position + stream_ahead(engine);
     if (stream->cursor < stream->position)
         stream->cursor = stream->position;
@@ -102,7 +102,7 @@ static struct fetch *next_of_plan(struct unshard_engine *engine, bool staged_onl
     unsigned steps = SEARCH_STEPS;
     while (cursor->position < engine->plan_count && steps > 0) {
         uint32_t view = engine->plan[cursor->position];
-        uint64_t size = engine->checkpoint->views[view].map.size;
+        uint64_t size = view_map(engine, view)->size;
         struct search search = {engine, view, cursor->offset, size, steps, staged_only};
         uint32_t file, index;
         if (!engine->views[view].known || engine->views[view].evicted)
@@ -164,7 +164,7 @@ void schedule_restart(struct unshard_engine *engine)
 /* Counts the published chunks of [offset, end) as passed. */
 static void consume(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct extent_map *map = view_map(engine, view);
     for (unsigned steps = SEARCH_STEPS; offset < end && steps > 0; steps--) {
         struct extent_piece piece = extent_map_at(map, offset, end - offset);
         offset += piece.length;

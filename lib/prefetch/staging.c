@@ -17,6 +17,7 @@ int staging_init(struct unshard_engine *engine)
         engine->files[i].staging_base = end;
         end += engine->files[i].chunk_count * (uint64_t)engine->chunk_bytes;
     }
+    engine->staging_end = end;
     engine->staging_fd = memfd_create("unshard-staging", MFD_CLOEXEC);
     /* Without it files are read again. */
     if (engine->staging_fd >= 0 && ftruncate(engine->staging_fd, (off_t)end) != 0) {
@@ -24,6 +25,16 @@ int staging_init(struct unshard_engine *engine)
         engine->staging_fd = -1;
     }
     return 0;
+}
+
+bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base)
+{
+    uint64_t end = engine->staging_end + length;
+    if (engine->staging_fd >= 0 && ftruncate(engine->staging_fd, (off_t)end) != 0)
+        return false;
+    *base = engine->staging_end;
+    engine->staging_end = end;
+    return true;
 }
 
 void staging_free(struct unshard_engine *engine)
