@@ -252,7 +252,7 @@ static void test_changed_shard_is_refused(void **state)
 /* ---- a shard that is replaced in the middle ----------------------------------------------------
  * Linked in place of the library's functions, which they call. */
 
-static const struct fixture *to_replace; /* its first shard, when its end is read */
+static _Atomic(const struct fixture *) to_replace; /* its first shard, when its end is read */
 static atomic_uint polls;
 
 int __real_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
@@ -282,22 +282,23 @@ static void wait_for_watcher(void)
     } while (atomic_load(&polls) < first + 5);
 }
 
-static void replace_first_shard(void)
+static void replace_first_shard(const struct fixture *fixture)
 {
     char from[512], to[512];
-    write_shard(to_replace, "new", "a", LARGE, 9);
-    format_path(from, sizeof from, to_replace->source, "new");
-    format_path(to, sizeof to, to_replace->source, "model-00001-of-00002.safetensors");
+    write_shard(fixture, "new", "a", LARGE, 9);
+    format_path(from, sizeof from, fixture->source, "new");
+    format_path(to, sizeof to, fixture->source, "model-00001-of-00002.safetensors");
     assert_int_equal(rename(from, to), 0);
-    to_replace = NULL;
     wait_for_watcher();
 }
 
 int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
                        size_t length, bool *cached, struct unshard_error *error)
 {
-    if (to_replace && offset >= UINT64_C(8) * 1024 * 1024)
-        replace_first_shard();
+    const struct fixture *fixture =
+        offset >= UINT64_C(8) * 1024 * 1024 ? atomic_exchange(&to_replace, NULL) : NULL;
+    if (fixture)
+        replace_first_shard(fixture);
     return __real_source_read(source, file, offset, buffer, length, cached, error);
 }
 
@@ -308,9 +309,9 @@ static void test_no_mixture_of_two_shards(void **state)
     struct unshard_fetch_options options = {.jobs = 1};
     make_checkpoint(fixture);
     struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
-    to_replace = fixture;
+    atomic_store(&to_replace, fixture);
     assert_true(unshard_export(checkpoint, &options, fixture->target, NULL, NULL, &error) < 0);
-    assert_null(to_replace);
+    assert_null(atomic_load(&to_replace));
     assert_string_equal(error.code, "changed");
     assert_non_null(strstr(error.message, "model-00001-of-00002.safetensors"));
     assert_false(exists(fixture, "model.safetensors"));
