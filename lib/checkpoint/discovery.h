@@ -2,7 +2,7 @@
  *
  * The steps from a directory to a checkpoint, each in a file of its own:
  *   scan.c       what is on disk
- *   grouping.c   which files form a component (names and index files only)
+ *   grouping*.c  which files form a component (names and index files only)
  *   headers.c    what tensors they hold (reads headers, several at once)
  *   splitting.c  which files hold several components, and the views of each
  *   components.c the views of components

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+#include "checkpoint/grouping.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct candidate *discovery_add_candidate(struct discovery *discovery, const struct candidate *like)
+{
+    if (discovery->candidate_count == discovery->candidate_capacity) {
+        uint32_t capacity =
+            discovery->candidate_capacity == 0 ? 16 : discovery->candidate_capacity * 2;
+        struct candidate *grown = realloc(discovery->candidates, capacity * sizeof *grown);
+        if (grown == NULL)
+            return NULL;
+        discovery->candidates = grown;
+        discovery->candidate_capacity = capacity;
+    }
+    struct candidate *candidate = &discovery->candidates[discovery->candidate_count++];
+    *candidate = *like;
+    return candidate;
+}
+
+struct candidate *candidate_of_file(struct discovery *discovery, uint32_t directory,
+                                    const struct weight_file *file)
+{
+    struct candidate like = {.directory = directory,
+                             .stem = file->stem,
+                             .variant = file->variant,
+                             .base = file->base,
+                             .extension = file->extension,
+                             .merged_name = file->merged_name,
+                             .format = file->format,
+                             .perhaps = file->claim == FORMAT_CLAIM_PERHAPS,
+                             .index_entry = SCAN_NONE};
+    return discovery_add_candidate(discovery, &like);
+}
+
+int candidate_reserve(struct discovery *discovery, struct candidate *candidate, size_t count)
+{
+    candidate->members =
+        arena_alloc_array(&discovery->checkpoint->arena, count, sizeof *candidate->members);
+    return candidate->members == NULL ? -ENOMEM : 0;
+}
+
+void candidate_add_member(struct discovery *discovery, struct candidate *candidate, uint32_t entry)
+{
+    candidate->members[candidate->member_count++] = entry;
+    entry_of(discovery, entry)->claimed = true;
+    if (!candidate->passthrough && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED)
+        entry_of(discovery, entry)->hidden = true;
+}
+
+void candidate_fail(struct candidate *candidate, const struct unshard_error *error)
+{
+    if (candidate->failed)
+        return;
+    candidate->failed = true;
+    candidate->error = *error;
+}
+
+int candidate_add_absent(struct discovery *discovery, struct candidate *candidate, const char *path,
+                         const struct unshard_error *error)
+{
+    candidate_fail(candidate, error);
+    if (candidate->absent_count == MAX_ABSENT)
+        return 0;
+    const char *kept = arena_copy_string(&discovery->checkpoint->arena, path, strlen(path));
+    struct absent_shard *grown =
+        realloc(candidate->absent, (candidate->absent_count + 1U) * sizeof *grown);
+    if (grown != NULL)
+        candidate->absent = grown;
+    if (kept == NULL || grown == NULL)
+        return -ENOMEM;
+    grown[candidate->absent_count++] =
+        (struct absent_shard){.path = kept, .file = SCAN_NONE, .error = *error};
+    return 0;
+}
+
+char *scan_path_in(const struct discovery *discovery, uint32_t directory, const char *name)
+{
+    const char *parent = discovery->scan.entries[directory].path;
+    struct text path = {0};
+    text_printf(&path, "%s%s%s", parent, parent[0] != '\0' ? "/" : "", name);
+    return text_take(&path);
+}
+
+int candidate_use_complete_file(struct discovery *discovery, struct candidate *candidate,
+                                uint32_t entry)
+{
+    if (candidate->failed)
+        note_add(&candidate->notes, &discovery->checkpoint->arena, "%s.", candidate->error.message);
+    candidate->passthrough = true;
+    candidate->failed = false;
+    candidate->member_count = 0;
+    if (candidate_reserve(discovery, candidate, 1) != 0)
+        return -ENOMEM;
+    entry_of(discovery, entry)->hidden = false;
+    candidate_add_member(discovery, candidate, entry);
+    return 0;
+}
+
+static bool is_member(const struct candidate *candidate, uint32_t entry)
+{
+    for (uint32_t i = 0; i < candidate->member_count; i++)
+        if (candidate->members[i] == entry)
+            return true;
+    return false;
+}
+
+int candidate_settle_merged_name(struct discovery *discovery, struct candidate *candidate)
+{
+    uint32_t entry = scan_child(&discovery->scan, candidate->directory, candidate->merged_name,
+                                strlen(candidate->merged_name));
+    struct unshard_error error;
+    if (entry == SCAN_NONE || candidate->passthrough)
+        return 0;
+    switch (entry_of(discovery, entry)->kind) {
+    case SCAN_FILE:
+        if (!is_member(candidate, entry)) {
+            note_add(&candidate->notes, &discovery->checkpoint->arena,
+                     "%s is complete and is shown as it is; the shards beside it are not used.",
+                     entry_of(discovery, entry)->path);
+            return candidate_use_complete_file(discovery, candidate, entry);
+        }
+        if (candidate->member_count == 1)
+            return candidate_use_complete_file(discovery, candidate, entry);
+        entry_of(discovery, entry)->hidden = true;
+        return 0;
+    case SCAN_DIRECTORY:
+        error_set(&error, "name-taken", EEXIST,
+                  "%s: the merged file would have this name, but it "
+                  "is a directory",
+                  entry_of(discovery, entry)->path);
+        candidate_fail(candidate, &error);
+        return 0;
+    default:
+        entry_of(discovery, entry)->hidden = true;
+        return 0;
+    }
+}
