@@ -138,6 +138,7 @@ struct read_request {
     bool direct; /* one piece of one chunk: answered from the chunk's buffer */
     bool ahead;  /* of unshard_engine_read_ahead */
     size_t size;
+    const struct extent_map *map; /* it was cut by this one */
     uint64_t start_ns;
     atomic_uint pending; /* waiters, and one for the thread that issues the request */
     atomic_int error;

@@ -154,6 +154,14 @@ static int add_range(struct unshard_engine *engine, struct read_request *request
     return 0;
 }
 
+/* The view is laid out as it was when the request was cut: offsets and lengths mean what they
+ * meant. Caller holds engine->lock. */
+static bool is_current(const struct unshard_engine *engine, const struct read_request *request,
+                       uint32_t view)
+{
+    return request->map == view_map(engine, view);
+}
+
 /* Copies pages that are held in memory and adds what lies between them. Caller does not hold the
  * lock; it is taken here. */
 static int add_pages(struct unshard_engine *engine, struct read_request *request, uint32_t view,
@@ -168,8 +176,12 @@ static int add_pages(struct unshard_engine *engine, struct read_request *request
         if (held_pages_take(&engine->held, view, page, page_data)) {
             memcpy(request->data + (at - offset), page_data + at % PAGE_BYTES, until - at);
             pthread_mutex_lock(&engine->lock);
-            schedule_note_sentinel(engine, view, page);
-            error = add_range(engine, request, view, start, at, offset, ready);
+            if (is_current(engine, request, view)) {
+                schedule_note_sentinel(engine, view, page);
+                error = add_range(engine, request, view, start, at, offset, ready);
+            } else {
+                error = EIO;
+            }
             pthread_mutex_unlock(&engine->lock);
             start = until;
         }
@@ -177,7 +189,9 @@ static int add_pages(struct unshard_engine *engine, struct read_request *request
     }
     if (error == 0 && start < end) {
         pthread_mutex_lock(&engine->lock);
-        error = add_range(engine, request, view, start, end, offset, ready);
+        error = is_current(engine, request, view)
+                    ? add_range(engine, request, view, start, end, offset, ready)
+                    : EIO;
         pthread_mutex_unlock(&engine->lock);
     }
     return error;
@@ -196,13 +210,15 @@ static void take_ready(struct unshard_engine *engine, struct waiter *ready, int 
 }
 
 /* The request is one piece of one chunk: nothing is copied. The request may be gone on return. */
-static void read_direct(struct unshard_engine *engine, struct read_request *request,
+static void read_direct(struct unshard_engine *engine, struct read_request *request, uint32_t view,
                         struct extent_piece piece)
 {
     struct waiter *ready = NULL;
     request->direct = true;
     pthread_mutex_lock(&engine->lock);
-    int error = add_source_piece(engine, request, piece, piece.view_offset, &ready);
+    int error = is_current(engine, request, view)
+                    ? add_source_piece(engine, request, piece, piece.view_offset, &ready)
+                    : EIO;
     wake_for_demand(engine);
     pthread_mutex_unlock(&engine->lock);
     if (error != 0) {
@@ -306,12 +322,15 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     request->done = done;
     request->cookie = cookie;
     request->size = size;
+    request->map = map;
     request->start_ns = engine_now_ns();
     request->ahead = ahead && size > PAGE_BYTES;
     pthread_mutex_lock(&engine->lock);
     engine->reads++;
-    schedule_note_read(engine, view, offset, offset + size);
-    bool split = request->ahead && waits_in_part(engine, view, offset, size);
+    bool current = is_current(engine, request, view);
+    if (current)
+        schedule_note_read(engine, view, offset, offset + size);
+    bool split = current && request->ahead && waits_in_part(engine, view, offset, size);
     pthread_mutex_unlock(&engine->lock);
     if (split) {
         atomic_store(&request->error, EAGAIN);
@@ -319,7 +338,7 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
         return;
     }
     if (is_direct(engine, piece, size))
-        read_direct(engine, request, piece);
+        read_direct(engine, request, view, piece);
     else
         read_assembled(engine, request, view, offset);
 } /* NOLINT(clang-analyzer-unix.Malloc): the request belongs to its waiters now */
