@@ -35,6 +35,8 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
     bool buffered = chunk->state == CHUNK_READING || chunk->state == CHUNK_READY;
     require((fetch != NULL) == active, "a fetch exactly in QUEUED, READING, READY", file, index);
     require(engine->free_count <= engine->buffer_count, "no buffer returned twice", file, index);
+    require(engine->stalled_count + engine->staged_reading <= engine->reading_count,
+            "what is left out of the reads in flight is part of them", file, index);
     if (fetch == NULL)
         return;
     require(fetch->file == file && fetch->index == index, "the fetch is its own", file, index);

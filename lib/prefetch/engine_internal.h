@@ -37,8 +37,7 @@
  * - A fetch of a closed file is on its `held` list only; a blocked file has no QUEUED fetch.
  * - Buffers free + in fetches, detached ones too, = all buffers. Buffers that stores can hold (of
  *   prefetch workers, of the `stores` list) never number more than all - reserve, and passes leave
- *   one of the reserve to demands: a read always finds a buffer that no blocked store keeps from
- * it.
+ *   one of the reserve to demands: a read always finds a buffer that no blocked store holds.
  *
  * Threads
  * - prefetch workers read, check, answer and store. One may block in a store on a page that an

@@ -79,6 +79,8 @@ static void find_stalls(struct unshard_engine *engine, uint64_t now)
     for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
         if (!fetch->stalled && now - fetch->since_ns > STALL_NS) {
             fetch->stalled = true;
+            engine->staged_reading -= fetch->counts_staged; /* each read is left out once */
+            fetch->counts_staged = false;
             engine->stalled_count++;
             engine->files[fetch->file].stalled++;
         }
