@@ -27,8 +27,7 @@
  *   READING    non-NULL   one      `reading`                          the worker that reads
  *   READY      non-NULL   one      none, or `stores`                  holders of references
  *   PUBLISHED  NULL       -        -                                  the kernel's page cache
- *   FAILED     NULL       -        -                                  nobody; its file has the
- * error
+ *   FAILED     NULL       -        -                                  nobody
  *
  * Invariants, checked in debug builds by chunk_check() wherever a state changes:
  * - chunk->fetch is non-NULL exactly in QUEUED, READING and READY.

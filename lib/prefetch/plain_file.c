@@ -38,7 +38,7 @@ bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t number)
     return quiet;
 }
 
-/* What a file of another length needs. */
+/* What a file of another length needs; empty for one of the same length. */
 struct replacement {
     struct plain_map *plain;
     struct chunk *chunks;
@@ -62,6 +62,8 @@ static int replacement_make(struct unshard_engine *engine, uint32_t number, uint
     struct extent_map_builder builder = {0};
     uint64_t count = (size + engine->chunk_bytes - 1) / engine->chunk_bytes;
     *new = (struct replacement){.size = size, .chunk_count = (uint32_t)count};
+    if (size == engine->files[number].size)
+        return 0;
     if (count > UINT32_MAX)
         return -EFBIG;
     new->plain = calloc(1, sizeof *new->plain);
@@ -80,7 +82,7 @@ static int replacement_make(struct unshard_engine *engine, uint32_t number, uint
 }
 
 /* Puts the new parts in place; *new has the old ones then. Caller holds engine->lock. */
-static void take_replacement(struct file_state *file, struct view_state *view, int64_t mtime_ns,
+static void take_replacement(struct file_state *file, struct view_state *view,
                              struct replacement *new)
 {
     struct chunk *chunks = file->chunks;
@@ -92,8 +94,6 @@ static void take_replacement(struct file_state *file, struct view_state *view, i
     file->staging_base = new->staging_base;
     new->plain->older = view->plain;
     view->plain = new->plain;
-    view->replaced = true;
-    view->mtime_ns = mtime_ns;
     atomic_store_explicit(&view->map, &new->plain->map, memory_order_release);
     *new = (struct replacement){.chunks = chunks, .digests = digests};
 }
@@ -119,11 +119,16 @@ int plain_file_replace(struct unshard_engine *engine, uint32_t number)
     struct source_identity identity = source_identity(engine->source, number);
     struct file_state *file = &engine->files[number];
     uint32_t view = engine->file_views[file->first_view];
+    struct view_state *state = &engine->views[view];
     struct replacement new;
     int result = replacement_make(engine, number, identity.size, &new);
     pthread_mutex_lock(&engine->lock);
-    if (result == 0)
-        take_replacement(file, &engine->views[view], identity.mtime_ns, &new);
+    if (result == 0 && new.plain != NULL)
+        take_replacement(file, state, &new);
+    if (result == 0) {
+        state->replaced = true;
+        state->mtime_ns = identity.mtime_ns;
+    }
     pthread_mutex_unlock(&engine->lock);
     replacement_free(&new);
     if (result != 0)

@@ -14,6 +14,7 @@
 
 #define PAGE_BYTES 4096U
 #define PAGES_AT_ONCE 512U
+#define BEHIND_ANY_END (UINT64_C(1) << 62)
 /* Direct reads in a row that bring less than a block, before another way is tried. */
 #define MAX_FUTILE_READS 3
 
@@ -55,6 +56,10 @@ static int read_nowait(int fd, uint64_t offset, void *buffer, size_t length)
 
 int file_read_if_cached(int fd, uint64_t offset, void *buffer, size_t length)
 {
+    /* Behind the end there is nothing to read ahead. A file system that refuses here is not mapped
+     * either: that may have it ask its server. */
+    if (read_nowait(fd, BEHIND_ANY_END, buffer, 1) == -EOPNOTSUPP)
+        return -EOPNOTSUPP;
     if (!may_be_present(fd, offset, length))
         return 0;
     /* For who is not told: a page that is missing here is all that the storage reads in vain. */
