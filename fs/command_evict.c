@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * unshard evict, unshard warm: what is asked of the daemon of a mount. */
+#include "base/error.h"
 #include "fs/bounded_read.h"
 #include "fs/commands.h"
 #include "fs/control_protocol.h"
@@ -85,13 +86,14 @@ static void look_up_views(const struct order *order, const cJSON *root)
     const cJSON *component;
     cJSON_ArrayForEach(component, field_array(root, "components"))
     {
-        char path[PATH_MAX];
+        char path[PATH_MAX], quoted[1100];
         struct stat attributes;
         const char *view = field_string(component, "view", NULL);
         if (view && is_meant(order, component) &&
             snprintf(path, sizeof path, "%s/%s", order->mountpoint, view) < PATH_MAX &&
             lstat(path, &attributes))
-            fprintf(stderr, "unshard %s: %s: %s\n", order->command, path, strerror(errno));
+            fprintf(stderr, "unshard %s: %s: %s\n", order->command,
+                    error_quote(quoted, sizeof quoted, path, strlen(path)), strerror(errno));
     }
 }
 

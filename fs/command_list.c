@@ -8,6 +8,7 @@
 #include "fs/mount_table.h"
 #include "fs/options.h"
 #include "fs/progress.h"
+#include "fs/terminal.h"
 #include "status/human.h"
 #include "status/json_fields.h"
 
@@ -116,15 +117,17 @@ static void print_json(const struct list *list)
         cJSON_AddItemToArray(array, item);
     }
     char *text = cJSON_Print(array);
-    if (text)
-        puts(text);
+    if (text) {
+        terminal_put_json(stdout, text);
+        putchar('\n');
+    }
     cJSON_free(text);
     cJSON_Delete(array);
 }
 
 static void print_table(const struct list *list)
 {
-    char quoted[2][1100], total[HUMAN_CAPACITY], bar[64];
+    char quoted[3][1100], total[HUMAN_CAPACITY], bar[64];
     bool bars = terminal_columns(stdout) >= 100;
     size_t width = 10;
     for (size_t i = 0; i < list->count; i++) {
@@ -135,9 +138,10 @@ static void print_table(const struct list *list)
         const struct listed *mount = &list->mounts[i];
         error_quote(quoted[0], sizeof quoted[0], mount->mountpoint, strlen(mount->mountpoint));
         error_quote(quoted[1], sizeof quoted[1], source_of(mount), strlen(source_of(mount)));
+        error_quote(quoted[2], sizeof quoted[2], mount->state, strlen(mount->state));
         size_t columns = human_columns(quoted[0]);
         printf("%s%*s  %-13s ", quoted[0], columns < width ? (int)(width - columns) : 0, "",
-               mount->state);
+               quoted[2]);
         if (mount->status) {
             uint64_t done = field_bytes(mount->status, "bytes_published");
             uint64_t all = field_bytes(mount->status, "bytes_total");

@@ -3,6 +3,7 @@
 #include "fs/options.h"
 #include "fs/progress.h"
 #include "fs/status_client.h"
+#include "fs/terminal.h"
 #include "status/json_fields.h"
 #include "status/status_text.h"
 
@@ -67,7 +68,7 @@ static int show_once(const char *json, bool as_json)
 {
     size_t length = strlen(json);
     if (as_json) {
-        fputs(json, stdout);
+        terminal_put_json(stdout, json);
         if (length == 0 || json[length - 1] != '\n')
             putchar('\n');
     } else {
@@ -89,10 +90,11 @@ static int show_again(const char *json, bool as_json)
         fflush(stdout);
         return status;
     }
-    char *text = render(json, columns == 0, columns);
+    bool pictures = terminal_takes_escapes(stdout);
+    char *text = render(json, !pictures, columns);
     if (!text)
         return EXIT_STATUS_FAILED;
-    if (columns > 0)
+    if (pictures)
         print_picture(text, terminal_rows(stdout));
     else
         puts(text);
@@ -115,7 +117,7 @@ static int watch(const char *path, const struct options *options)
     int number = 0, status = EXIT_STATUS_OK;
     bool seen = false;
     catch_interrupts();
-    if (terminal_columns(stdout) > 0 && !options->json)
+    if (terminal_takes_escapes(stdout) && !options->json)
         fputs("\033[2J", stdout);
     while (!interrupted && !ferror(stdout)) {
         char *json = status_client_read(path, message, sizeof message, &number);

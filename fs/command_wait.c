@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * unshard wait: for init containers, probes and scripts. */
+#include "base/error.h"
 #include "fs/bounded_read.h"
 #include "fs/commands.h"
 #include "fs/options.h"
 #include "fs/progress.h"
+#include "fs/terminal.h"
 #include "fs/warmth.h"
 #include "status/human.h"
 #include "status/json_fields.h"
@@ -63,8 +65,10 @@ static void print_json(const cJSON *root, int result, const struct warmth *warmt
     cJSON_AddNumberToObject(out, "errors", field_count(root, "errors"));
     cJSON_AddStringToObject(out, "message", message);
     char *text = cJSON_Print(out);
-    if (text)
-        puts(text);
+    if (text) {
+        terminal_put_json(stdout, text);
+        putchar('\n');
+    }
     cJSON_free(text);
     cJSON_Delete(out);
 }
@@ -126,9 +130,12 @@ static bool look(struct wait_run *run, int *result)
         *result =
             finish(run, root, state == WARMTH_REACHED ? WAIT_WARM : WAIT_FAILED, warmth.message);
     } else if (is_over(run)) {
+        char quoted[64];
+        const char *word = field_string(root, "state", "unknown");
         snprintf(message, sizeof message, "%s: not %s within %g s: %u %% (%s)", run->path,
                  run->options->verified ? "warm and verified" : "warm", run->options->timeout,
-                 human_percent(warmth.done, warmth.total), field_string(root, "state", "unknown"));
+                 human_percent(warmth.done, warmth.total),
+                 error_quote(quoted, sizeof quoted, word, strlen(word)));
         *result = finish(run, root, WAIT_TIMED_OUT, message);
         ended = true;
     } else {

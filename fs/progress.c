@@ -1,40 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/progress.h"
 #include "base/error.h"
+#include "fs/terminal.h"
 #include "status/human.h"
 
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
-#include <unistd.h>
 
 #define PLAIN_INTERVAL 5.0
-#define DEFAULT_COLUMNS 80
-
-static bool window_size(FILE *stream, struct winsize *size)
-{
-    int fd = fileno(stream);
-    *size = (struct winsize){0};
-    if (!isatty(fd))
-        return false;
-    if (ioctl(fd, TIOCGWINSZ, size) < 0)
-        *size = (struct winsize){0};
-    return true;
-}
-
-unsigned terminal_columns(FILE *stream)
-{
-    struct winsize size;
-    if (!window_size(stream, &size))
-        return 0;
-    return size.ws_col > 0 ? size.ws_col : DEFAULT_COLUMNS;
-}
-
-unsigned terminal_rows(FILE *stream)
-{
-    struct winsize size;
-    return window_size(stream, &size) ? size.ws_row : 0;
-}
 
 double monotonic_seconds(void)
 {
@@ -79,7 +52,7 @@ void progress_show(struct progress_line *line, const char *what, uint64_t done, 
     double now = monotonic_seconds(), rate = rate_since(line, now, done);
     unsigned columns = terminal_columns(line->stream);
     error_quote(quoted, sizeof quoted, what, strlen(what));
-    if (columns > 1) {
+    if (columns > 1 && terminal_takes_escapes(line->stream)) {
         draw_line(line, columns, quoted, done, total, rate);
     } else if (now - line->last >= PLAIN_INTERVAL) {
         line->last = now;

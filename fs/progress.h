@@ -9,10 +9,6 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Columns of the terminal behind the stream, 0 when it is none. */
-unsigned terminal_columns(FILE *stream);
-/* Rows of the terminal behind the stream, 0 when it is none or does not tell. */
-unsigned terminal_rows(FILE *stream);
 /* Seconds of a clock that only goes forward. */
 double monotonic_seconds(void);
 

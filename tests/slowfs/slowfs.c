@@ -342,7 +342,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "slowfs: bad directory or option: %s\n", settings.directory);
         return 2;
     }
-    fuse_opt_add_arg(&arguments, "-omax_read=1048576,fsname=slowfs,subtype=slowfs");
+    /* In front: whoever mounts may say otherwise. */
+    fuse_opt_insert_arg(&arguments, 1, "-omax_read=1048576,fsname=slowfs,subtype=slowfs");
     fuse = fuse_new(&arguments, &operations, sizeof(operations), NULL);
     if (!fuse)
         return 1;
