@@ -25,7 +25,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wvla -Wmissing-prototypes -Wstr
 CPPFLAGS += -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib -I. $(shell pkg-config --cflags fuse3 2>/dev/null)
 CFLAGS ?= -g
 CFLAGS += -std=gnu11 $(WARNINGS) -pthread -fno-omit-frame-pointer -fPIC
-LDFLAGS += -pthread
+LDFLAGS += -pthread -Wl,-z,relro,-z,now
 ifneq ($(SAN),)
 CFLAGS += -O1 -fsanitize=$(SAN) -fno-sanitize-recover=undefined -DUNSHARD_CHECK_INVARIANTS
 LDFLAGS += -fsanitize=$(SAN)

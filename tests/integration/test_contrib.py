@@ -337,3 +337,10 @@ def test_dockerfile_installs_packages_that_exist():
         pytest.skip("the package index is empty")
     if pathlib.Path("/etc/debian_version").read_text().startswith("12"):
         assert set(re.findall(r"^Package: (\S+)$", done.stdout, re.MULTILINE)) >= set(packages)
+
+
+def test_the_program_is_hardened():
+    """Position independent, all its relocations made and sealed before main."""
+    said = subprocess.run(["readelf", "-W", "-l", "-d", "-h", UNSHARD], check=True,
+                          stdout=subprocess.PIPE, text=True).stdout
+    assert "GNU_RELRO" in said and "BIND_NOW" in said and "(Position-Independent Executable" in said
