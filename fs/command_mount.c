@@ -23,6 +23,7 @@
 #include "fs/mountpoint.h"
 #include "fs/nodes.h"
 #include "fs/options.h"
+#include "fs/privileges.h"
 #include "fs/prober.h"
 #include "fs/publisher.h"
 #include "fs/reporter.h"
@@ -313,6 +314,7 @@ static int run_mount(struct mount_run *run)
     if (result)
         error_set(&run->error, "log", -result, "%s: cannot open the log: %s", run->options.log_path,
                   strerror(-result));
+    privileges_drop();
     if (!result)
         result = prepare(run);
     if (!result)
