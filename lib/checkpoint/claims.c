@@ -27,6 +27,67 @@ void claims_free(struct claim_list *claims)
     *claims = (struct claim_list){0};
 }
 
+/* One name of a file on disk. */
+struct file_name {
+    uint64_t device, inode;
+    uint32_t file;
+    size_t claim; /* of the rank at hand, or SIZE_MAX */
+};
+
+/* Names of one file stand together, those with a claim first. */
+static int compare_names(const void *left, const void *right)
+{
+    const struct file_name *a = left, *b = right;
+    if (a->device != b->device)
+        return a->device < b->device ? -1 : 1;
+    if (a->inode != b->inode)
+        return a->inode < b->inode ? -1 : 1;
+    return (a->claim > b->claim) - (a->claim < b->claim);
+}
+
+static int share_sorted(struct claim_list *claims, const struct file_name *names, uint32_t count)
+{
+    size_t known = SIZE_MAX;
+    for (uint32_t i = 0; i < count; i++) {
+        if (i == 0 || names[i].device != names[i - 1].device ||
+            names[i].inode != names[i - 1].inode)
+            known = names[i].claim;
+        if (known == SIZE_MAX || names[i].claim != SIZE_MAX)
+            continue;
+        struct claim claim = claims->items[known];
+        claim.file = names[i].file;
+        if (claim_add(claims, &claim) != 0)
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+int claims_share(struct claim_list *claims, enum claim_rank rank,
+                 const struct unshard_checkpoint *checkpoint)
+{
+    uint32_t count = checkpoint->file_count, named = 0;
+    struct file_name *names = calloc((size_t)count + 1, sizeof *names);
+    bool any = false;
+    if (names == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        names[i] = (struct file_name){checkpoint->files[i].device, checkpoint->files[i].inode, i,
+                                      SIZE_MAX};
+    for (size_t i = 0; i < claims->count; i++)
+        if (claims->items[i].rank == rank) {
+            names[claims->items[i].file].claim = i;
+            any = true;
+        }
+    for (uint32_t i = 0; i < count; i++) /* gathered and absent ones are no names of a file */
+        if (names[i].inode != 0)
+            names[named++] = names[i];
+    if (any)
+        qsort(names, named, sizeof *names, compare_names);
+    int result = any ? share_sorted(claims, names, named) : 0;
+    free(names);
+    return result;
+}
+
 /* By file; what holds against somebody who made the file up first, then by rank, then the order of
  * enum digest_algorithm, which goes from strong to weak. The origin makes the order total. */
 static int compare_claims(const void *left, const void *right)

@@ -34,6 +34,10 @@ struct claim_list {
 
 /* 0 or -ENOMEM. */
 int claim_add(struct claim_list *claims, const struct claim *claim);
+/* What claims of a rank say of a file holds for every name of the same file (device and inode) of
+ * which no claim of that rank says anything. 0 or -ENOMEM. */
+int claims_share(struct claim_list *claims, enum claim_rank rank,
+                 const struct unshard_checkpoint *checkpoint);
 /* Sets the expectation of every source file that a claim is about; sorts the list. Two claims about
  * one file that cannot both be true make its expectation contradict. 0 or -ENOMEM. */
 int claims_settle(struct claim_list *claims, struct unshard_checkpoint *checkpoint);

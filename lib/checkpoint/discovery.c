@@ -306,7 +306,7 @@ static int open_source(struct unshard_checkpoint *checkpoint, const char *source
     checkpoint->source_fd = open(checkpoint->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (checkpoint->source_fd < 0)
         return error_set(error, "no-source", errno, "%s: %s", source, strerrordesc_np(errno));
-    if (path_policy_blob_root(checkpoint->source, &checkpoint->arena, &checkpoint->blob_root) != 0)
+    if (path_policy_find_hub(checkpoint) != 0)
         return error_no_memory(error);
     return 0;
 }

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * Three things of huggingface_hub, see its _local_folder.py, file_download.py and _tree_cache.py:
+ * Three things of huggingface_hub, see its _local_folder.py, file_download.py and _tree_cache.py;
+ * each of them counts wherever it lies below the source:
  *
- * - In its cache a file of a snapshot is a symlink to ../../blobs/ETAG. That the target is that
- *   blob is checked by device and inode, not by the words of the symlink.
- * - A download to a directory leaves .cache/huggingface/download/PATH.metadata.
+ * - In its cache a file of a snapshot is a symlink to ../../blobs/ETAG, and that is the content, or
+ *   a symlink to it. The name in blobs/ is the digest. That a symlink leads to what has that name
+ * is checked by device and inode, not by its words. Other names of the same file share the digest.
+ * - A download to a directory leaves .cache/huggingface/download/PATH.metadata there.
  * - trees/COMMIT.json lists the files of a commit. It is believed for a file that is known to be at
  *   that commit: of a snapshot of that name, or with current metadata that names the commit. */
 #include "checkpoint/expectations.h"
@@ -28,11 +30,13 @@
 #define TREES ".cache/huggingface/trees"
 #define BATCH 512U
 #define NO_COMMIT UINT32_MAX
+#define JSON_SUFFIX ".json"
 
 /* What the hub knows of one file. */
 struct hub_fact {
     uint32_t entry;    /* scan entry of the file */
     uint32_t metadata; /* scan entry of its .metadata, or SCAN_NONE */
+    bool is_blob;      /* lies in a directory of blobs */
     struct digest blob;
     struct hub_metadata read;
     int result; /* of reading the metadata */
@@ -41,12 +45,11 @@ struct hub_fact {
 
 struct hub {
     struct gathering *gathering;
-    int blobs_fd; /* the cache's directory of blobs, or -1 */
+    uint32_t *download_to; /* of each directory: it, or the next above it, that was downloaded to */
     struct hub_fact *facts;
     uint32_t fact_count;
     uint32_t *commit_of; /* of each source file: the commit it is at, by its metadata */
     struct string_map commits;
-    const char **commit_names;
     uint32_t commit_count;
     uint32_t stale_count;
     const char *stale; /* path of the first one */
@@ -65,21 +68,58 @@ static const struct scan_entry *entry_of(const struct hub *hub, uint32_t entry)
 /* ---- one file ----------------------------------------------------------------------------------
  */
 
-/* The entry is a symlink to the blob whose name its text ends with. */
+/* The directory that a symlink at `entry` finds its target in, as O_PATH; or a negative errno. */
+static int open_target_directory(const struct hub *hub, const struct scan_entry *entry,
+                                 size_t length)
+{
+    char path[PATH_MAX];
+    const char *parent = entry_of(hub, entry->parent)->path;
+    int written =
+        entry->target[0] == '/'
+            ? snprintf(path, sizeof path, "%.*s", (int)length, entry->target)
+            : snprintf(path, sizeof path, "./%s/%.*s", parent, (int)length, entry->target);
+    if (written >= (int)sizeof path)
+        return -ENAMETOOLONG;
+    return openat(checkpoint_of(hub)->source_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* What the symlink's text ends with is a blob's name: it counts when the blob of that name, in a
+ * repository's directory of blobs, is what the symlink leads to. */
+static void look_at_symlink(const struct hub *hub, struct hub_fact *fact)
+{
+    const struct scan_entry *entry = entry_of(hub, fact->entry);
+    const char *slash = strrchr(entry->target, '/');
+    char path[PATH_MAX];
+    struct stat status;
+    struct digest digest;
+    if (slash == NULL || !hub_etag_digest(slash + 1, strlen(slash + 1), &digest))
+        return;
+    int fd = open_target_directory(hub, entry, (size_t)(slash - entry->target));
+    if (fd < 0)
+        return;
+    if (path_policy_path_of(fd, path) == 0 && path_policy_is_of_repository(path, "blobs") &&
+        fstatat(fd, slash + 1, &status, 0) == 0 && status.st_dev == entry->device &&
+        status.st_ino == entry->inode)
+        fact->blob = digest;
+    close(fd);
+}
+
+/* The directory at or below the source is `part` of a repository. */
+static bool is_of_repository(const struct hub *hub, uint32_t directory, const char *part)
+{
+    char path[PATH_MAX];
+    int length = snprintf(path, sizeof path, "%s%s%s", checkpoint_of(hub)->source,
+                          directory == 0 ? "" : "/", entry_of(hub, directory)->path);
+    return length < (int)sizeof path && path_policy_is_of_repository(path, part);
+}
+
 static void look_at_blob(const struct hub *hub, struct hub_fact *fact)
 {
     const struct scan_entry *entry = entry_of(hub, fact->entry);
-    struct stat status;
-    struct digest digest;
-    if (entry->target == NULL || hub->blobs_fd < 0)
-        return;
-    const char *slash = strrchr(entry->target, '/');
-    const char *name = slash == NULL ? entry->target : slash + 1;
-    if (!hub_etag_digest(name, strlen(name), &digest) ||
-        fstatat(hub->blobs_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
-        return;
-    if (status.st_dev == entry->device && status.st_ino == entry->inode)
-        fact->blob = digest;
+    if (fact->is_blob)
+        hub_etag_digest(entry->name, strlen(entry->name), &fact->blob);
+    else if (entry->target != NULL)
+        look_at_symlink(hub, fact);
 }
 
 static void look_at_metadata(const struct hub *hub, struct hub_fact *fact)
@@ -129,8 +169,7 @@ static int remember_commit(struct hub *hub, uint32_t file, const char *commit)
         return -ENOMEM;
     int added = string_map_add(&hub->commits, copy, HUB_COMMIT_DIGITS, hub->commit_count,
                                &hub->commit_of[file]);
-    if (added == 1)
-        hub->commit_names[hub->commit_count++] = copy;
+    hub->commit_count += added == 1;
     return added < 0 ? added : 0;
 }
 
@@ -171,35 +210,72 @@ static int use_facts(struct hub *hub)
 /* ---- all files ---------------------------------------------------------------------------------
  */
 
-static uint32_t metadata_of(const struct hub *hub, uint32_t download, const char *path)
+/* For each directory the next one upwards that a download was made to, or SCAN_NONE. */
+static int find_downloads(struct hub *hub)
 {
-    char name[PATH_MAX];
-    if (download == SCAN_NONE ||
-        snprintf(name, sizeof name, "%s.metadata", path) >= (int)sizeof name)
-        return SCAN_NONE;
     const struct scan *scan = &hub->gathering->discovery->scan;
-    uint32_t entry = scan_find(scan, download, name);
-    return entry == SCAN_NONE || scan->entries[entry].kind != SCAN_FILE ? SCAN_NONE : entry;
+    hub->download_to = calloc((size_t)scan->count + 1, sizeof *hub->download_to);
+    if (hub->download_to == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < scan->count; i++)
+        hub->download_to[i] =
+            scan->entries[i].kind == SCAN_DIRECTORY && scan_find(scan, i, DOWNLOAD) != SCAN_NONE ? i
+            : i == 0 ? SCAN_NONE
+                     : hub->download_to[scan->entries[i].parent];
+    return 0;
+}
+
+/* The .metadata of a file in the download directory of the next directory upwards that has it. */
+static uint32_t metadata_of(const struct hub *hub, const struct scan_entry *file)
+{
+    const struct scan *scan = &hub->gathering->discovery->scan;
+    char name[PATH_MAX];
+    uint32_t top = hub->download_to[file->parent];
+    while (top != SCAN_NONE) {
+        size_t skip = top == 0 ? 0 : strlen(scan->entries[top].path) + 1;
+        if (snprintf(name, sizeof name, DOWNLOAD "/%s.metadata", file->path + skip) <
+            (int)sizeof name) {
+            uint32_t entry = scan_find(scan, top, name);
+            if (entry != SCAN_NONE && scan->entries[entry].kind == SCAN_FILE)
+                return entry;
+        }
+        top = top == 0 ? SCAN_NONE : hub->download_to[scan->entries[top].parent];
+    }
+    return SCAN_NONE;
+}
+
+static int look_at_file(struct hub *hub, uint32_t number, bool is_blob)
+{
+    const struct scan_entry *entry = entry_of(hub, number);
+    uint32_t metadata = metadata_of(hub, entry);
+    if (metadata == SCAN_NONE && entry->target == NULL && !is_blob)
+        return 0;
+    hub->facts[hub->fact_count++] =
+        (struct hub_fact){.entry = number, .metadata = metadata, .is_blob = is_blob};
+    return hub->fact_count == BATCH ? use_facts(hub) : 0;
+}
+
+static int look_at_directory(struct hub *hub, uint32_t directory)
+{
+    const struct scan *scan = &hub->gathering->discovery->scan;
+    const struct scan_entry *parent = &scan->entries[directory];
+    bool blobs = is_of_repository(hub, directory, "blobs");
+    int result = 0;
+    for (uint32_t i = 0; i < parent->child_count && result == 0; i++) {
+        const struct scan_entry *entry = &scan->entries[parent->first_child + i];
+        if (entry->kind == SCAN_FILE && !path_policy_is_private(entry->path))
+            result = look_at_file(hub, parent->first_child + i, blobs);
+    }
+    return result;
 }
 
 static int look_at_files(struct hub *hub)
 {
     const struct scan *scan = &hub->gathering->discovery->scan;
-    uint32_t download = scan_find(scan, 0, DOWNLOAD);
     int result = 0;
-    if (download == SCAN_NONE && hub->blobs_fd < 0)
-        return 0;
-    for (uint32_t i = 0; i < scan->count && result == 0; i++) {
-        const struct scan_entry *entry = &scan->entries[i];
-        if (entry->kind != SCAN_FILE || path_policy_is_private(entry->path))
-            continue;
-        uint32_t metadata = metadata_of(hub, download, entry->path);
-        if (metadata == SCAN_NONE && (entry->target == NULL || hub->blobs_fd < 0))
-            continue;
-        hub->facts[hub->fact_count++] = (struct hub_fact){.entry = i, .metadata = metadata};
-        if (hub->fact_count == BATCH)
-            result = use_facts(hub);
-    }
+    for (uint32_t i = 0; i < scan->count && result == 0; i++)
+        if (scan->entries[i].kind == SCAN_DIRECTORY)
+            result = look_at_directory(hub, i);
     if (result == 0)
         result = use_facts(hub);
     if (result == 0 && hub->stale_count > 0)
@@ -215,7 +291,8 @@ static int look_at_files(struct hub *hub)
 
 /* Which files a listing is believed for. */
 struct tree_scope {
-    const char *prefix; /* of the source within the repository: "" or "sub/directory/" */
+    uint32_t directory; /* scan entry of that which its names are relative to */
+    const char *prefix; /* of the directory within the repository: "" or "sub/directory/" */
     uint32_t commit;    /* that files must be at by their metadata; NO_COMMIT: all are */
 };
 
@@ -232,7 +309,7 @@ static int claim_tree(struct hub *hub, const struct digest_list *list, struct tr
                               .origin = origin,
                               .has_size = item->has_size,
                               .size = item->size};
-        claim.file = gathering_find_file(hub->gathering, 0, item->name + prefix);
+        claim.file = gathering_find_file(hub->gathering, scope.directory, item->name + prefix);
         if (claim.file == SCAN_NONE ||
             (scope.commit != NO_COMMIT && hub->commit_of[claim.file] != scope.commit))
             continue;
@@ -287,17 +364,21 @@ static int use_tree_entry(struct hub *hub, uint32_t entry, struct tree_scope sco
     return result;
 }
 
-static int look_at_local_trees(struct hub *hub)
+/* The listings of the commits that files below a directory were downloaded from. */
+static int look_at_local_trees(struct hub *hub, uint32_t directory)
 {
     const struct scan *scan = &hub->gathering->discovery->scan;
-    uint32_t trees = scan_find(scan, 0, TREES);
+    uint32_t trees = scan_find(scan, directory, TREES);
+    struct tree_scope scope = {.directory = directory, .prefix = ""};
     int result = 0;
-    for (uint32_t i = 0; trees != SCAN_NONE && i < hub->commit_count && result == 0; i++) {
-        char name[HUB_COMMIT_DIGITS + 8];
-        snprintf(name, sizeof name, "%s.json", hub->commit_names[i]);
-        uint32_t entry = scan_find(scan, trees, name);
-        if (entry != SCAN_NONE && scan->entries[entry].kind == SCAN_FILE)
-            result = use_tree_entry(hub, entry, (struct tree_scope){.prefix = "", .commit = i});
+    for (uint32_t i = 0; trees != SCAN_NONE && i < scan->entries[trees].child_count && result == 0;
+         i++) {
+        uint32_t number = scan->entries[trees].first_child + i;
+        const struct scan_entry *entry = &scan->entries[number];
+        if (entry->kind == SCAN_FILE && strlen(entry->name) > HUB_COMMIT_DIGITS &&
+            strcmp(entry->name + HUB_COMMIT_DIGITS, JSON_SUFFIX) == 0 &&
+            string_map_find(&hub->commits, entry->name, HUB_COMMIT_DIGITS, &scope.commit))
+            result = use_tree_entry(hub, number, scope);
     }
     return result;
 }
@@ -305,10 +386,14 @@ static int look_at_local_trees(struct hub *hub)
 /* "COMMIT" or "COMMIT/sub/directory" behind ".../snapshots/" of the source; NULL without one. */
 static const char *snapshot_of(const struct unshard_checkpoint *checkpoint)
 {
-    if (checkpoint->blob_root == NULL)
+    static const char snapshots[] = "/snapshots/";
+    if (checkpoint->repository == NULL)
         return NULL;
-    const char *commit = checkpoint->source + strlen(checkpoint->blob_root) + strlen("/snapshots/");
-    return hub_is_commit(commit, strcspn(commit, "/")) ? commit : NULL;
+    const char *rest = checkpoint->source + strlen(checkpoint->repository);
+    if (strncmp(rest, snapshots, sizeof snapshots - 1) != 0)
+        return NULL;
+    rest += sizeof snapshots - 1;
+    return hub_is_commit(rest, strcspn(rest, "/")) ? rest : NULL;
 }
 
 /* The listing lies outside the source, in the same cache repository, so it is opened by itself: a
@@ -337,57 +422,85 @@ static int read_cache_tree(struct hub *hub, const char *path, const char *shown,
     return result;
 }
 
-static int look_at_cache_tree(struct hub *hub)
+/* The listing of a commit in the repository around the source. */
+static int look_at_outer_tree(struct hub *hub, const char *commit, struct tree_scope scope)
 {
     struct unshard_checkpoint *checkpoint = checkpoint_of(hub);
-    const char *commit = snapshot_of(checkpoint);
-    char path[PATH_MAX], prefix[PATH_MAX] = "";
-    if (commit == NULL)
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/trees/%.40s" JSON_SUFFIX, checkpoint->repository, commit) >=
+        (int)sizeof path)
         return 0;
-    int length = snprintf(path, sizeof path, "%s/trees/%.40s.json", checkpoint->blob_root, commit);
-    if (commit[HUB_COMMIT_DIGITS] == '/')
-        snprintf(prefix, sizeof prefix, "%s/", commit + HUB_COMMIT_DIGITS + 1);
-    if (length >= (int)sizeof path)
-        return 0;
-    const char *shown = path + strlen(checkpoint->blob_root) + 1;
+    const char *shown = path + strlen(checkpoint->repository) + 1;
     shown = arena_copy_string(&checkpoint->arena, shown, strlen(shown));
-    if (shown == NULL)
-        return -ENOMEM;
-    return read_cache_tree(hub, path, shown,
-                           (struct tree_scope){.prefix = prefix, .commit = NO_COMMIT});
+    return shown == NULL ? -ENOMEM : read_cache_tree(hub, path, shown, scope);
 }
 
-static int open_blobs(const struct unshard_checkpoint *checkpoint)
+static int look_at_source_tree(struct hub *hub)
 {
-    char path[PATH_MAX];
-    if (checkpoint->blob_root == NULL ||
-        snprintf(path, sizeof path, "%s/blobs", checkpoint->blob_root) >= (int)sizeof path)
-        return -1;
-    return open(path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    const char *commit = snapshot_of(checkpoint_of(hub));
+    char prefix[PATH_MAX] = "";
+    if (commit == NULL)
+        return 0;
+    if (commit[HUB_COMMIT_DIGITS] == '/')
+        snprintf(prefix, sizeof prefix, "%s/", commit + HUB_COMMIT_DIGITS + 1);
+    return look_at_outer_tree(hub, commit,
+                              (struct tree_scope){.prefix = prefix, .commit = NO_COMMIT});
+}
+
+/* The listing of a snapshot below the source. */
+static int look_at_snapshot_tree(struct hub *hub, uint32_t directory)
+{
+    const struct scan *scan = &hub->gathering->discovery->scan;
+    const struct scan_entry *snapshot = &scan->entries[directory];
+    struct tree_scope scope = {.directory = directory, .prefix = "", .commit = NO_COMMIT};
+    char path[HUB_COMMIT_DIGITS + sizeof "trees/" JSON_SUFFIX];
+    if (!hub_is_commit(snapshot->name, strlen(snapshot->name)) ||
+        !is_of_repository(hub, snapshot->parent, "snapshots"))
+        return 0;
+    if (snapshot->parent == 0)
+        return look_at_outer_tree(hub, snapshot->name, scope);
+    snprintf(path, sizeof path, "trees/%.40s" JSON_SUFFIX, snapshot->name);
+    uint32_t entry = scan_find(scan, scan->entries[snapshot->parent].parent, path);
+    if (entry == SCAN_NONE || scan->entries[entry].kind != SCAN_FILE)
+        return 0;
+    return use_tree_entry(hub, entry, scope);
+}
+
+static int look_at_trees(struct hub *hub)
+{
+    const struct scan *scan = &hub->gathering->discovery->scan;
+    int result = look_at_source_tree(hub);
+    for (uint32_t i = 0; i < scan->count && result == 0; i++) {
+        if (scan->entries[i].kind != SCAN_DIRECTORY)
+            continue;
+        if (hub->download_to[i] == i)
+            result = look_at_local_trees(hub, i);
+        if (result == 0 && i > 0)
+            result = look_at_snapshot_tree(hub, i);
+    }
+    return result;
 }
 
 int expectations_from_hub(struct gathering *gathering)
 {
-    const struct unshard_checkpoint *checkpoint = gathering->discovery->checkpoint;
-    struct hub hub = {.gathering = gathering, .blobs_fd = open_blobs(checkpoint)};
-    size_t files = (size_t)checkpoint->file_count + 1;
-    int result = -ENOMEM;
+    struct hub hub = {.gathering = gathering};
+    size_t files = (size_t)gathering->discovery->checkpoint->file_count + 1;
+    int result = find_downloads(&hub);
     hub.facts = calloc(BATCH, sizeof *hub.facts);
     hub.commit_of = calloc(files, sizeof *hub.commit_of);
-    hub.commit_names = calloc(files, sizeof *hub.commit_names);
-    if (hub.facts != NULL && hub.commit_of != NULL && hub.commit_names != NULL) {
+    if (hub.facts == NULL || hub.commit_of == NULL)
+        result = -ENOMEM;
+    if (result == 0) {
         memset(hub.commit_of, 0xff, files * sizeof *hub.commit_of);
         result = look_at_files(&hub);
-        if (result == 0)
-            result = look_at_local_trees(&hub);
-        if (result == 0)
-            result = look_at_cache_tree(&hub);
     }
-    if (hub.blobs_fd >= 0)
-        close(hub.blobs_fd);
+    if (result == 0)
+        result = look_at_trees(&hub);
+    if (result == 0)
+        result = claims_share(&gathering->claims, CLAIM_BLOB, gathering->discovery->checkpoint);
     free(hub.facts);
+    free(hub.download_to);
     free(hub.commit_of);
-    free(hub.commit_names);
     string_map_free(&hub.commits);
     return result;
 }

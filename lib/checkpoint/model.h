@@ -85,7 +85,8 @@ struct unshard_checkpoint {
     char *source;       /* absolute path */
     int source_fd;      /* O_PATH or O_RDONLY directory; every file is opened relative to it */
     struct unshard_view_options options;
-    const char *blob_root; /* absolute path of an enclosing hub cache repository, or NULL */
+    const char *repository; /* absolute path of the hub cache repository that the source is, or lies
+                             * in; or NULL */
     struct source_file *files;
     struct component *components;
     struct view *views;
@@ -99,9 +100,9 @@ struct unshard_checkpoint {
 };
 
 /* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the
- * checkpoint (or its hub cache repository) unless follow_symlinks. Adds `flags` (O_DIRECT or 0) to
- * O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY. Returns a descriptor or a negative errno; refuses
- * what is no regular file with -EINVAL. May block on I/O. Thread-safe. */
+ * checkpoint (but for the blobs of its hub cache repository) unless follow_symlinks. Adds `flags`
+ * (O_DIRECT or 0) to O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY. Returns a descriptor or a
+ * negative errno; refuses what is no regular file with -EINVAL. May block on I/O. Thread-safe. */
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
 
 #endif

@@ -16,39 +16,57 @@ static bool starts_with(const char *text, size_t length, const char *prefix)
     return length > prefix_length && memcmp(text, prefix, prefix_length) == 0;
 }
 
-static bool is_repository_name(const char *name, size_t length)
+bool path_policy_is_repository(const char *name, size_t length)
 {
     return starts_with(name, length, "models--") || starts_with(name, length, "datasets--") ||
            starts_with(name, length, "spaces--");
 }
 
-int path_policy_blob_root(const char *source, struct arena *arena, const char **out)
+static bool begins_with_name(const char *path, const char *name)
 {
-    static const char snapshots[] = "/snapshots/";
-    *out = NULL;
-    for (const char *found = source; (found = strstr(found, snapshots)) != NULL; found++) {
-        const char *slash = memrchr(source, '/', (size_t)(found - source));
-        const char *revision = found + sizeof snapshots - 1;
-        if (slash == NULL || *revision == '\0' || *revision == '/')
+    size_t length = strlen(name);
+    return strncmp(path, name, length) == 0 && (path[length] == '/' || path[length] == '\0');
+}
+
+/* What follows the name of a repository in a path to it, or to something of it. */
+static bool is_repository_part(const char *rest)
+{
+    return *rest == '\0' || begins_with_name(rest, "/snapshots") ||
+           begins_with_name(rest, "/blobs");
+}
+
+int path_policy_find_hub(struct unshard_checkpoint *checkpoint)
+{
+    const char *source = checkpoint->source;
+    checkpoint->repository = NULL;
+    for (const char *slash = strchr(source, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
+        const char *name = slash + 1, *end = name + strcspn(name, "/");
+        if (!path_policy_is_repository(name, (size_t)(end - name)) || !is_repository_part(end))
             continue;
-        if (!is_repository_name(slash + 1, (size_t)(found - slash - 1)))
-            continue;
-        *out = arena_copy_string(arena, source, (size_t)(found - source));
-        return *out == NULL ? -ENOMEM : 0;
+        checkpoint->repository =
+            arena_copy_string(&checkpoint->arena, source, (size_t)(end - source));
+        return checkpoint->repository == NULL ? -ENOMEM : 0;
     }
     return 0;
 }
 
-static bool lies_within(const char *path, const char *root)
+bool path_policy_is_of_repository(const char *directory, const char *part)
 {
-    size_t length = strlen(root);
-    if (length == 1) /* the root directory */
-        return true;
-    return strncmp(path, root, length) == 0 && (path[length] == '/' || path[length] == '\0');
+    const char *slash = strrchr(directory, '/');
+    if (slash == NULL || strcmp(slash + 1, part) != 0)
+        return false;
+    const char *name = memrchr(directory, '/', (size_t)(slash - directory));
+    name = name == NULL ? directory : name + 1;
+    return path_policy_is_repository(name, (size_t)(slash - name));
 }
 
-/* Where an open descriptor is, as the kernel says it. */
-static int path_of(int fd, char out[PATH_MAX])
+static bool lies_within(const char *path, const char *root)
+{
+    return root[1] == '\0' ||
+           begins_with_name(path, root); /* of the root directory all is inside */
+}
+
+int path_policy_path_of(int fd, char out[PATH_MAX])
 {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
@@ -59,15 +77,62 @@ static int path_of(int fd, char out[PATH_MAX])
     return out[0] == '/' ? 0 : -EXDEV;
 }
 
-static bool is_allowed(const struct unshard_checkpoint *checkpoint, int fd)
+static bool is_blob_of(const char *repository, const char *path)
+{
+    char blobs[PATH_MAX];
+    return repository != NULL &&
+           snprintf(blobs, sizeof blobs, "%s/blobs", repository) < (int)sizeof blobs &&
+           lies_within(path, blobs);
+}
+
+/* Beside its repositories a cache keeps what several of them share: blobs/XX/HASH, where the hash
+ * is not that of the content and begins with XX. */
+static bool is_shared_blob(const char *repository, const char *path)
+{
+    static const char digits[] = "0123456789abcdef";
+    if (repository == NULL)
+        return false;
+    size_t cache = (size_t)(strrchr(repository, '/') - repository);
+    if (strncmp(path, repository, cache) != 0 || strncmp(path + cache, "/blobs/", 7) != 0)
+        return false;
+    const char *prefix = path + cache + 7, *hash = prefix + 3;
+    return strspn(prefix, digits) == 2 && prefix[2] == '/' && strspn(hash, digits) == 64 &&
+           hash[64] == '\0' && memcmp(prefix, hash, 2) == 0;
+}
+
+/* The path is that of a blob of the repository, or a symlink to one. */
+static bool leads_to_blob(const struct unshard_checkpoint *checkpoint, const char *path,
+                          const struct stat *status)
+{
+    struct stat blob;
+    char whole[PATH_MAX], target[PATH_MAX];
+    if (snprintf(whole, sizeof whole, "%s/%s", checkpoint->source, path) >= (int)sizeof whole)
+        return false;
+    if (is_blob_of(checkpoint->repository, whole))
+        return true;
+    ssize_t length = readlinkat(checkpoint->source_fd, path, target, sizeof target - 1);
+    if (length <= 0)
+        return false;
+    target[length] = '\0';
+    const char *slash = strrchr(target, '/');
+    const char *name = slash == NULL ? target : slash + 1;
+    return snprintf(whole, sizeof whole, "%s/blobs/%s", checkpoint->repository, name) <
+               (int)sizeof whole &&
+           stat(whole, &blob) == 0 && blob.st_dev == status->st_dev &&
+           blob.st_ino == status->st_ino;
+}
+
+static bool is_allowed(const struct unshard_checkpoint *checkpoint, const char *name, int fd,
+                       const struct stat *status)
 {
     char path[PATH_MAX];
     if (checkpoint->options.follow_symlinks)
         return true;
-    if (path_of(fd, path) != 0)
+    if (path_policy_path_of(fd, path) != 0)
         return false;
-    return lies_within(path, checkpoint->source) ||
-           (checkpoint->blob_root != NULL && lies_within(path, checkpoint->blob_root));
+    return lies_within(path, checkpoint->source) || is_blob_of(checkpoint->repository, path) ||
+           (S_ISREG(status->st_mode) && is_shared_blob(checkpoint->repository, path) &&
+            leads_to_blob(checkpoint, name, status));
 }
 
 /* Where no symlink leaves the tree, the kernel alone can tell, without a detour through /proc. */
@@ -82,22 +147,20 @@ int path_policy_resolve(const struct unshard_checkpoint *checkpoint, const char 
                         struct stat *status)
 {
     const char *name = path[0] == '\0' ? "." : path;
-    int fd = open_beneath(checkpoint->source_fd, name);
-    if (fd < 0) {
+    int fd = open_beneath(checkpoint->source_fd, name), result = 0;
+    bool beneath = fd >= 0;
+    if (!beneath)
         fd = openat(checkpoint->source_fd, name, O_PATH | O_CLOEXEC);
-        if (fd < 0)
-            return -errno;
-        if (!is_allowed(checkpoint, fd)) {
-            close(fd);
-            return -EXDEV;
-        }
-    }
-    if (fstat(fd, status) != 0) {
-        int result = -errno;
-        close(fd);
-        return result;
-    }
-    return fd;
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, status) != 0)
+        result = -errno;
+    else if (!beneath && !is_allowed(checkpoint, path, fd, status))
+        result = -EXDEV;
+    if (result == 0)
+        return fd;
+    close(fd);
+    return result;
 }
 
 int path_policy_reopen(int path_fd, int flags)
@@ -129,9 +192,16 @@ bool path_policy_target_is_inside(const char *target, unsigned depth)
 
 bool path_policy_is_private(const char *path)
 {
-    size_t length = strcspn(path, "/");
-    return (length == 4 && memcmp(path, ".git", length) == 0) ||
-           (length == 6 && memcmp(path, ".cache", length) == 0);
+    bool private = false;
+    while (*path != '\0') {
+        size_t length = strcspn(path, "/");
+        if ((length == 4 && memcmp(path, ".git", length) == 0) ||
+            (length == 6 && memcmp(path, ".cache", length) == 0))
+        private = true;
+        else if (path_policy_is_repository(path, length)) private = false;
+        path += length + (path[length] == '/');
+    }
+    return private;
 }
 
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags)

@@ -1,21 +1,32 @@
 /* SPDX-License-Identifier: MIT
  *
  * Which files may be reached through the checkpoint. A path is followed through symlinks only to
- * what lies inside the checkpoint, or inside the hub cache repository around it, unless the user
- * allows more. The check is made on the opened object, so a path that changes meanwhile cannot pass
- * it. */
+ * what lies inside the checkpoint, unless the user allows more. A checkpoint that is, or lies in, a
+ * repository of the hub's cache ("models--ORG--NAME") also reaches
+ *   - the repository's blobs, where the symlinks of its snapshots lead;
+ *   - blobs that the repositories of the cache share, when a blob of the repository leads there.
+ * The check is made on the opened object, so a path that changes meanwhile cannot pass it. */
 #ifndef CHECKPOINT_PATH_POLICY_H
 #define CHECKPOINT_PATH_POLICY_H
 
 #include "base/arena.h"
 #include "checkpoint/model.h"
 
+#include <limits.h>
 #include <sys/stat.h>
 
-/* The root of the hub cache repository that holds `source` (an absolute path without symlinks):
- * ".../models--X" for ".../models--X/snapshots/REV[/...]". *out lives in arena, NULL when there is
- * none. 0 or -ENOMEM. */
-int path_policy_blob_root(const char *source, struct arena *arena, const char **out);
+/* Finds the repository of the hub's cache that the source (an absolute path without symlinks) is or
+ * lies in: sets checkpoint->repository. 0 or -ENOMEM. */
+int path_policy_find_hub(struct unshard_checkpoint *checkpoint);
+
+/* The first `length` bytes of name are what a repository in the hub's cache is called. */
+bool path_policy_is_repository(const char *name, size_t length);
+/* By its last two names the path is that of the directory `part` ("blobs", "snapshots") of such a
+ * repository. */
+bool path_policy_is_of_repository(const char *directory, const char *part);
+
+/* Where an open descriptor is, as the kernel says it. 0 or a negative errno. */
+int path_policy_path_of(int fd, char out[PATH_MAX]);
 
 /* Finds what `path` (relative to the source, "" for the source itself) leads to, without opening
  * it: no device is touched, a FIFO does not block. Returns an O_PATH descriptor and fills *status,
@@ -31,8 +42,8 @@ int path_policy_reopen(int path_fd, int flags);
  * checkpoint by its words alone: relative, and never above the source. */
 bool path_policy_target_is_inside(const char *target, unsigned depth);
 
-/* The path (relative to the source) lies in .git or .cache, where programs keep what is no part of
- * the model. */
+/* The path (relative to the source) lies in a .git or .cache, where programs keep what is no part
+ * of a model; but not in a repository of the hub's cache there. */
 bool path_policy_is_private(const char *path);
 
 #endif

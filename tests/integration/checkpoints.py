@@ -110,17 +110,32 @@ def git_blob(path):
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def hub_cache(folder, saved, repository="acme/tiny", commit="0123456789abcdef" * 2 + "01234567"):
-    """The cache of huggingface_hub around a saved checkpoint. Returns the snapshot's folder."""
+def share_blob(cache, blob):
+    """Moves a blob to where the repositories of a cache share it, as huggingface_hub 1.32 does."""
+    name = hashlib.sha256(b"another hash than " + blob.name.encode()).hexdigest()
+    shared = cache / "blobs" / name[:2] / name
+    shared.parent.mkdir(parents=True, exist_ok=True)
+    (cache / "blobs/.huggingface-shared-blobs").write_text("1\n")
+    blob.rename(shared)
+    blob.symlink_to(os.path.relpath(shared, blob.parent))
+
+
+def hub_cache(folder, saved, repository="acme/tiny", commit="0123456789abcdef" * 2 + "01234567",
+              shared=False):
+    """The cache of huggingface_hub around a saved checkpoint, or a further commit in it. Returns
+    the snapshot's folder."""
     root = pathlib.Path(folder) / ("models--" + repository.replace("/", "--"))
     snapshot = root / "snapshots" / commit
-    (root / "blobs").mkdir(parents=True)
-    (root / "refs").mkdir()
+    (root / "blobs").mkdir(parents=True, exist_ok=True)
+    (root / "refs").mkdir(exist_ok=True)
     (root / "refs/main").write_text(commit)
     for path in sorted(path for path in pathlib.Path(saved).rglob("*") if path.is_file()):
         large = path.suffix == ".safetensors"
         blob = root / "blobs" / (sha256(path) if large else git_blob(path))
-        shutil.copyfile(path, blob)
+        if not blob.exists():
+            shutil.copyfile(path, blob)
+            if shared and large:
+                share_blob(pathlib.Path(folder), blob)
         link = snapshot / path.relative_to(saved)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(os.path.relpath(blob, link.parent))

@@ -10,8 +10,10 @@ import subprocess
 import threading
 
 import pytest
+from safetensors.torch import load_file
 
 import checkpoints
+from compare import assert_same
 from harness import mounted, run
 
 MANIFEST = "unshard-manifest.json"
@@ -370,6 +372,38 @@ def test_a_snapshot_of_the_cache_is_checked_by_its_blob_names(llama, tmp_path):
     report, status = verify(snapshot)
     assert status == 1
     assert [name for name, state in states(report).items() if state != "verified"] == [shard.name]
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["old", "shared"])
+def test_all_of_a_cache_is_checked_by_its_blob_names(llama, tmp_path, shared):
+    snapshot = checkpoints.hub_cache(tmp_path, llama, shared=shared)
+    other = checkpoints.hub_cache(tmp_path, llama, commit="f" * 40, shared=shared)
+    shards = checkpoints.shard_files(snapshot)
+    expected = checkpoints.tensors_of(shards)
+    bad = shards[1].resolve()
+    for source in (snapshot, snapshot.parent.parent, tmp_path):
+        below = snapshot.relative_to(source)
+        with mounted(source) as mount:
+            assert run("wait", "--verified", "--timeout", "20", mount.path).returncode == 0
+            assert_same(load_file(mount / below / "model.safetensors"), expected)
+            assert all(shard["algorithm"] == "sha256" for component in
+                       mount.status()["components"] for shard in component["shards"])
+    flip(bad, 7000)
+    for source in (snapshot, snapshot.parent.parent, tmp_path):
+        report, status = verify(source)
+        assert status == 1
+        names = {name for name, state in states(report).items() if state == "mismatch"}
+        assert str(shards[1].relative_to(source)) in names
+        assert {(source / name).resolve() for name in names} == {bad}
+        assert run("seal", source).returncode != 0
+    with mounted(tmp_path) as mount:
+        for one in (snapshot, other):
+            with pytest.raises(OSError):
+                (mount / one.relative_to(tmp_path) / "model.safetensors").read_bytes()
+        blob = mount / "models--acme--tiny/blobs" / os.readlink(shards[1]).split("/")[-1]
+        with pytest.raises(OSError):
+            blob.read_bytes()
+        assert (mount / "models--acme--tiny/refs/main").read_text() in (snapshot.name, other.name)
 
 
 def test_a_snapshot_without_symlinks_is_checked_by_the_listing(llama, tmp_path):

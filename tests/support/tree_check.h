@@ -19,6 +19,23 @@ static inline bool is_below(const char *path, const char *folder)
     return length > 0 && strncmp(path, folder, length) == 0 && path[length] == '/';
 }
 
+/* The path lies in the blobs of the repository, or in those that the repositories of a cache share.
+ */
+static inline bool is_blob(const char *repository, const char *path)
+{
+    char blobs[PATH_MAX];
+    if (repository == NULL)
+        return false;
+    snprintf(blobs, sizeof blobs, "%s/blobs", repository);
+    if (is_below(path, blobs))
+        return true;
+    snprintf(blobs, sizeof blobs, "%s/../blobs", repository);
+    char *shared = realpath(blobs, NULL);
+    bool found = is_below(path, shared);
+    free(shared);
+    return found;
+}
+
 /* A file is a regular one of the checkpoint or of the hub cache that it is in, or it cannot be
  * opened. A word for what is wrong, or NULL. */
 static inline const char *check_tree_file(const struct unshard_checkpoint *checkpoint,
@@ -35,7 +52,7 @@ static inline const char *check_tree_file(const struct unshard_checkpoint *check
     path[length > 0 ? length : 0] = '\0';
     if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode))
         problem = "opened what is no regular file";
-    else if (!is_below(path, checkpoint->source) && !is_below(path, checkpoint->blob_root))
+    else if (!is_below(path, checkpoint->source) && !is_blob(checkpoint->repository, path))
         problem = "opened a file outside";
     close(fd);
     return problem;
@@ -86,8 +103,10 @@ static inline const char *check_tree_view(const struct unshard_checkpoint *check
 static inline const char *check_tree(const struct unshard_checkpoint *checkpoint, const char *top)
 {
     const char *problem = NULL;
-    if (checkpoint->blob_root != NULL && (!is_below(checkpoint->source, checkpoint->blob_root) ||
-                                          !is_below(checkpoint->blob_root, top)))
+    if (checkpoint->repository != NULL &&
+        ((!is_below(checkpoint->source, checkpoint->repository) &&
+          strcmp(checkpoint->source, checkpoint->repository) != 0) ||
+         !is_below(checkpoint->repository, top)))
         return "a hub cache that the checkpoint is not in";
     for (uint32_t i = 0; problem == NULL && i < checkpoint->file_count; i++)
         problem = check_tree_file(checkpoint, i);

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <sys/time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -232,6 +233,98 @@ static void blob_names_are_digests(void **state)
     fixture_remove(root);
 }
 
+#define HASH "abadf0df9de54e70b1df59db3b9b9ab3c2cbe3a8d7a3a3fc2b9b9d2b0dd31d8a"
+#define SHARED "../../blobs/ab/" HASH
+#define BLOB "models--a--b/blobs/" SHA256
+
+/* A cache whose repositories share their blobs: what has the digest as its name is a symlink. */
+static char *shared_cache(void)
+{
+    char *root = fixture_directory();
+    fixture_text(root, "blobs/ab/" HASH, "hello");
+    fixture_symlink(root, BLOB, SHARED);
+    fixture_symlink(root, SNAPSHOT "/a.bin", "../../blobs/" SHA256);
+    return root;
+}
+
+static void assert_blob(const char *source, const char *path)
+{
+    struct unshard_checkpoint *checkpoint = open_checkpoint(source);
+    assert_digest(expectation_of(checkpoint, path), 0, DIGEST_SHA256, SHA256,
+                  "hub cache blob name");
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        int fd = checkpoint_open_file(checkpoint, i, 0);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    unshard_checkpoint_close(checkpoint);
+}
+
+/* Whatever of the cache is mounted, and by each of its names. */
+static void blobs_are_known_below_any_source(void **state)
+{
+    (void)state;
+    char *root = shared_cache();
+    for (unsigned shared = 0; shared < 2; shared++) {
+        if (!shared) {
+            unlink(fixture_path(root, BLOB));
+            fixture_text(root, BLOB, "hello");
+        } else {
+            unlink(fixture_path(root, BLOB));
+            fixture_symlink(root, BLOB, SHARED);
+            assert_blob(root, "blobs/ab/" HASH);
+        }
+        assert_blob(root, SNAPSHOT "/a.bin");
+        assert_blob(root, BLOB);
+        assert_blob(fixture_path(root, "models--a--b"), "snapshots/" COMMIT "/a.bin");
+        assert_blob(fixture_path(root, "models--a--b"), "blobs/" SHA256);
+        assert_blob(fixture_path(root, "models--a--b/snapshots"), COMMIT "/a.bin");
+        assert_blob(fixture_path(root, "models--a--b/blobs"), SHA256);
+        assert_blob(fixture_path(root, SNAPSHOT), "a.bin");
+    }
+    fixture_remove(root);
+}
+
+/* The name of a file that repositories share is another hash than that of its bytes. */
+static void names_of_shared_blobs_are_no_digests(void **state)
+{
+    (void)state;
+    char *root = shared_cache();
+    unlink(fixture_path(root, BLOB));
+    struct unshard_checkpoint *checkpoint = open_checkpoint(root);
+    assert_null(expectation_of(checkpoint, "blobs/ab/" HASH));
+    unshard_checkpoint_close(checkpoint);
+    fixture_remove(root);
+}
+
+static void assert_is_outside(const char *root, const char *name)
+{
+    struct unshard_checkpoint *checkpoint = open_checkpoint(fixture_path(root, SNAPSHOT));
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        assert_string_not_equal(checkpoint->files[i].path, name);
+    assert_true(has_note(checkpoint, name) && has_note(checkpoint, "outside the checkpoint"));
+    unshard_checkpoint_close(checkpoint);
+}
+
+static void nothing_else_of_a_cache_is_inside(void **state)
+{
+    (void)state;
+    char *root = shared_cache();
+    fixture_text(root, "models--c--d/blobs/" OTHER_SHA256, "hello");
+    fixture_text(root, "blobs/ab/" HASH ".refs", "hello");
+    fixture_text(root, "models--a--b/refs/main", COMMIT);
+    fixture_symlink(root, "models--a--b/blobs/list", "../../blobs/ab/" HASH ".refs");
+    fixture_symlink(root, SNAPSHOT "/list.bin", "../../blobs/list");
+    fixture_symlink(root, SNAPSHOT "/direct.bin", "../../../blobs/ab/" HASH);
+    fixture_symlink(root, SNAPSHOT "/ref.bin", "../../refs/main");
+    fixture_symlink(root, SNAPSHOT "/foreign.bin", "../../../models--c--d/blobs/" OTHER_SHA256);
+    assert_is_outside(root, "list.bin");
+    assert_is_outside(root, "direct.bin");
+    assert_is_outside(root, "ref.bin");
+    assert_is_outside(root, "foreign.bin");
+    fixture_remove(root);
+}
+
 #define TREE                                                                     \
     "{\"format_version\":1,\"files\":{"                                          \
     "\"sub/a.bin\":{\"size\":5,\"blob_id\":\"" GIT "\",\"lfs_sha256\":\"" SHA256 \
@@ -261,6 +354,18 @@ static void trees_count_for_snapshots_of_their_commit(void **state)
     assert_digest(expectation_of(checkpoint, "a.bin"), 0, DIGEST_SHA256, SHA256,
                   "trees/" COMMIT ".json");
     unshard_checkpoint_close(checkpoint);
+    /* Everything that the snapshot lies in. */
+    static const struct {
+        const char *source, *path, *origin;
+    } above[] = {{"models--a--b/snapshots", COMMIT "/sub/a.bin", "trees/" COMMIT ".json"},
+                 {"models--a--b", "snapshots/" COMMIT "/sub/a.bin", "trees/" COMMIT ".json"},
+                 {"", SNAPSHOT "/sub/a.bin", "models--a--b/trees/" COMMIT ".json"}};
+    for (size_t i = 0; i < sizeof above / sizeof *above; i++) {
+        checkpoint = open_checkpoint(fixture_path(root, above[i].source));
+        assert_digest(expectation_of(checkpoint, above[i].path), 0, DIGEST_SHA256, SHA256,
+                      above[i].origin);
+        unshard_checkpoint_close(checkpoint);
+    }
     checkpoint = open_checkpoint(fixture_path(root, "models--a--b/snapshots/main"));
     assert_null(expectation_of(checkpoint, "config.json"));
     unshard_checkpoint_close(checkpoint);
@@ -298,6 +403,31 @@ static void downloads_are_known_until_they_change(void **state)
     assert_int_equal(checkpoint->problem_count, 1);
     assert_string_equal(checkpoint->problems[0].message,
                         DOWNLOAD "broken.json.metadata line 3: \"nan\" is no time in seconds");
+    unshard_checkpoint_close(checkpoint);
+    fixture_remove(root);
+}
+
+/* Several downloads below one directory, one of them within another. */
+static void downloads_count_where_they_were_made(void **state)
+{
+    (void)state;
+    char *root = fixture_directory();
+    struct timeval then[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    fixture_text(root, "one/sub/a.bin", "hello");
+    fixture_text(root, "one/" DOWNLOAD "sub/a.bin.metadata", COMMIT "\n" SHA256 "\n1000\n");
+    fixture_text(root, "one/.cache/huggingface/trees/" COMMIT ".json", TREE);
+    fixture_text(root, "one/two/b.bin", "hello");
+    fixture_text(root, "one/two/" DOWNLOAD "c.bin.metadata", COMMIT "\n" GIT "\n1000\n");
+    fixture_text(root, "one/" DOWNLOAD "two/b.bin.metadata", COMMIT "\n" GIT "\n1000\n");
+    assert_int_equal(utimes(fixture_path(root, "one/sub/a.bin"), then), 0);
+    assert_int_equal(utimes(fixture_path(root, "one/two/b.bin"), then), 0);
+    struct unshard_checkpoint *checkpoint = open_checkpoint(root);
+    const struct expectation *a = expectation_of(checkpoint, "one/sub/a.bin");
+    assert_digest(a, 0, DIGEST_SHA256, SHA256, "one/" DOWNLOAD "sub/a.bin.metadata");
+    assert_true(a->has_size);
+    assert_string_equal(a->size_origin, "one/.cache/huggingface/trees/" COMMIT ".json");
+    assert_digest(expectation_of(checkpoint, "one/two/b.bin"), 0, DIGEST_GIT_SHA1, GIT,
+                  "one/" DOWNLOAD "two/b.bin.metadata");
     unshard_checkpoint_close(checkpoint);
     fixture_remove(root);
 }
@@ -382,8 +512,12 @@ int main(void)
         cmocka_unit_test(origins_that_differ_contradict),
         cmocka_unit_test(a_manifest_comes_first_and_brings_chunks),
         cmocka_unit_test(blob_names_are_digests),
+        cmocka_unit_test(blobs_are_known_below_any_source),
+        cmocka_unit_test(names_of_shared_blobs_are_no_digests),
+        cmocka_unit_test(nothing_else_of_a_cache_is_inside),
         cmocka_unit_test(trees_count_for_snapshots_of_their_commit),
         cmocka_unit_test(downloads_are_known_until_they_change),
+        cmocka_unit_test(downloads_count_where_they_were_made),
         cmocka_unit_test(lists_are_known_by_their_names),
         cmocka_unit_test(many_files_have_their_own_lists),
     };
