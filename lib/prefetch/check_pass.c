@@ -165,15 +165,33 @@ static bool window_is_full(const struct unshard_engine *engine)
            engine->unconsumed_bytes >= engine->window_bytes / 2;
 }
 
+/* Another name of the file that a pass is made over; `number` when there is none. Who waits for the
+ * one waits for the other. */
+static uint32_t find_running(struct unshard_engine *engine, uint32_t number)
+{
+    uint32_t at = number;
+    if (engine->files[number].pass != NULL || !engine->files[number].closed)
+        return number;
+    while ((at = same_file_next(engine, number, at)) != number)
+        if (engine->files[at].pass != NULL && engine->files[at].stalled <= 1)
+            break;
+    if (at != number && engine->files[number].pass_demanded)
+        engine->files[at].pass_demanded = true;
+    return at;
+}
+
 static struct fetch *next_of_passes(struct unshard_engine *engine, bool demanded)
 {
     for (uint32_t i = 0; i < engine->pass_count; i++) {
         uint32_t number = engine->pass_files[i];
         struct file_state *file = &engine->files[number];
         if (file->check != CHECK_WHOLE || file->blocked || file->pass_demanded != demanded ||
-            file->stalled > 1 || (file->pass == NULL && !pass_begin(engine, number, demanded)))
+            file->stalled > 1)
             continue;
-        struct fetch *fetch = pass_read_next(engine, number);
+        uint32_t running = find_running(engine, number);
+        if (engine->files[running].pass == NULL && !pass_begin(engine, running, demanded))
+            continue;
+        struct fetch *fetch = pass_read_next(engine, running);
         if (fetch != NULL)
             return fetch;
     }
@@ -264,18 +282,17 @@ struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint
                                      .whole = engine->files[number].whole->digest};
 }
 
-/* The file has matched: its chunk digests are trusted, and what waited for it goes on. */
+/* The file has matched: its chunk digests are trusted, and what waited for it goes on. Takes over
+ * `gained`. Caller holds engine->lock. */
 static void open_file(struct unshard_engine *engine, uint32_t number, struct gained *gained)
 {
     struct file_state *file = &engine->files[number];
-    memcpy(gained->digests, file->digests, file->chunk_count * sizeof *gained->digests);
     gained->older = file->gained;
     file->gained = gained;
     file->check = CHECK_CHUNKS;
     file->trusted = (struct expected_chunks){engine->chunk_bytes, file->chunk_count,
                                              gained->digests, file->whole->origin};
     file->verified = true;
-    file->keep_due = engine->cache != NULL;
     file->pass_demanded = false;
     file->pass_attempts = 0;
     if (file->chunks_failed == 0 && file->retrying == 0 && !file->failed_at_start)
@@ -285,6 +302,35 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
         schedule_restart(engine);
         wake_for_demand(engine);
     }
+}
+
+static struct gained *gained_copy(const struct gained *from)
+{
+    size_t size = sizeof *from + from->count * sizeof *from->digests;
+    struct gained *copy = malloc(size);
+    return copy == NULL ? NULL : memcpy(copy, from, size);
+}
+
+/* What has matched has matched by all its names, of those that served nothing before. Caller holds
+ * engine->lock. */
+static void open_same_files(struct unshard_engine *engine, uint32_t number,
+                            const struct gained *gained)
+{
+    for (uint32_t at = number; (at = same_file_next(engine, number, at)) != number;) {
+        const struct file_state *file = &engine->files[at];
+        struct gained *copy = NULL;
+        if (file->check == CHECK_WHOLE && file->closed && !file->blocked && file->pass == NULL &&
+            (copy = gained_copy(gained)) != NULL)
+            open_file(engine, at, copy);
+    }
+}
+
+static void log_verified(struct unshard_engine *engine, uint32_t number)
+{
+    const struct expected_digest *whole = engine->files[number].whole;
+    engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
+               engine->checkpoint->files[number].path,
+               digest_algorithm_name(whole->digest.algorithm), whole->origin);
 }
 
 static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
@@ -297,17 +343,18 @@ static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
     }
     pthread_mutex_lock(&engine->lock);
     bool current = gained != NULL && file->pass->generation == file->generation && !file->blocked;
-    if (current)
+    if (current) {
+        memcpy(gained->digests, file->digests, file->chunk_count * sizeof *gained->digests);
         open_file(engine, number, gained);
+        file->keep_due = engine->cache != NULL;
+        open_same_files(engine, number, gained);
+    }
     pass_free(engine, file);
     pthread_mutex_unlock(&engine->lock);
-    if (!current) {
+    if (current)
+        log_verified(engine, number);
+    else
         free(gained);
-        return;
-    }
-    engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
-               engine->checkpoint->files[number].path,
-               digest_algorithm_name(file->whole->digest.algorithm), file->whole->origin);
 }
 
 void keep_gained(struct unshard_engine *engine)
@@ -325,11 +372,10 @@ void keep_gained(struct unshard_engine *engine)
     }
 }
 
-static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
-                            const struct digest *actual)
+static void block_mismatched(struct unshard_engine *engine, uint32_t number, uint32_t generation,
+                             const struct digest *actual)
 {
-    struct file_state *file = &engine->files[number];
-    const struct expected_digest *whole = file->whole;
+    const struct expected_digest *whole = engine->files[number].whole;
     struct mismatch mismatch = {.known = true, .origin = whole->origin};
     struct unshard_error error;
     snprintf(mismatch.algorithm, sizeof mismatch.algorithm, "%s",
@@ -339,13 +385,34 @@ static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
     error_set(&error, "mismatch", EIO, "%s: does not match: %s is %s, expected %s (%s)",
               engine->checkpoint->files[number].path, mismatch.algorithm, mismatch.actual,
               mismatch.expected, whole->origin);
+    file_block(engine, number, generation, &error, &mismatch);
+}
+
+/* The next name of the file, after `at`, that waits for what has not matched. */
+static uint32_t next_waiting(struct unshard_engine *engine, uint32_t number, uint32_t at)
+{
+    pthread_mutex_lock(&engine->lock);
+    while ((at = same_file_next(engine, number, at)) != number)
+        if (engine->files[at].check == CHECK_WHOLE && !engine->files[at].blocked)
+            break;
+    pthread_mutex_unlock(&engine->lock);
+    return at;
+}
+
+static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
+                            const struct digest *actual)
+{
+    struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
     uint32_t generation = file->pass->generation;
     bool blocked = file->blocked; /* for what explains this one too, such as a change on disk */
     pass_free(engine, file);
     pthread_mutex_unlock(&engine->lock);
-    if (!blocked)
-        file_block(engine, number, generation, &error, &mismatch);
+    if (blocked)
+        return;
+    block_mismatched(engine, number, generation, actual);
+    for (uint32_t at = number; (at = next_waiting(engine, number, at)) != number;)
+        block_mismatched(engine, at, 0, actual);
 }
 
 /* All chunks are hashed. No lock held; the pass is this thread's alone now. */

@@ -133,7 +133,8 @@ int checks_init(struct unshard_engine *engine)
         if (engine->files[i].check == CHECK_WHOLE && !engine->files[i].blocked)
             use_cached_digests(engine, i);
     }
-    return list_pass_files(engine);
+    int result = same_file_init(engine);
+    return result == 0 ? list_pass_files(engine) : result;
 }
 
 void checks_free(struct unshard_engine *engine)
@@ -151,5 +152,6 @@ void checks_free(struct unshard_engine *engine)
         free(fetch);
     }
     free(engine->pass_files);
+    free(engine->same_file);
     digest_cache_close(engine->cache);
 }

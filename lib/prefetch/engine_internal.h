@@ -334,6 +334,7 @@ struct unshard_engine {
 
     uint32_t *pass_files; /* files with a digest of the whole, in the order of the plan */
     uint32_t pass_count;
+    uint32_t *same_file; /* of each file: the next in its ring of names; const after start */
     unsigned passes_running, passes_reading, most_passes;
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
     unsigned processors;
@@ -487,6 +488,13 @@ void pass_abandon(struct unshard_engine *engine, uint32_t file);
 void pass_discard(struct unshard_engine *engine, uint32_t file);
 /* Under what the cache keeps the chunk digests of a file that has a digest of the whole. */
 struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t file);
+
+/* same_file.c */
+/* Finds files that are names of the same file. Before there are threads. 0 or -ENOMEM. */
+int same_file_init(struct unshard_engine *engine);
+/* The name of the file `number` that comes after its name `at`; `number` itself when there is none
+ * any more. The caller holds engine->lock. */
+uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, uint32_t at);
 
 /* file_gate.c */
 /* Serves nothing any more of the file, nor of gathered files that depend on it; ends what waits for

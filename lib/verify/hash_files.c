@@ -153,15 +153,84 @@ static void tick(void *context)
         run->progress(run->context, current, done, total);
 }
 
-static int compare_sizes(const void *left, const void *right, void *context)
+/* The largest first; names of one file stand together. */
+static int compare_requests(const void *left, const void *right, void *context)
 {
     const struct hash_request *a = *(struct hash_request *const *)left;
     const struct hash_request *b = *(struct hash_request *const *)right;
     const struct unshard_checkpoint *checkpoint = context;
-    uint64_t a_size = checkpoint->files[a->file].size, b_size = checkpoint->files[b->file].size;
-    if (a_size != b_size)
-        return a_size > b_size ? -1 : 1;
+    const struct source_file *one = &checkpoint->files[a->file], *two = &checkpoint->files[b->file];
+    if (one->size != two->size)
+        return one->size > two->size ? -1 : 1;
+    if (one->device != two->device)
+        return one->device < two->device ? -1 : 1;
+    if (one->inode != two->inode)
+        return one->inode < two->inode ? -1 : 1;
     return (a->file > b->file) - (a->file < b->file);
+}
+
+/* ---- names of one file -------------------------------------------------------------------------
+ * A blob of the hub's cache by its own name and in every revision, hard links: read once. */
+
+static bool is_same_file(const struct unshard_checkpoint *checkpoint, const struct hash_request *a,
+                         const struct hash_request *b)
+{
+    const struct source_file *one = &checkpoint->files[a->file], *two = &checkpoint->files[b->file];
+    return one->device == two->device && one->inode == two->inode && one->size == two->size &&
+           one->mtime_ns == two->mtime_ns && one->ctime_ns == two->ctime_ns &&
+           (a->chunk_bytes == b->chunk_bytes || a->chunk_bytes == 0 || b->chunk_bytes == 0);
+}
+
+/* Puts the requests that are for files read already, by another name, behind the others, and asks
+ * for what they want under that name. The number of the others. */
+static uint32_t set_names_aside(struct hash_run *run, uint32_t count)
+{
+    struct hash_request *first = NULL;
+    uint32_t kept = 0, aside = 0;
+    struct hash_request **others = calloc((size_t)count + 1, sizeof *others);
+    for (uint32_t i = 0; i < count; i++) {
+        struct hash_request *request = run->order[i];
+        if (others != NULL && first != NULL && is_same_file(run->checkpoint, first, request)) {
+            request->read_as = first;
+            first->algorithms |= request->algorithms;
+            if (first->chunk_bytes == 0)
+                first->chunk_bytes = request->chunk_bytes;
+            others[aside++] = request;
+        } else {
+            run->order[kept++] = first = request;
+        }
+    }
+    if (aside > 0)
+        memcpy(run->order + kept, others, aside * sizeof *others);
+    free(others);
+    return kept;
+}
+
+static int copy_result(struct hash_request *request)
+{
+    const struct hash_request *from = request->read_as;
+    memcpy(request->digests, from->digests, sizeof request->digests);
+    if (request->chunk_bytes == 0)
+        return 0;
+    request->chunks = calloc((size_t)from->chunk_count + 1, sizeof *request->chunks);
+    if (request->chunks == NULL)
+        return error_no_memory(&request->error);
+    memcpy(request->chunks, from->chunks, from->chunk_count * sizeof *request->chunks);
+    request->chunk_count = from->chunk_count;
+    return 0;
+}
+
+/* The other names get what came of the first. What could not be read is tried under each, so that
+ * the error names it. */
+static void settle_names(struct hash_run *run, uint32_t kept, uint32_t count)
+{
+    for (uint32_t i = kept; i < count; i++) {
+        struct hash_request *request = run->order[i];
+        if (request->read_as->result == 0)
+            request->result = copy_result(request);
+        else
+            hash_one(run, request);
+    }
 }
 
 static unsigned least(unsigned a, unsigned b)
@@ -193,16 +262,20 @@ int hash_files(const struct unshard_checkpoint *checkpoint, struct hash_request 
     run.order = calloc((size_t)count + 1, sizeof *run.order);
     if (run.order == NULL)
         return -ENOMEM;
-    for (uint32_t i = 0; i < count; i++) {
-        uint64_t size = checkpoint->files[requests[i].file].size;
+    for (uint32_t i = 0; i < count; i++)
         run.order[i] = &requests[i];
+    /* The context is only read. */
+    qsort_r(run.order, count, sizeof(struct hash_request *), compare_requests, (void *)checkpoint);
+    uint32_t kept = set_names_aside(&run, count);
+    for (uint32_t i = 0; i < kept; i++) {
+        uint64_t size = checkpoint->files[run.order[i]->file].size;
         run.total += size;
         large += size > BLOCK_BYTES;
     }
-    /* The context is only read. */
-    qsort_r(run.order, count, sizeof(struct hash_request *), compare_sizes, (void *)checkpoint);
     pthread_mutex_init(&run.lock, NULL);
-    int result = hash_in_order(&run, jobs == 0 ? HASH_DEFAULT_JOBS : jobs, large, count);
+    int result = hash_in_order(&run, jobs == 0 ? HASH_DEFAULT_JOBS : jobs, large, kept);
+    if (result == 0)
+        settle_names(&run, kept, count);
     pthread_mutex_destroy(&run.lock);
     free(run.order);
     return result;

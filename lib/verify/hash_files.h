@@ -14,6 +14,7 @@ struct hash_request {
     unsigned algorithms;  /* bit 1 << A for each enum digest_algorithm A */
     uint64_t chunk_bytes; /* also the XXH3-128 of each chunk; 0: not */
 
+    struct hash_request *read_as; /* another name of the same file, which is read; NULL: this is */
     int result; /* 0, or a negative errno with error: "missing", "read-error", "truncated",
                  * "changed": it is not what discovery saw, or changed while it was read */
     struct unshard_error error;
@@ -22,7 +23,8 @@ struct hash_request {
     uint32_t chunk_count;
 };
 
-/* Fills in what came of every request, the largest files first. progress may be NULL. jobs: reads
+/* Fills in what came of every request, the largest files first; a file with several names is read
+ * once, and more may be computed of it than was asked for. progress may be NULL. jobs: reads
  * in flight, 0 for the default. Blocks. 0 when all was tried, -ENOMEM or what starting a thread
  * failed with. Requests are to be freed in every case. */
 int hash_files(const struct unshard_checkpoint *checkpoint, struct hash_request *requests,

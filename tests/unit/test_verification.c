@@ -143,6 +143,57 @@ static void test_async_serves_what_matches(void **state)
     good_files_are_served_and_verified(*state, UNSHARD_VERIFY_ASYNC);
 }
 
+/* A further name of the first file, which no view shows: no pass is made over it. */
+static struct unshard_engine *start_with_other_name(struct fixture *fixture,
+                                                    struct source_file files[FILES + 1],
+                                                    struct cache *cache)
+{
+    memcpy(files, fixture->files, sizeof fixture->files);
+    files[FILES] = files[0];
+    fixture->checkpoint.files = files;
+    fixture->checkpoint.file_count = FILES + 1;
+    return start(fixture, cache, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_ALL));
+}
+
+static void wait_for_file(struct unshard_engine *engine, uint32_t number, bool blocked)
+{
+    struct timespec until = deadline(), now;
+    const struct file_state *file = &engine->files[number];
+    bool found = false;
+    while (!found) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+        pthread_mutex_lock(&engine->lock);
+        found = blocked ? file->blocked : file->verified && !file->closed;
+        pthread_mutex_unlock(&engine->lock);
+    }
+}
+
+static void test_a_file_is_passed_once_for_all_its_names(void **state)
+{
+    struct fixture *fixture = *state;
+    struct source_file files[FILES + 1];
+    struct cache cache;
+    expect(fixture, false);
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine = start_with_other_name(fixture, files, &cache);
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_file(engine, FILES, false);
+    pthread_mutex_lock(&engine->lock);
+    assert_true(engine->files[0].verified);
+    assert_true(engine->files[0].trusted.digests != engine->files[FILES].trusted.digests);
+    pthread_mutex_unlock(&engine->lock);
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    unshard_engine_stop(engine);
+    flip(fixture, 0);
+    engine = start_with_other_name(fixture, files, &cache);
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_file(engine, FILES, true);
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
 static void test_strict_on_demand(void **state)
 {
     struct fixture *fixture = *state;
@@ -462,6 +513,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_strict_serves_what_matches, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_async_serves_what_matches, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_is_passed_once_for_all_its_names, setup_cache,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_strict_on_demand, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_a_pass_begins_again_for_a_read_that_fails, setup_cache,
                                         teardown),
