@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static const struct {
     const char *name;
@@ -52,8 +53,19 @@ static bool is_mount_helper(const char *program)
     return length >= suffix_length && strcmp(program + length - suffix_length, suffix) == 0;
 }
 
+/* The usual soft limit is there for programs that use select(2), which this one does not. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    raise_descriptor_limit();
     if (argc > 0 && is_mount_helper(argv[0]))
         return finish(command_mount_helper(argc, argv));
     if (argc < 2) {

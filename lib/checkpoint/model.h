@@ -102,7 +102,10 @@ struct unshard_checkpoint {
 /* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the
  * checkpoint (but for the blobs of its hub cache repository) unless follow_symlinks. Adds `flags`
  * (O_DIRECT or 0) to O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY. Returns a descriptor or a
- * negative errno; refuses what is no regular file with -EINVAL. May block on I/O. Thread-safe. */
+ * negative errno; refuses what is no regular file with -EINVAL. May block on I/O, and waits some
+ * seconds when all descriptors are in use, in the process or the system. Thread-safe. */
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
+/* The same without that wait: -EMFILE, -ENFILE. */
+int checkpoint_open_file_now(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
 
 #endif

@@ -8,7 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
+
+/* How often, and how many times, to look whether descriptors are to be had: 10 s. */
+#define SHORTAGE_NS 20000000
+#define SHORTAGE_WAITS 500U
 
 static bool starts_with(const char *text, size_t length, const char *prefix)
 {
@@ -135,6 +140,22 @@ static bool is_allowed(const struct unshard_checkpoint *checkpoint, const char *
             leads_to_blob(checkpoint, name, status));
 }
 
+static bool is_shortage(int negative_errno)
+{
+    return negative_errno == -EMFILE || negative_errno == -ENFILE;
+}
+
+/* Whether to try again: all descriptors were in use, and not for long yet. */
+static bool wait_out_shortage(int result, unsigned *waits)
+{
+    static const struct timespec moment = {.tv_nsec = SHORTAGE_NS};
+    if (!is_shortage(result) || *waits == SHORTAGE_WAITS)
+        return false;
+    ++*waits;
+    nanosleep(&moment, NULL);
+    return true;
+}
+
 /* Where no symlink leaves the tree, the kernel alone can tell, without a detour through /proc. */
 static int open_beneath(int source_fd, const char *path)
 {
@@ -143,8 +164,9 @@ static int open_beneath(int source_fd, const char *path)
     return (int)syscall(SYS_openat2, source_fd, path, &how, sizeof how);
 }
 
-int path_policy_resolve(const struct unshard_checkpoint *checkpoint, const char *path,
-                        struct stat *status)
+/* A descriptor, or a negative errno: what path_policy_resolve is in one go. */
+static int resolve(const struct unshard_checkpoint *checkpoint, const char *path,
+                   struct stat *status)
 {
     const char *name = path[0] == '\0' ? "." : path;
     int fd = open_beneath(checkpoint->source_fd, name), result = 0;
@@ -163,12 +185,33 @@ int path_policy_resolve(const struct unshard_checkpoint *checkpoint, const char 
     return result;
 }
 
-int path_policy_reopen(int path_fd, int flags)
+int path_policy_resolve(const struct unshard_checkpoint *checkpoint, const char *path,
+                        struct stat *status)
+{
+    unsigned waits = 0;
+    int fd;
+    do
+        fd = resolve(checkpoint, path, status);
+    while (wait_out_shortage(fd, &waits));
+    return fd;
+}
+
+static int reopen(int path_fd, int flags)
 {
     char link[64];
     snprintf(link, sizeof link, "/proc/self/fd/%d", path_fd);
     int fd = open(link, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | flags);
     return fd < 0 ? -errno : fd;
+}
+
+int path_policy_reopen(int path_fd, int flags)
+{
+    unsigned waits = 0;
+    int fd;
+    do
+        fd = reopen(path_fd, flags);
+    while (wait_out_shortage(fd, &waits));
+    return fd;
 }
 
 bool path_policy_target_is_inside(const char *target, unsigned depth)
@@ -204,13 +247,23 @@ bool path_policy_is_private(const char *path)
     return private;
 }
 
-int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags)
+int checkpoint_open_file_now(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags)
 {
     struct stat status = {0};
-    int path_fd = path_policy_resolve(checkpoint, checkpoint->files[file].path, &status);
+    int path_fd = resolve(checkpoint, checkpoint->files[file].path, &status);
     if (path_fd < 0)
         return path_fd;
-    int fd = S_ISREG(status.st_mode) ? path_policy_reopen(path_fd, flags) : -EINVAL;
+    int fd = S_ISREG(status.st_mode) ? reopen(path_fd, flags) : -EINVAL;
     close(path_fd);
+    return fd;
+}
+
+int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags)
+{
+    unsigned waits = 0;
+    int fd;
+    do /* all of it: a path that is held while waiting takes a descriptor from somebody */
+        fd = checkpoint_open_file_now(checkpoint, file, flags);
+    while (wait_out_shortage(fd, &waits));
     return fd;
 }

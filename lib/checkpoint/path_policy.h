@@ -30,12 +30,14 @@ int path_policy_path_of(int fd, char out[PATH_MAX]);
 
 /* Finds what `path` (relative to the source, "" for the source itself) leads to, without opening
  * it: no device is touched, a FIFO does not block. Returns an O_PATH descriptor and fills *status,
- * or a negative errno: -EXDEV when it lies outside, -ELOOP, -ENOENT... May block on I/O.
- * Thread-safe. */
+ * or a negative errno: -EXDEV when it lies outside, -ELOOP, -ENOENT... May block on I/O, and waits
+ * some seconds when all descriptors are in use: that is no fault of the file. Thread-safe. */
 int path_policy_resolve(const struct unshard_checkpoint *checkpoint, const char *path,
                         struct stat *status);
 
-/* Opens for reading what path_policy_resolve found. Takes no ownership of path_fd. */
+/* Opens for reading what path_policy_resolve found; waits as it does. Takes no ownership of
+ * path_fd.
+ */
 int path_policy_reopen(int path_fd, int flags);
 
 /* The symlink text `target`, found in a directory `depth` levels below the source, stays inside the

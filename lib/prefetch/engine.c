@@ -453,6 +453,7 @@ void unshard_engine_stop(struct unshard_engine *engine)
     pthread_cond_broadcast(&engine->reserve_work);
     pthread_cond_broadcast(&engine->tick);
     pthread_mutex_unlock(&engine->lock);
+    source_cancel(engine->source);
     if (engine->housekeeper_running)
         pthread_join(engine->housekeeper, NULL);
     if (engine->watcher_running)

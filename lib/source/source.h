@@ -9,23 +9,30 @@
 #include "checkpoint/model.h"
 #include "source/file_read.h"
 
+#include <sys/stat.h>
+
 struct source;
 
-/* *out is owned by the caller. Opens nothing yet. The checkpoint must outlive the source. */
+/* *out is owned by the caller. Opens nothing yet, and has at most as many files open at a time as
+ * RLIMIT_NOFILE allows now. The checkpoint must outlive the source. */
 int source_create(const struct unshard_checkpoint *checkpoint, struct source **out,
                   struct unshard_error *error);
 /* Closes every descriptor. No read may be running. NULL is allowed. */
 void source_free(struct source *source);
+/* Reads that wait for descriptors fail from now on. Thread-safe. */
+void source_cancel(struct source *source);
 
 /* What a source file is known by. */
 struct source_identity {
     uint64_t device, inode, size;
     int64_t mtime_ns;
 };
+struct source_identity source_identity_of(const struct stat *status);
 /* That of the file as it is read: what discovery saw, or the last source_reopen. Thread-safe. */
 struct source_identity source_identity(const struct source *source, uint32_t file);
 /* Looks at the file's path: 0 it is that file still; 1 another one, or changed; a negative errno
- * when it cannot be looked at (a file that is gone can be read on). Blocks. Thread-safe. */
+ * when it cannot be looked at (a file that is gone can be read on while it is open). Blocks.
+ * Thread-safe. */
 int source_poll(struct source *source, uint32_t file);
 /* Reads what is at the path from now on. Reads that run go on with what they have. 0 or a negative
  * errno with *error. Blocks. Thread-safe. */
