@@ -308,12 +308,12 @@ int unshard_verify(const struct unshard_checkpoint *checkpoint,
                    const struct unshard_fetch_options *options, unshard_progress progress,
                    void *context, struct unshard_report **out, struct unshard_error *error);
 
-/* Hashes all files and writes unshard-manifest.json, by rename. Left out are the manifest itself
- * and what lies in .git and .cache. check: refuse when a file contradicts what is known of it or a
- * component has failed ("contradicts"), see unshard_view_options.ignore_manifest for what counts.
- * A file that cannot be read or changes meanwhile makes it fail in any case; nothing is written
- * then. Blocks. *out is owned by the caller, also on failure, where it says which files are bad;
- * NULL when memory is short. */
+/* Hashes all files and writes unshard-manifest.json, by rename. Left out are the manifest itself,
+ * what lies in .git and .cache, and temporary files by their names. check: refuse when a file
+ * contradicts what is known of it or a component has failed ("contradicts"), see
+ * unshard_view_options.ignore_manifest for what counts. A file that cannot be read or changes
+ * meanwhile makes it fail in any case; nothing is written then. Blocks. *out is owned by the
+ * caller, also on failure, where it says which files are bad; NULL when memory is short. */
 int unshard_seal(const struct unshard_checkpoint *checkpoint,
                  const struct unshard_fetch_options *options, bool check, unshard_progress progress,
                  void *context, struct unshard_report **out, struct unshard_error *error);

@@ -47,6 +47,13 @@ static void exclude(struct scanner *scanner, struct scan_entry *entry, const cha
     note_add(scanner->notes, &scanner->checkpoint->arena, "%s is left out: %s.", quoted, why);
 }
 
+/* Names with a dot in front are of programs, for themselves: ._NAME, .NAME.XXXXXX, .no_exist; but a
+ * repository of the hub's cache may lie below .cache. */
+static bool is_set_aside(const char *name, bool parent_is)
+{
+    return name[0] == '.' || (parent_is && !path_policy_is_repository(name, strlen(name)));
+}
+
 /* Appends an entry and returns it, or NULL when memory is short. Entries move when one is added. */
 static struct scan_entry *append_to(struct scan *scan, struct arena *arena, uint32_t parent,
                                     const char *name)
@@ -69,6 +76,7 @@ static struct scan_entry *append_to(struct scan *scan, struct arena *arena, uint
         prefix = strlen(scan->entries[parent].path);
         entry->depth = scan->entries[parent].depth + 1;
         entry->through_symlink = scan->entries[parent].through_symlink;
+        entry->set_aside = is_set_aside(name, scan->entries[parent].set_aside);
     }
     char *path = arena_alloc(arena, prefix + name_length + 2);
     if (path == NULL)

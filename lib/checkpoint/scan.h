@@ -26,6 +26,8 @@ struct scan_entry {
     uint32_t parent, first_child, child_count; /* children are contiguous and sorted by bytes */
     unsigned depth;
     bool through_symlink;
+    bool set_aside; /* its name, or that of a directory above it, begins with a dot: shown as it
+                     * is, and no part of a component but for .metadata */
     uint64_t size, device, inode;
     int64_t mtime_ns, ctime_ns;
     mode_t mode;

@@ -68,6 +68,8 @@ struct digest_list_name digest_list_name(const char *name)
     static const char list[] = "_checklist.chk";
     struct digest_list_name out = {0};
     size_t length = strlen(name);
+    if (name[0] == '.') /* "._SHA256SUMS" of macOS, temporary files */
+        return out;
     if (strcmp(name, MANIFEST_NAME) == 0)
         return (struct digest_list_name){.kind = DIGEST_LIST_MANIFEST};
     for (size_t i = 0; i < sizeof whole_names / sizeof *whole_names; i++)

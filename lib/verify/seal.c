@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/error.h"
+#include "checkpoint/leftover_name.h"
 #include "checkpoint/path_policy.h"
 #include "digest/manifest.h"
 #include "verify/manifest_file.h"
@@ -23,7 +24,8 @@ static void plan_files(struct seal *seal)
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
         const struct source_file *file = &checkpoint->files[i];
         if (file->gathered != NULL || report_is_absent(file) ||
-            path_policy_is_private(file->path) || strcmp(file->path, MANIFEST_NAME) == 0)
+            path_policy_is_private(file->path) || leftover_name(file->path) ||
+            strcmp(file->path, MANIFEST_NAME) == 0)
             continue;
         struct hash_request *request = &seal->requests[seal->count++];
         *request = (struct hash_request){

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/error.h"
 #include "base/string_map.h"
+#include "checkpoint/leftover_name.h"
 #include "checkpoint/path_policy.h"
 #include "digest/digest_cache.h"
 #include "digest/list_name.h"
@@ -28,12 +29,14 @@ static const char *base_name(const char *path)
     return slash == NULL ? path : slash + 1;
 }
 
-/* Files that say what others hold are not expected to be told of themselves. */
+/* Files that say what others hold are not expected to be told of themselves, and of what will be
+ * gone nobody knows a digest. */
 static bool is_reported(const struct source_file *file)
 {
     return file->gathered == NULL && !path_policy_is_private(file->path) &&
            (file->expectation != NULL ||
-            digest_list_name(base_name(file->path)).kind == DIGEST_LIST_NOT_ONE);
+            (digest_list_name(base_name(file->path)).kind == DIGEST_LIST_NOT_ONE &&
+             !leftover_name(file->path)));
 }
 
 /* Chunk digests are worth keeping for shards whose content can be trusted when it matches. */
