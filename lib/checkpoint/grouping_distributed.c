@@ -18,7 +18,8 @@ static struct scan_entry *entry_of(struct discovery *discovery, uint32_t entry)
 static bool is_part_file(const struct scan_entry *entry)
 {
     const char *dot = strrchr(entry->name, '.');
-    return entry->kind != SCAN_DIRECTORY && !entry->set_aside && dot != NULL && strcmp(dot, ".distcp") == 0;
+    return entry->kind != SCAN_DIRECTORY && !entry->set_aside && dot != NULL &&
+           strcmp(dot, ".distcp") == 0;
 }
 
 /* A first .distcp file of the directory, or SCAN_NONE. */

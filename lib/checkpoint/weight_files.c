@@ -88,7 +88,8 @@ int weight_files_collect(struct discovery *discovery, uint32_t directory,
         const struct scan_entry *entry = entry_of(discovery, parent->first_child + i);
         struct weight_name name;
         struct weight_file *file = &out->files[out->count];
-        if (entry->kind == SCAN_DIRECTORY || entry->set_aside || !weight_name_parse(entry->name, &name) ||
+        if (entry->kind == SCAN_DIRECTORY || entry->set_aside ||
+            !weight_name_parse(entry->name, &name) ||
             format_of_extension(name.extension) != format || !claim_weight(format, &name, file))
             continue;
         file->entry = parent->first_child + i;
