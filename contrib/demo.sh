@@ -78,7 +78,7 @@ show ls "$source"
 show mount "$source" "$mountpoint"
 mounted=yes
 title "\$ ls -l $mountpoint"
-ls -lR --ignore=.unshard "$mountpoint" | head -n 60
+ls -lR "$mountpoint" | head -n 60
 title "Loading through the mount with safetensors"
 load
 show status "$mountpoint" || true

@@ -27,7 +27,7 @@ struct listing {
 static uint64_t entry_count(const struct listing *listing)
 {
     uint64_t children = listing->directory ? listing->directory->child_count : status_file_count();
-    return 2 + children + (listing->nodeid == FUSE_ROOT_ID ? 1 : 0); /* `.unshard` is the last */
+    return 2 + children;
 }
 
 /* The name and node id of the entry at an offset. */
@@ -44,20 +44,9 @@ static const char *entry_at(const struct listing *listing, uint64_t offset, uint
         *nodeid = nodes_status_nodeid(listing->filesystem, (int)(offset - 2));
         return status_file_name((unsigned)(offset - 2));
     }
-    if (offset - 2 == listing->directory->child_count) {
-        *nodeid = nodes_status_nodeid(listing->filesystem, -1);
-        return STATUS_DIRECTORY_NAME;
-    }
     uint32_t number = listing->directory->first_child + (uint32_t)(offset - 2);
     *nodeid = (uint64_t)number + 1;
     return unshard_node(listing->filesystem->checkpoint, number)->name;
-}
-
-/* Whether a child of the checkpoint's root is covered by the virtual directory. */
-static bool covered(const struct listing *listing, uint64_t offset, const char *name)
-{
-    return listing->nodeid == FUSE_ROOT_ID && listing->directory != NULL && offset >= 2 &&
-           offset - 2 < listing->directory->child_count && !strcmp(name, STATUS_DIRECTORY_NAME);
 }
 
 /* Adds one entry; false when it does not fit any more. */
@@ -66,7 +55,7 @@ static bool add(struct listing *listing, uint64_t offset)
     uint64_t nodeid;
     const char *name = entry_at(listing, offset, &nodeid);
     struct fuse_entry_param entry;
-    if (covered(listing, offset, name) || nodes_entry(listing->filesystem, nodeid, &entry))
+    if (nodes_entry(listing->filesystem, nodeid, &entry))
         return true;
     if (offset < 2)
         entry.ino = 0; /* "." and ".." do not count as lookups */
@@ -89,9 +78,7 @@ static void settle(const struct listing *listing, uint64_t from, uint64_t to, bo
 {
     for (uint64_t offset = from < 2 ? 2 : from; offset < to; offset++) {
         uint64_t nodeid;
-        const char *name = entry_at(listing, offset, &nodeid);
-        if (covered(listing, offset, name))
-            continue;
+        entry_at(listing, offset, &nodeid);
         if (reached)
             inode_table_replied(listing->filesystem->inodes, nodeid);
         else

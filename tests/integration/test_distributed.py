@@ -38,7 +38,7 @@ def whole(saved):
 
 
 def visible(folder):
-    return sorted(entry.name for entry in os.scandir(folder) if entry.name != ".unshard")
+    return sorted(os.listdir(folder))
 
 
 def nested(tensors):

@@ -61,8 +61,7 @@ def test_stat(mount, llama):
 def inodes(root):
     return {os.path.relpath(os.path.join(folder, name), root):
             os.lstat(os.path.join(folder, name)).st_ino
-            for folder, folders, files in os.walk(root) for name in folders + files
-            if ".unshard" not in folder and name != ".unshard"}
+            for folder, folders, files in os.walk(root) for name in folders + files}
 
 
 def test_inode_numbers_are_stable_and_distinct(flux):
@@ -76,11 +75,25 @@ def test_inode_numbers_are_stable_and_distinct(flux):
 def test_readdir_agrees_with_stat(mount):
     entries = list(os.scandir(mount.path))
     assert sorted(entry.name for entry in entries) == [
-        ".unshard", "config.json", "generation_config.json", "model.safetensors",
+        "config.json", "generation_config.json", "model.safetensors",
         "model.safetensors.index.json"]
     for entry in entries:
         assert entry.inode() == os.lstat(entry.path).st_ino
-        assert entry.is_dir() == (entry.name == ".unshard")
+        assert entry.is_file()
+
+
+def test_the_status_directory_is_there_but_not_listed(mount, tmp_path):
+    """What copies or compares the mount, or takes its directories for repositories, meets the
+    checkpoint and nothing else."""
+    assert ".unshard" not in os.listdir(mount.path)
+    assert os.path.isdir(mount / ".unshard")
+    assert sorted(os.listdir(mount / ".unshard")) == ["errors", "metrics", "status", "status.json"]
+    assert ".unshard" not in os.listdir(mount.path)
+    subprocess.run(["cp", "-a", mount.path, tmp_path / "copy"], check=True)
+    assert sorted(os.listdir(tmp_path / "copy")) == sorted(os.listdir(mount.path))
+    names = subprocess.run(["tar", "-C", mount.path, "-c", "."], check=True,
+                           stdout=subprocess.PIPE).stdout
+    assert b"model.safetensors" in names and b".unshard" not in names
 
 
 def test_statfs(mount):

@@ -21,7 +21,7 @@ TOOL = os.environ.get("LLAMA_GGUF_SPLIT") or shutil.which("llama-gguf-split")
 
 
 def names(mount):
-    return sorted(path.name for path in mount.path.iterdir() if path.name != ".unshard")
+    return sorted(path.name for path in mount.path.iterdir())
 
 
 def export(source, target, *options):

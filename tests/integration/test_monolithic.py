@@ -36,7 +36,7 @@ def with_prefix(tensors, prefix):
 
 def files_of(mount):
     return sorted(str(path.relative_to(mount.path)) for path in mount.path.rglob("*")
-                  if path.is_file() and ".unshard" not in path.parts)
+                  if path.is_file())
 
 
 def check(folder, tensors, components, *options):
