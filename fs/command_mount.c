@@ -27,6 +27,7 @@
 #include "fs/prober.h"
 #include "fs/publisher.h"
 #include "fs/reporter.h"
+#include "fs/service_manager.h"
 #include "fs/session.h"
 #include "fs/shutdown.h"
 #include "fs/status_files.h"
@@ -39,6 +40,7 @@ struct mount_run {
     struct daemon_link link;
     char *source, *mountpoint; /* canonical; the latter as given when it cannot be seen */
     bool given;                /* somebody else has mounted and gave us a descriptor */
+    char given_path[24];       /* "/dev/fd/N" then */
     bool visible;              /* the mount is in our mount namespace */
     atomic_bool loop_ended;    /* requests are answered no more */
     struct filesystem filesystem;
@@ -88,7 +90,7 @@ static int prepare_reports(struct mount_run *run)
                : 0;
 }
 
-/* "/dev/fd/N": mounted already. */
+/* Mounted already. */
 static int take_given_mount(struct mount_run *run, int fd)
 {
     struct mount_entry entry;
@@ -96,6 +98,7 @@ static int take_given_mount(struct mount_run *run, int fd)
     if (result)
         return result;
     run->given = true;
+    snprintf(run->given_path, sizeof run->given_path, "/dev/fd/%d", fd);
     run->visible = entry.path[0] != '\0';
     run->connection = entry.minor_number;
     run->mountpoint = strdup(run->visible ? entry.path : run->options.mountpoint);
@@ -112,6 +115,8 @@ static int take_given_mount(struct mount_run *run, int fd)
 static int prepare_mountpoint(struct mount_run *run)
 {
     int fd = mounted_fd_parse(run->options.mountpoint);
+    if (fd < 0 && !run->options.prepare)
+        fd = service_manager_given();
     if (fd >= 0)
         return take_given_mount(run, fd);
     run->visible = true;
@@ -119,11 +124,15 @@ static int prepare_mountpoint(struct mount_run *run)
     return result ? result : mountpoint_prepare(run->mountpoint, run->source, &run->error);
 }
 
-static int prepare(struct mount_run *run)
+static int resolve(struct mount_run *run)
 {
     int result = mountpoint_resolve(run->options.source, &run->source, &run->error);
-    if (!result)
-        result = prepare_mountpoint(run);
+    return result ? result : prepare_mountpoint(run);
+}
+
+static int prepare(struct mount_run *run)
+{
+    int result = resolve(run);
     if (!result)
         result = prepare_reports(run);
     return result ? result : open_checkpoint(run);
@@ -266,16 +275,38 @@ static void take_down(struct mount_run *run)
     _exit(run->failed ? 1 : 0);
 }
 
-static int serve(struct mount_run *run)
+static int mount_session(struct mount_run *run)
 {
     struct session_options options = {
-        .mountpoint = run->given ? run->options.mountpoint : run->mountpoint,
+        .mountpoint = run->given ? run->given_path : run->mountpoint,
         .fsname = run->options.fsname ? run->options.fsname : run->source,
         .allow_other = run->options.allow_other,
         .allow_root = run->options.allow_root,
     };
+    return session_open(&run->filesystem, &options, &run->error);
+}
+
+/* `unshard mount --prepare`: makes the mount, and leaves it to a daemon that is yet to come. */
+static int prepare_for_another(struct mount_run *run)
+{
+    int result = resolve(run);
+    if (!result)
+        result = mount_session(run);
+    if (result)
+        return result;
+    result = service_manager_keep(session_descriptor(&run->filesystem), &run->error);
+    if (result)
+        session_unmount(&run->filesystem);
+    else
+        _exit(0); /* the session would unmount */
+    session_close(&run->filesystem);
+    return result;
+}
+
+static int serve(struct mount_run *run)
+{
     shutdown_block_signals();
-    int result = session_open(&run->filesystem, &options, &run->error);
+    int result = mount_session(run);
     if (result)
         return result;
     result = start_helpers(run);
@@ -305,6 +336,12 @@ static void release(struct mount_run *run)
 
 static int run_mount(struct mount_run *run)
 {
+    if (run->options.prepare) {
+        int result = prepare_for_another(run);
+        if (result)
+            fprintf(stderr, "unshard: %s\n", run->error.message);
+        return result ? 1 : 0;
+    }
     int result = daemon_begin(&run->link, run->options.foreground);
     if (result) {
         fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-result));

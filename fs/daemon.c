@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/daemon.h"
+#include "fs/service_manager.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define READY_BYTE '\001' /* cannot begin a message */
@@ -83,7 +80,7 @@ void daemon_ready(struct daemon_link *link)
     }
     char state[64];
     snprintf(state, sizeof state, "READY=1\nMAINPID=%d", (int)getpid());
-    daemon_notify(state);
+    service_manager_tell(state);
 }
 
 void daemon_failed(struct daemon_link *link, const char *message)
@@ -97,25 +94,4 @@ void daemon_failed(struct daemon_link *link, const char *message)
         errno = 0; /* nobody waits any more */
     close(link->fd);
     link->fd = -1;
-}
-
-void daemon_notify(const char *state)
-{
-    const char *path = getenv("NOTIFY_SOCKET");
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof address.sun_path)
-        return;
-    size_t length = strlen(path);
-    memcpy(address.sun_path, path, length);
-    if (path[0] == '@') /* an abstract socket: its name begins with a zero and is not terminated */
-        address.sun_path[0] = '\0';
-    else
-        length++;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    if (sendto(fd, state, strlen(state), MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address,
-               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length)) < 0)
-        errno = 0; /* nobody to tell */
-    close(fd);
 }

@@ -20,8 +20,4 @@ void daemon_ready(struct daemon_link *link);
  * here. */
 void daemon_failed(struct daemon_link *link, const char *message);
 
-/* Sends a state such as "STOPPING=1" to the service manager of $NOTIFY_SOCKET, if there is one.
- * Does not block for long. Errors are not reported: nobody could act on them. */
-void daemon_notify(const char *state);
-
 #endif

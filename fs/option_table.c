@@ -16,6 +16,8 @@ enum {
 const struct option_entry option_table[] = {
     {"foreground", 'f', false, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.foreground),
      "stay in the foreground and log to standard error"},
+    {"prepare", 'p', false, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.prepare),
+     "only mount, and leave that with the service manager for a daemon in a sandbox"},
     {"lazy", 'l', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(lazy),
      "detach now, even if busy; the daemon ends when the last file is closed"},
     {"force", 'f', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(force),

@@ -14,6 +14,7 @@
 /* What `unshard mount` was asked to do. Strings are owned; NULL when not given. */
 struct mount_options {
     bool foreground;
+    bool prepare; /* only make the mount, and leave it with the service manager */
     char *source, *mountpoint;
     struct unshard_view_options view;
     char *split;                        /* what view.split points to */

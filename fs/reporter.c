@@ -9,10 +9,10 @@
 #include <string.h>
 #include <syslog.h>
 
-#include "fs/daemon.h"
 #include "fs/log.h"
 #include "fs/mirror.h"
 #include "fs/monotonic.h"
+#include "fs/service_manager.h"
 #include "status/status_text.h"
 
 #define INTERVAL_MS 1000u
@@ -92,7 +92,7 @@ static void notify_status(const char *json)
     char *line = status_summary_line(json);
     if (line) {
         snprintf(state, sizeof state, "STATUS=%s", line);
-        daemon_notify(state);
+        service_manager_tell(state);
     }
     free(line);
 }

@@ -96,6 +96,11 @@ int session_open(struct filesystem *filesystem, const struct session_options *op
     return 0;
 }
 
+int session_descriptor(const struct filesystem *filesystem)
+{
+    return fuse_session_fd(filesystem->session);
+}
+
 int session_loop(struct filesystem *filesystem)
 {
     struct fuse_loop_config *config = fuse_loop_cfg_create();

