@@ -28,6 +28,16 @@ static bool reserve_file(struct discovery *discovery)
     return true;
 }
 
+static void refuse_too_large(struct source_file *file)
+{
+    if (!source_file_is_too_large(file))
+        return;
+    file->failed = true;
+    error_set(&file->error, "too-large", EFBIG,
+              "%s: its size is %llu bytes; files of more than %llu are not shown", file->path,
+              (unsigned long long)file->size, (unsigned long long)CHECKPOINT_MAX_FILE_BYTES);
+}
+
 uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
 {
     struct scan_entry *entry = &discovery->scan.entries[entry_number];
@@ -49,6 +59,7 @@ uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
         .gid = entry->gid,
         .component = NO_COMPONENT,
     };
+    refuse_too_large(&checkpoint->files[entry->file]);
     return entry->file;
 }
 
@@ -75,6 +86,17 @@ uint32_t discovery_add_view(struct discovery *discovery, const char *path, struc
     return number;
 }
 
+static uint32_t add_unreadable(struct discovery *discovery, uint32_t entry_number, uint64_t size,
+                               uint32_t component)
+{
+    struct extent_map nothing = {0};
+    struct scan_entry *entry = &discovery->scan.entries[entry_number];
+    entry->view = discovery_add_view(discovery, entry->path, &nothing, component);
+    discovery->checkpoint->views[entry->view].size = size;
+    discovery->checkpoint->views[entry->view].unreadable = true;
+    return entry->view;
+}
+
 uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry_number,
                                    uint64_t size, uint32_t component)
 {
@@ -84,6 +106,8 @@ uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry_n
     uint32_t file = discovery_add_file(discovery, entry_number);
     if (file == SCAN_NONE)
         return UNSHARD_NO_VIEW;
+    if (size > CHECKPOINT_MAX_FILE_BYTES)
+        return add_unreadable(discovery, entry_number, size, component);
     if (extent_map_append_source(&builder, file, 0, size) != 0) {
         extent_map_builder_free(&builder);
         return UNSHARD_NO_VIEW;

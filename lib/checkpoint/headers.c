@@ -15,9 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* A header that asks for more is not believed. */
-#define MAX_FILE_BYTES (UINT64_C(1) << 52)
-
 struct header_list {
     const struct unshard_checkpoint *checkpoint;
     struct header *headers;
@@ -50,7 +47,7 @@ static void advise_at(void *context, uint64_t offset, uint64_t length)
 static bool note_end(struct header *header, uint64_t offset, uint64_t length)
 {
     uint64_t end;
-    if (!checked_add(offset, length, &end) || end > MAX_FILE_BYTES)
+    if (!checked_add(offset, length, &end) || end > CHECKPOINT_MAX_FILE_BYTES)
         return false;
     if (end > header->needed)
         header->needed = end;
@@ -78,6 +75,11 @@ static bool set_tensor_files(struct header *header)
 static void read_header(const struct unshard_checkpoint *checkpoint, struct header *header)
 {
     const struct source_file *file = &checkpoint->files[header->file];
+    if (source_file_is_too_large(file)) {
+        header->error = file->error;
+        header->result = -file->error.errno_value;
+        return;
+    }
     int fd = checkpoint_open_file(checkpoint, header->file, 0);
     if (fd < 0) {
         header->result = error_set(&header->error, fd == -ENOENT ? "missing" : "unreadable", -fd,
@@ -162,6 +164,8 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
         return false;
     close(fd);
     header.size = (uint64_t)status.st_size;
+    if (header.size > CHECKPOINT_MAX_FILE_BYTES)
+        return false;
     read_header(checkpoint, &header);
     bool same = header.result == 0 && XXH128_isEqual(headers_layout(&header.set), file->layout);
     arena_free(&header.arena);

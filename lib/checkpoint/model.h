@@ -14,6 +14,9 @@ struct format;
 
 #define NO_COMPONENT UINT32_MAX
 
+/* A file that is longer, or says that it is, is none: it is failed, and nothing of it is shown. */
+#define CHECKPOINT_MAX_FILE_BYTES (UINT64_C(1) << 46)
+
 struct gathered;
 
 /* A regular file below the source that some view shows. */
@@ -39,6 +42,11 @@ struct source_file {
     const struct header_piece *header_pieces; /* what was read to learn that */
     uint32_t header_piece_count;
 };
+
+static inline bool source_file_is_too_large(const struct source_file *file)
+{
+    return file->size > CHECKPOINT_MAX_FILE_BYTES;
+}
 
 /* A shard set (or single weight file) that loads as one. */
 struct component {

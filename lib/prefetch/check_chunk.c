@@ -127,7 +127,7 @@ int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
     struct chunk *chunk = &file->chunks[fetch->index];
     if (fetch->check == CHECK_CHUNKS && !chunk->checked) {
         chunk->checked = true;
-        file->chunks_checked += !chunk->unshown;
+        file->chunks_checked += !chunk_is_unshown(file, fetch->index);
     }
     if (fetch->check == CHECK_CHUNKS || engine->options.verify == UNSHARD_VERIFY_OFF)
         return 0;

@@ -114,6 +114,7 @@ static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t numb
     struct fetch *fetch = calloc(1, sizeof *fetch);
     if (fetch == NULL)
         return NULL;
+    chunk_touch(file, index);
     fetch->file = number;
     fetch->index = index;
     fetch->length = chunk_length(engine, number, index);
@@ -563,7 +564,7 @@ static int read_whole(struct unshard_engine *engine, struct fetch *fetch, bool *
 {
     uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
     /* What is gathered from is read again soon, by whoever gathers it. */
-    int result = engine->files[fetch->file].chunks[fetch->index].unshown
+    int result = chunk_is_unshown(&engine->files[fetch->file], fetch->index)
                      ? source_read_cached(engine->source, fetch->file, offset, fetch->buffer,
                                           fetch->length, error)
                      : source_read(engine->source, fetch->file, offset, fetch->buffer,
@@ -579,7 +580,7 @@ static bool take_hasher(struct unshard_engine *engine, const struct fetch *fetch
     struct check_pass *pass = file->pass;
     pthread_mutex_lock(&engine->lock);
     bool take = pass->in_memory && !pass->hashing && !pass->failed &&
-                pass->next_hash == fetch->index && !file->chunks[fetch->index].unshown;
+                pass->next_hash == fetch->index && !chunk_is_unshown(file, fetch->index);
     pass->hashing = pass->hashing || take;
     pthread_mutex_unlock(&engine->lock);
     return take;
@@ -603,7 +604,7 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     if (result == 0 && current)
         note_success(engine, fetch, false);
     bool staged = result == 0 && current && !cached && !streams && file->pass->staging &&
-                  !file->chunks[fetch->index].unshown;
+                  !chunk_is_unshown(file, fetch->index);
     pthread_mutex_unlock(&engine->lock);
     if (result != 0 && streams) {
         begin_again_or_fail(engine, fetch, &error);

@@ -94,6 +94,7 @@ struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_
     struct fetch *fetch = calloc(1, sizeof *fetch);
     if (fetch == NULL)
         return NULL;
+    chunk_touch(state, index);
     chunk_forget(engine, file, index);
     fetch->file = file;
     fetch->index = index;

@@ -10,17 +10,26 @@
  */
 #include "prefetch/engine_internal.h"
 
+#include "base/lazy_array.h"
+
 #include <errno.h>
-#include <stdlib.h>
+
+/* Chunks of 64 KiB that fill 256 GiB of memory. */
+#define MOST_PASSED ((size_t)1 << 22)
 
 int drop_behind_init(struct unshard_engine *engine)
 {
     size_t chunks = 0;
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
         chunks += engine->files[i].chunk_count;
-    engine->passed = (struct passed_ring){.capacity = 2 * chunks + 2};
-    engine->passed.chunks = calloc(engine->passed.capacity, sizeof *engine->passed.chunks);
+    engine->passed.capacity = chunks < MOST_PASSED / 2 ? 2 * chunks + 2 : MOST_PASSED;
+    engine->passed.chunks = lazy_array_new(engine->passed.capacity, sizeof *engine->passed.chunks);
     return engine->passed.chunks != NULL ? 0 : -ENOMEM;
+}
+
+void drop_behind_free(struct unshard_engine *engine)
+{
+    lazy_array_free(engine->passed.chunks, engine->passed.capacity, sizeof *engine->passed.chunks);
 }
 
 void drop_behind_note(struct unshard_engine *engine, uint32_t file, uint32_t index)

@@ -39,7 +39,9 @@ static void find_file_sizes(struct unshard_engine *engine)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     for (uint32_t i = 0; i < checkpoint->file_count; i++)
-        engine->files[i].size = checkpoint->files[i].size;
+        engine->files[i].size = source_file_is_too_large(&checkpoint->files[i])
+                                    ? 0 /* no view shows it */
+                                    : checkpoint->files[i].size;
     for (uint32_t v = 0; v < checkpoint->view_count; v++) {
         const struct extent_map *map = &checkpoint->views[v].map;
         for (size_t e = 0; e < map->count; e++) {
@@ -56,14 +58,9 @@ static int allocate_chunks(struct unshard_engine *engine)
 {
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
         struct file_state *file = &engine->files[i];
-        uint64_t count = (file->size + engine->chunk_bytes - 1) / engine->chunk_bytes;
-        if (count > UINT32_MAX)
-            return -EFBIG;
-        file->chunk_count = (uint32_t)count;
-        file->chunks = calloc(count + 1, sizeof *file->chunks);
-        file->digests = calloc(count + 1, sizeof *file->digests);
-        if (file->chunks == NULL || file->digests == NULL)
-            return -ENOMEM;
+        int result = file_chunks_make(engine, file, file->size);
+        if (result != 0)
+            return result;
         if (engine->checkpoint->files[i].failed) {
             file->has_error = file->failed_at_start = true;
             file->error = engine->checkpoint->files[i].error;
@@ -173,10 +170,8 @@ static void engine_free(struct unshard_engine *engine)
 {
     checks_free(engine);
     staging_free(engine);
-    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
-        free(engine->files[i].chunks);
-        free(engine->files[i].digests);
-    }
+    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++)
+        file_chunks_free(&engine->files[i]);
     if (engine->buffer_memory != NULL)
         munmap(engine->buffer_memory, engine->buffer_count * engine->chunk_bytes);
     free(engine->free_buffers);
@@ -186,7 +181,7 @@ static void engine_free(struct unshard_engine *engine)
     free(engine->dependents);
     free(engine->views);
     free(engine->plan);
-    free(engine->passed.chunks);
+    drop_behind_free(engine);
     held_pages_free(&engine->held);
     source_free(engine->source);
     pthread_mutex_destroy(&engine->lock);
@@ -256,7 +251,7 @@ static int allocate(struct unshard_engine *engine)
     find_file_sizes(engine);
     int result = allocate_chunks(engine);
     if (result == 0)
-        unread_mark(engine);
+        result = unread_mark(engine);
     if (result == 0)
         result = gathered_init(engine);
     if (result == 0)
@@ -323,7 +318,9 @@ static void forget_view(struct unshard_engine *engine, uint32_t view)
         if (file == EXTENT_LITERAL || file == last)
             continue;
         last = file;
-        for (uint32_t c = 0; c < engine->files[file].chunk_count; c++)
+        const struct file_state *state = &engine->files[file];
+        for (uint32_t c = chunk_next_touched(state, 0); c < state->chunk_count;
+             c = chunk_next_touched(state, c + 1))
             chunk_forget(engine, file, c);
     }
 }

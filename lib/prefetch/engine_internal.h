@@ -62,6 +62,7 @@
 #include "base/xxh3.h"
 #include "checkpoint/model.h"
 #include "digest/digest_cache.h"
+#include "prefetch/chunk_runs.h"
 #include "prefetch/held_pages.h"
 #include "source/source.h"
 
@@ -105,8 +106,6 @@ struct chunk {
     uint8_t state;     /* enum chunk_state */
     uint8_t attempts;  /* failed reads in a row */
     bool consumed;     /* a reader has passed it since it was published */
-    bool unshown;      /* no view shows any of it, so it need not be read */
-    bool gathered;     /* some of it is gathered */
     bool seen;         /* read successfully at least once; file_state.digests has what it was */
     bool checked;      /* matched the digest that it must match */
     bool staged;       /* staging has a copy */
@@ -197,9 +196,12 @@ struct mismatch {
 };
 
 struct file_state {
-    struct chunk *chunks;
-    XXH128_hash_t *digests; /* of chunks that are `seen` */
-    struct gained *gained;  /* digests that passes have brought, newest first */
+    struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
+    XXH128_hash_t *digests;     /* of chunks that are `seen`; lazy too */
+    uint64_t *touched;          /* see chunk_next_touched */
+    struct chunk_runs shown;    /* some view shows some of them; the others need not be read */
+    struct chunk_runs gathered; /* some of them is gathered */
+    struct gained *gained;      /* digests that passes have brought, newest first */
     enum check_kind check;
     struct expected_chunks trusted;      /* of CHECK_CHUNKS */
     const struct expected_digest *whole; /* what a pass must find, or NULL */
@@ -388,6 +390,22 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
                 const struct unshard_error *error, struct waiter **waiters);
 /* Forgets a published chunk: the kernel has dropped (some of) its pages. */
 void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index);
+/* The first chunk from `index` on that may not be as it was at the start, or file->chunk_count. Of
+ * a huge file few are: who goes through all chunks goes from one of these to the next. */
+uint32_t chunk_next_touched(const struct file_state *file, uint32_t index);
+/* Whoever changes a chunk that has no fetch says so before. */
+void chunk_touch(struct file_state *file, uint32_t index);
+/* No view shows any of it. */
+static inline bool chunk_is_unshown(const struct file_state *file, uint32_t index)
+{
+    return !chunk_runs_have(&file->shown, index);
+}
+
+/* file_chunks.c */
+/* Chunks for `size` bytes, as the files begin; *file has nothing of them yet. 0, -EFBIG or -ENOMEM,
+ * then nothing is left of it. */
+int file_chunks_make(const struct unshard_engine *engine, struct file_state *file, uint64_t size);
+void file_chunks_free(struct file_state *file);
 
 /* reads.c */
 /* The waiter's request is one that is read ahead and asks for more than the waiter waits for. */
@@ -401,8 +419,9 @@ void waiter_complete(struct waiter *waiter, const char *buffer, int error);
 bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch);
 
 /* drop_behind.c */
-/* 0 or -ENOMEM; the chunks of all files must be there. The ring is freed with the engine. */
+/* 0 or -ENOMEM; the chunks of all files must be there. */
 int drop_behind_init(struct unshard_engine *engine);
+void drop_behind_free(struct unshard_engine *engine);
 /* A reader has passed a published chunk. The caller holds engine->lock. */
 void drop_behind_note(struct unshard_engine *engine, uint32_t file, uint32_t index);
 /* Drops what was passed longest ago until the budget holds. No lock held; may block on readers as
@@ -586,8 +605,9 @@ void *reserve_worker(void *engine);
 void workers_spawn(struct unshard_engine *engine);
 
 /* unread.c */
-/* Finds the chunks that no view shows, and those that are gathered. Before any thread runs. */
-void unread_mark(struct unshard_engine *engine);
+/* Finds the chunks that views show, and those that are gathered. Before any thread runs. 0 or
+ * -ENOMEM. */
+int unread_mark(struct unshard_engine *engine);
 /* Of a file that is checked by chunks: what nobody will read of it although the views were planned
  * from it, once. For the file that discovery saw. No lock held. 0, or an error as of check_chunk.
  */

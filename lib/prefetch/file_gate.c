@@ -28,7 +28,8 @@ static void cancel_of_list(struct unshard_engine *engine, struct fetch_list *lis
 static void forget_chunks(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
-    for (uint32_t i = 0; i < file->chunk_count; i++) {
+    for (uint32_t i = chunk_next_touched(file, 0); i < file->chunk_count;
+         i = chunk_next_touched(file, i + 1)) {
         struct chunk *chunk = &file->chunks[i];
         chunk_forget(engine, number, i);
         if (chunk->state == CHUNK_FAILED) {

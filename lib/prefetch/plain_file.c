@@ -33,7 +33,8 @@ bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
     bool quiet = file->pass == NULL && file->stores == 0 && !file->drop_pending;
-    for (uint32_t i = 0; i < file->chunk_count && quiet; i++)
+    for (uint32_t i = chunk_next_touched(file, 0); i < file->chunk_count && quiet;
+         i = chunk_next_touched(file, i + 1))
         quiet = file->chunks[i].fetch == NULL;
     return quiet;
 }
@@ -41,10 +42,8 @@ bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t number)
 /* What a file of another length needs; empty for one of the same length. */
 struct replacement {
     struct plain_map *plain;
-    struct chunk *chunks;
-    XXH128_hash_t *digests;
+    struct file_state chunks; /* nothing but these */
     uint64_t size, staging_base;
-    uint32_t chunk_count;
 };
 
 static void replacement_free(struct replacement *new)
@@ -52,31 +51,32 @@ static void replacement_free(struct replacement *new)
     if (new->plain != NULL)
         extent_map_free(&new->plain->map);
     free(new->plain);
-    free(new->chunks);
-    free(new->digests);
+    file_chunks_free(&new->chunks);
 }
 
 static int replacement_make(struct unshard_engine *engine, uint32_t number, uint64_t size,
                             struct replacement *new)
 {
     struct extent_map_builder builder = {0};
-    uint64_t count = (size + engine->chunk_bytes - 1) / engine->chunk_bytes;
-    *new = (struct replacement){.size = size, .chunk_count = (uint32_t)count};
+    *new = (struct replacement){.size = size};
     if (size == engine->files[number].size)
         return 0;
-    if (count > UINT32_MAX)
+    if (size > CHECKPOINT_MAX_FILE_BYTES)
         return -EFBIG;
     new->plain = calloc(1, sizeof *new->plain);
-    new->chunks = calloc(count + 1, sizeof *new->chunks);
-    new->digests = calloc(count + 1, sizeof *new->digests);
-    if (new->plain == NULL || new->chunks == NULL || new->digests == NULL)
-        return -ENOMEM;
-    int result = extent_map_append_source(&builder, number, 0, size);
+    int result = new->plain == NULL ? -ENOMEM : file_chunks_make(engine, &new->chunks, size);
+    uint32_t count = new->chunks.chunk_count;
+    if (result == 0 && count > 0 && !chunk_runs_add(&new->chunks.shown, 0, count - 1))
+        result = -ENOMEM;
+    if (result != 0)
+        return result;
+    result = extent_map_append_source(&builder, number, 0, size);
     if (result == 0)
         result = extent_map_finish(&builder, &new->plain->map);
     else
         extent_map_builder_free(&builder);
-    if (result == 0 && !staging_move(engine, count * engine->chunk_bytes, &new->staging_base))
+    if (result == 0 &&
+        !staging_move(engine, (uint64_t)count * engine->chunk_bytes, &new->staging_base))
         result = -ENOSPC;
     return result;
 }
@@ -85,17 +85,24 @@ static int replacement_make(struct unshard_engine *engine, uint32_t number, uint
 static void take_replacement(struct file_state *file, struct view_state *view,
                              struct replacement *new)
 {
-    struct chunk *chunks = file->chunks;
-    XXH128_hash_t *digests = file->digests;
-    file->chunks = new->chunks;
-    file->digests = new->digests;
-    file->chunk_count = new->chunk_count;
+    struct file_state old = {.chunks = file->chunks,
+                             .digests = file->digests,
+                             .touched = file->touched,
+                             .shown = file->shown,
+                             .gathered = file->gathered,
+                             .chunk_count = file->chunk_count};
+    file->chunks = new->chunks.chunks;
+    file->digests = new->chunks.digests;
+    file->touched = new->chunks.touched;
+    file->shown = new->chunks.shown;
+    file->gathered = new->chunks.gathered;
+    file->chunk_count = new->chunks.chunk_count;
     file->size = new->size;
     file->staging_base = new->staging_base;
     new->plain->older = view->plain;
     view->plain = new->plain;
     atomic_store_explicit(&view->map, &new->plain->map, memory_order_release);
-    *new = (struct replacement){.chunks = chunks, .digests = digests};
+    *new = (struct replacement){.chunks = old};
 }
 
 /* The pages, the size and the time that the kernel knows are those of the old file. */

@@ -26,6 +26,13 @@ struct search {
     bool staged_only; /* ends at what would have to be read from storage */
 };
 
+/* Of a file that was too short from the start, what is missing is not there to be fetched. */
+static uint64_t end_on_disk(const struct unshard_engine *engine, uint32_t file)
+{
+    return engine->files[file].failed_at_start ? engine->checkpoint->files[file].size
+                                               : engine->files[file].size;
+}
+
 /* Finds the first chunk of [offset, end) that nobody has fetched, and moves offset behind it. True
  * when there is one; false with offset == end when there is none, or earlier when steps ran out or
  * only what is not staged is left to fetch. */
@@ -35,7 +42,8 @@ static bool find_absent(struct search *search, uint32_t *file, uint32_t *index)
     const struct extent_map *map = view_map(engine, search->view);
     for (; search->offset < search->end && search->steps > 0; search->steps--) {
         struct extent_piece piece = extent_map_at(map, search->offset, UINT64_MAX);
-        if (piece.source == EXTENT_LITERAL) {
+        if (piece.source == EXTENT_LITERAL ||
+            piece.source_offset >= end_on_disk(engine, piece.source)) {
             search->offset += piece.length;
             continue;
         }

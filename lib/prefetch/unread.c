@@ -12,56 +12,67 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void mark_shown(struct unshard_engine *engine, const struct extent_map *map, size_t number)
+static bool mark_shown(struct unshard_engine *engine, const struct extent_map *map, size_t number)
 {
     const struct extent *extent = &map->extents[number];
     uint64_t end = number + 1 < map->count ? extent[1].view_offset : map->size;
     uint64_t last = extent->source_offset + (end - extent->view_offset) - 1;
-    struct file_state *file = &engine->files[extent->source];
-    for (uint64_t i = extent->source_offset / engine->chunk_bytes; i <= last / engine->chunk_bytes;
-         i++)
-        file->chunks[i].unshown = false;
+    return chunk_runs_add(&engine->files[extent->source].shown,
+                          (uint32_t)(extent->source_offset / engine->chunk_bytes),
+                          (uint32_t)(last / engine->chunk_bytes));
 }
 
-static void mark_gathered(struct unshard_engine *engine, const struct gather *gather)
+static bool mark_all_shown(struct unshard_engine *engine, const struct extent_map *map)
 {
-    for (uint32_t i = 0; i < gather->box_count; i++) {
+    bool marked = true;
+    for (size_t e = 0; e < map->count && marked; e++)
+        marked = map->extents[e].source == EXTENT_LITERAL || mark_shown(engine, map, e);
+    return marked;
+}
+
+static bool mark_gathered(struct unshard_engine *engine, const struct gather *gather)
+{
+    bool marked = true;
+    for (uint32_t i = 0; i < gather->box_count && marked; i++) {
         const struct gather_box *box = &gather->boxes[i];
         struct file_state *file = &engine->files[box->file];
         uint64_t last = (box->source + gather_box_span(box) - 1) / engine->chunk_bytes;
-        for (uint64_t c = box->source / engine->chunk_bytes; c <= last && c < file->chunk_count;
-             c++)
-            file->chunks[c].gathered = true;
+        if (last >= file->chunk_count) /* what is missing of a truncated file */
+            last = file->chunk_count - 1U;
+        if (box->source / engine->chunk_bytes <= last && file->chunk_count > 0)
+            marked = chunk_runs_add(&file->gathered, (uint32_t)(box->source / engine->chunk_bytes),
+                                    (uint32_t)last);
     }
+    return marked;
 }
 
 static void count_unshown(struct unshard_engine *engine, struct file_state *file)
 {
-    for (uint32_t i = 0; i < file->chunk_count; i++) {
-        uint64_t left = file->size - (uint64_t)i * engine->chunk_bytes;
-        if (!file->chunks[i].unshown)
-            continue;
-        file->chunks_unshown++;
-        file->unshown_bytes += left < engine->chunk_bytes ? left : engine->chunk_bytes;
-    }
+    uint64_t shown = (uint64_t)chunk_runs_total(&file->shown) * engine->chunk_bytes;
+    uint32_t last = file->chunk_count - 1U;
+    if (file->chunk_count > 0 && chunk_runs_have(&file->shown, last))
+        shown -= (uint64_t)file->chunk_count * engine->chunk_bytes - file->size;
+    file->chunks_unshown = file->chunk_count - chunk_runs_total(&file->shown);
+    file->unshown_bytes = file->size - shown;
 }
 
-void unread_mark(struct unshard_engine *engine)
+int unread_mark(struct unshard_engine *engine)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    for (uint32_t i = 0; i < checkpoint->file_count; i++)
-        for (uint32_t c = 0; c < engine->files[i].chunk_count; c++)
-            engine->files[i].chunks[c].unshown = true;
-    for (uint32_t v = 0; v < checkpoint->view_count; v++)
-        for (size_t e = 0; e < checkpoint->views[v].map.count; e++)
-            if (checkpoint->views[v].map.extents[e].source != EXTENT_LITERAL)
-                mark_shown(engine, &checkpoint->views[v].map, e);
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+    bool marked = true;
+    for (uint32_t v = 0; v < checkpoint->view_count && marked; v++)
+        marked = mark_all_shown(engine, &checkpoint->views[v].map);
+    for (uint32_t i = 0; i < checkpoint->file_count && marked; i++) {
         const struct gathered *gathered = checkpoint->files[i].gathered;
-        for (uint32_t k = 0; gathered != NULL && k < gathered->count; k++)
-            mark_gathered(engine, gathered->pieces[k].gather);
+        for (uint32_t k = 0; gathered != NULL && k < gathered->count && marked; k++)
+            marked = mark_gathered(engine, gathered->pieces[k].gather);
+    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        chunk_runs_settle(&engine->files[i].shown);
+        chunk_runs_settle(&engine->files[i].gathered);
         count_unshown(engine, &engine->files[i]);
     }
+    return marked ? 0 : -ENOMEM;
 }
 
 /* Reads a chunk and compares it with its digests and with what discovery read of it. */
@@ -93,8 +104,9 @@ int unread_check(struct unshard_engine *engine, uint32_t number,
         return 0;
     for (uint32_t i = 0; i < source->header_piece_count && result == 0; i++) {
         uint64_t index = source->header_pieces[i].offset / engine->chunk_bytes;
-        if (index == last || index >= file->chunk_count || !file->chunks[index].unshown ||
-            file->chunks[index].gathered)
+        if (index == last || index >= file->chunk_count ||
+            !chunk_is_unshown(file, (uint32_t)index) ||
+            chunk_runs_have(&file->gathered, (uint32_t)index))
             continue;
         last = index;
         if (buffer == NULL)

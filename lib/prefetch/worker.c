@@ -126,8 +126,9 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
     }
     if (!chunk->seen) {
         chunk->seen = true;
-        file->chunks_seen += !chunk->unshown;
-        file->bytes_seen += chunk->unshown ? 0 : fetch->length;
+        bool shown = !chunk_is_unshown(file, fetch->index);
+        file->chunks_seen += shown;
+        file->bytes_seen += shown ? fetch->length : 0;
     }
     if (file->has_error && file->chunks_failed == 0 && !file->blocked && !file->failed_at_start)
         file->has_error = file->retrying > 0;

@@ -117,6 +117,14 @@ static ssize_t read_storage(struct open_file *file, uint64_t offset, void *buffe
     return got < 0 ? got : got + (ssize_t)have;
 }
 
+/* A read that begins behind the end does not tell where that is. */
+static uint64_t end_of(const struct open_file *file, uint64_t stopped_at)
+{
+    struct stat status;
+    bool known = fstat(file->buffered, &status) == 0 && (uint64_t)status.st_size < stopped_at;
+    return known ? (uint64_t)status.st_size : stopped_at;
+}
+
 /* What a read of `length` bytes came to: `got` is pread-like. */
 static int check_read(const struct open_file *file, const char *path, uint64_t offset,
                       size_t length, ssize_t got, struct unshard_error *error)
@@ -125,7 +133,8 @@ static int check_read(const struct open_file *file, const char *path, uint64_t o
         return error_set_at(error, "read-error", (int)-got, offset, "%s: read at %llu failed: %s",
                             path, (unsigned long long)offset, strerrordesc_np((int)-got));
     if ((size_t)got < length)
-        return open_file_truncated(path, offset + (uint64_t)got, offset + length, error);
+        return open_file_truncated(path, end_of(file, offset + (uint64_t)got), offset + length,
+                                   error);
     return open_file_check(file, path, error);
 }
 

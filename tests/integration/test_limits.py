@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
 """What a checkpoint may ask for has a bound, and beside what passes it the rest works."""
 
+import errno
+import json
+import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import PATIENCE, UNSHARD, mounted
+from harness import PATIENCE, SANITIZER, UNSHARD, mounted
 
 SHARDS = 120
 
@@ -60,3 +64,70 @@ def test_commands_with_few_descriptors(many_shards, tmp_path):
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                               timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
+
+
+def claim(path, name, size, data):
+    """A safetensors file with one tensor of `size` bytes, of which it has `data`."""
+    header = json.dumps({name: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+def resident(pid):
+    """MiB of memory that the process has."""
+    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) >> 8
+
+
+@pytest.fixture
+def vast():
+    """A directory on a file system that takes files of any length."""
+    if not os.path.isdir("/dev/shm"):
+        pytest.skip("no /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield pathlib.Path(folder)
+
+
+def sparse(path, size):
+    with open(path, "wb") as file:
+        file.truncate(size)
+
+
+@pytest.mark.parametrize("option", ["chunk=2M", "chunk=64K"])
+def test_what_is_only_claimed_costs_nothing(vast, option):
+    """Neither memory, nor time, nor a line of the log for each chunk that is not there."""
+    log = vast / "log"
+    source = vast / "source"
+    claim(source / "one/model.safetensors", "a", 1 << 45, b"x" * 32)
+    claim(source / "two/model-00001-of-00002.safetensors", "a", 1 << 45, b"x" * 32)
+    claim(source / "two/model-00002-of-00002.safetensors", "b", 64, b"y" * 64)
+    claim(source / "three/model.safetensors", "a", 1 << 47, b"x" * 32)
+    claim(source / "model.safetensors", "good", 1000, b"z" * 1000)
+    for number in range(4):
+        sparse(source / f"{number}.dat", (16 << 40) - 4096)
+    with mounted(source, option, f"log={log}") as mount:
+        mount.wait_warm()
+        states = {one["name"]: one["state"] for one in mount.status()["components"]}
+        assert states == {".": "unverified", "one": "failed", "two": "failed", "three": "failed"}
+        assert bytes(load_file(mount / "model.safetensors")["good"].numpy()) == b"z" * 1000
+        with open(mount / "3.dat", "rb") as file:
+            for offset in (0, 8 << 40, (16 << 40) - 8192):
+                assert os.pread(file.fileno(), 4096, offset) == bytes(4096)
+        if not SANITIZER:
+            assert resident(mount.pid) < 64
+        assert len(log.read_text().splitlines()) < 50
+
+
+def test_a_file_that_is_too_large_fails_alone(vast):
+    claim(vast / "model.safetensors", "good", 1000, b"z" * 1000)
+    claim(vast / "other/model.safetensors", "a", 16, bytes(16))
+    os.truncate(vast / "other/model.safetensors", 9 << 50)
+    sparse(vast / "notes.dat", 9 << 50)
+    with mounted(vast) as mount:
+        mount.wait_warm()
+        assert bytes(load_file(mount / "model.safetensors")["good"].numpy()) == b"z" * 1000
+        for name in ("notes.dat", "other/model.safetensors"):
+            assert (mount / name).stat().st_size == 9 << 50
+            with pytest.raises(OSError) as caught:
+                (mount / name).open("rb").read(1)
+            assert caught.value.errno == errno.EIO
+            assert f"{name}: its size is {9 << 50} bytes" in (mount / ".unshard/errors").read_text()
