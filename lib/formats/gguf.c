@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/string_map.h"
 #include "base/utf8.h"
+#include "formats/foreign_content.h"
 #include "formats/ggml_type.h"
 #include "formats/gguf_cursor.h"
 
@@ -391,15 +392,16 @@ static int read_start(struct parse *parse)
     struct gguf_cursor *cursor = &parse->cursor;
     int result = gguf_cursor_need(cursor, 8, "magic and version");
 
+    if (result != 0 && cursor->reader->size < 8 &&
+        foreign_content(cursor->reader, parse->path, NULL, parse->error) != 0)
+        return -EINVAL;
     if (result != 0)
         return result;
-    if (memcmp(cursor->data, "version ", 8) == 0)
-        return error_set(parse->error, "lfs-pointer", 0,
-                         "%s: is a Git LFS pointer of %" PRIu64 " bytes, the file was not pulled",
-                         parse->path, cursor->reader->size);
     if (memcmp(cursor->data, "GGUF", 4) != 0) {
         char magic[24];
 
+        if (foreign_content(cursor->reader, parse->path, "GGUF", parse->error) != 0)
+            return -EINVAL;
         error_quote(magic, sizeof magic, (const char *)cursor->data, 4);
         return malformed(parse, "the file begins with \"%s\", not with \"GGUF\"", magic);
     }

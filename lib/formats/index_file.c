@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/string_map.h"
+#include "formats/foreign_content.h"
 #include "json/json_reader.h"
 #include "json/json_string.h"
 
@@ -276,6 +277,8 @@ int index_file_parse(const char *json, size_t length, const char *path, const ch
     result = parse_index(&parse);
     if (result == 0)
         result = deliver(&parse, out);
+    else if (result != -ENOMEM)
+        foreign_bytes(json, length, length, path, error); /* which says more, if it is that */
     json_reader_free(&parse.reader);
     string_map_free(&parse.tensors);
     string_map_free(&parse.file_numbers);

@@ -14,11 +14,13 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/string_map.h"
+#include "formats/foreign_content.h"
 #include "json/json_reader.h"
 
 /* No framework has tensors of more than 64 dimensions; the bound keeps a hostile shape small. */
 #define MAX_RANK 1024
 #define QUOTED 96
+#define WANTED "safetensors"
 
 /* While it is parsed, tensor.offset holds BEGIN and tensor.length END. */
 struct parsed_tensor {
@@ -468,6 +470,8 @@ static int read_header_length(const struct byte_reader *reader, const char *path
     uint64_t value = 0;
     int result;
 
+    if (reader->size < sizeof head && foreign_content(reader, path, WANTED, error) != 0)
+        return -EINVAL;
     if (reader->size < sizeof head)
         return error_set(error, "truncated", 0,
                          "%s: file of %" PRIu64 " bytes is too short for the header length", path,
@@ -477,12 +481,11 @@ static int read_header_length(const struct byte_reader *reader, const char *path
         return error_set_at(error, "read-error", -result, 0,
                             "%s: cannot read the header length: %s", path,
                             strerrordesc_np(-result));
-    if (memcmp(head, "version ", sizeof head) == 0)
-        return error_set(error, "lfs-pointer", 0,
-                         "%s: is a Git LFS pointer of %" PRIu64 " bytes, the file was not pulled",
-                         path, reader->size);
     for (int i = 7; i >= 0; i--)
         value = value << 8 | head[i];
+    if ((value > SAFETENSORS_MAX_HEADER || value > reader->size - 8) &&
+        foreign_content(reader, path, WANTED, error) != 0)
+        return -EINVAL;
     if (value > SAFETENSORS_MAX_HEADER)
         return error_set_at(error, "header-too-large", 0, 0,
                             "%s: header length %" PRIu64 " is above the limit of %" PRIu64, path,

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "formats/foreign_content.h"
 #include "formats/torch_state.h"
 #include "formats/zip_archive.h"
 
@@ -210,12 +211,8 @@ int torch_file_read(const struct byte_reader *reader, const char *path, struct a
                             path, strerrordesc_np(-result));
     if (memcmp(head, "PK\3\4", 4) == 0)
         return read_zip(reader, path, arena, out, error);
-    if (memcmp(head, "version ", 8) == 0)
-        return error_set(error, "lfs-pointer", 0,
-                         "%s: is a Git LFS pointer of %" PRIu64 " bytes, the file was not pulled",
-                         path, reader->size);
-    if (length == 0)
-        return error_set(error, "truncated", 0, "%s: is empty", path);
+    if (head[0] != 0x80 && foreign_content(reader, path, NULL, error) != 0) /* no pickle */
+        return -EINVAL;
     return torch_legacy_read(reader, path, arena, out, error);
 }
 

@@ -39,6 +39,10 @@ def numbers():
         yield "reject-offset-number-" + word, header(one(offsets="[0,%s]" % text), 4)
 
 
+WEB_PAGE = (b"<!DOCTYPE html>\n<html lang=en>\n<head><meta charset=utf-8>\n"
+            b"<title>Access to this model is restricted</title></head></html>\n")
+
+
 def safetensors():
     good = one()
     a, b = tensor("a"), tensor("b", offsets="[4,8]")
@@ -54,6 +58,15 @@ def safetensors():
     yield "reject-cut-in-header", header(good, 4)[:30]
     yield "reject-length-one-less", header(good, 4, len(good) - 1)
     yield "reject-lfs-pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
+    yield "reject-web-page", WEB_PAGE
+    yield "reject-web-page-behind-space", b"\xef\xbb\xbf\r\n " + WEB_PAGE.lower()
+    yield "reject-server-answer", b'{"error": "Repository not found"}'
+    yield "reject-server-answer-xml", (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code>'
+                                       b"</Error>")
+    yield "reject-text", b"404: Not Found"
+    yield "reject-text-short", b"Gone\n"
+    yield "reject-zip", b"PK\3\4" + bytes(40)
+    yield "reject-gguf", b"GGUF\3\0\0\0" + b"\xff" * 8
     yield "reject-utf8-lone-byte", raw_name(b"\xff")
     yield "reject-utf8-overlong", raw_name(b"\xc0\xaf")
     yield "reject-utf8-surrogate", raw_name(b"\xed\xa0\x80")
@@ -156,6 +169,8 @@ def index_files():
     def shard(name):
         return '{"weight_map":{"t":%s}}' % json.dumps(name)
 
+    yield "reject-web-page", WEB_PAGE
+    yield "reject-lfs-pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
     for word, name in {"parent": "../../etc/passwd", "absolute": "/etc/passwd", "drive": "C:\\x",
                        "backslash-parent": "a\\..\\b", "dot-dot": "..", "dot": ".", "empty": "",
                        "dot-inside": "a/./b", "double-slash": "a//b", "trailing-slash": "a/",

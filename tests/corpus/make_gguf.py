@@ -61,6 +61,8 @@ def starts():
     yield "reject-cut-in-magic", b"GGU"
     yield "reject-cut-in-counts", build()[:20]
     yield "reject-lfs-pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
+    yield "reject-web-page", b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>\n"
+    yield "reject-text", b"404: Not Found"
     for version in (0, 1, 4, 0x03000000, 0xffffffff):
         yield f"reject-version-{version:x}", build(version=version)
     for word, count in (("2-63", 1 << 63), ("minus-1", -1), ("2-62", 1 << 62), ("above-file", 9)):

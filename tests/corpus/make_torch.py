@@ -351,6 +351,7 @@ def torch_files():
     yield "reject-not-a-state-dict--a-pickle", pickled(b"}")
     yield "reject-not-a-state-dict--nested-100", archive(pickled(dictionary(
         (text("w"), tensor()), (text("x"), b"]" * 100 + b"a" * 99))))
+    yield "reject-web-page--page", b"<html><head><title>Sign in</title></head></html>\n"
     yield "reject-lfs-pointer--pointer", b"version https://git-lfs.github.com/spec/v1\n"
     yield "reject-truncated--empty", b""
     yield "reject-truncated--zip", one(tensor())[:-30]

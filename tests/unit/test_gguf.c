@@ -34,6 +34,8 @@ static const struct refusal {
     {"cut-in-magic", "truncated", "magic"},
     {"cut-in-counts", "truncated", "key count"},
     {"lfs-pointer", "lfs-pointer", "not pulled"},
+    {"web-page", "web-page", "\"Sign in\""},
+    {"text", "not-weights", "\"404: Not Found\""},
     {"version-0", "unsupported-version", "version 0"},
     {"version-1", "unsupported-version", "version 1"},
     {"version-4", "unsupported-version", "version 4"},

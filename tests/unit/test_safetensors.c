@@ -51,6 +51,38 @@ static void test_corpus(void **state)
     corpus_walk(CORPUS, parse_file, 20);
 }
 
+/* Of a download that has brought something else it is told what. */
+static void test_foreign_content(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *file, *code, *words;
+    } rows[] = {
+        {"empty", "truncated", "is empty (0 bytes)"},
+        {"lfs-pointer", "lfs-pointer", "Git LFS pointer of 118 bytes"},
+        {"web-page", "web-page", "title \"Access to this model is restricted\""},
+        {"web-page-behind-space", "web-page", "web page (HTML)"},
+        {"server-answer", "server-answer", "Repository not found"},
+        {"server-answer-xml", "server-answer", "is the answer of a server"},
+        {"text", "not-weights", "\"404: Not Found\""},
+        {"text-short", "not-weights", "is text of 5 bytes, not safetensors"},
+        {"zip", "not-weights", "is a zip archive"},
+        {"gguf", "not-weights", "is a GGUF file, not safetensors"},
+        {"seven-bytes", "truncated", "too short"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char path[256];
+        size_t length;
+        struct unshard_error error = {0};
+        snprintf(path, sizeof path, CORPUS "/reject-%s.safetensors", rows[i].file);
+        char *data = corpus_read(path, &length);
+        assert_true(parse_file(data, length, "FILE", &error) != 0);
+        if (strcmp(error.code, rows[i].code) != 0 || strstr(error.message, rows[i].words) == NULL)
+            fail_msg("%s: %s: %s", rows[i].file, error.code, error.message);
+        free(data);
+    }
+}
+
 /* What the reference library wrote is what we write for the same tensors, byte for byte. */
 static void check_vector(const char *name)
 {
@@ -141,6 +173,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_corpus),
+        cmocka_unit_test(test_foreign_content),
         cmocka_unit_test(test_reference_vectors),
         cmocka_unit_test(test_vector_content),
         cmocka_unit_test(test_many_tensors),
