@@ -136,9 +136,9 @@ static void print_table(const struct list *list)
     }
     for (size_t i = 0; i < list->count; i++) {
         const struct listed *mount = &list->mounts[i];
-        error_quote(quoted[0], sizeof quoted[0], mount->mountpoint, strlen(mount->mountpoint));
-        error_quote(quoted[1], sizeof quoted[1], source_of(mount), strlen(source_of(mount)));
-        error_quote(quoted[2], sizeof quoted[2], mount->state, strlen(mount->state));
+        error_printable(quoted[0], sizeof quoted[0], mount->mountpoint, strlen(mount->mountpoint));
+        error_printable(quoted[1], sizeof quoted[1], source_of(mount), strlen(source_of(mount)));
+        error_printable(quoted[2], sizeof quoted[2], mount->state, strlen(mount->state));
         size_t columns = human_columns(quoted[0]);
         printf("%s%*s  %-13s ", quoted[0], columns < width ? (int)(width - columns) : 0, "",
                quoted[2]);

@@ -17,7 +17,7 @@
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *name)
 {
-    return error_quote(out, QUOTED_CAPACITY, name, strlen(name));
+    return error_printable(out, QUOTED_CAPACITY, name, strlen(name));
 }
 
 static const char *view_path(const struct unshard_checkpoint *checkpoint,

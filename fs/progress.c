@@ -51,7 +51,7 @@ void progress_show(struct progress_line *line, const char *what, uint64_t done, 
     char rate_text[HUMAN_CAPACITY];
     double now = monotonic_seconds(), rate = rate_since(line, now, done);
     unsigned columns = terminal_columns(line->stream);
-    error_quote(quoted, sizeof quoted, what, strlen(what));
+    error_printable(quoted, sizeof quoted, what, strlen(what));
     if (columns > 1 && terminal_takes_escapes(line->stream)) {
         draw_line(line, columns, quoted, done, total, rate);
     } else if (now - line->last >= PLAIN_INTERVAL) {

@@ -11,7 +11,7 @@
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *text)
 {
-    return error_quote(out, QUOTED_CAPACITY, text, strlen(text));
+    return error_printable(out, QUOTED_CAPACITY, text, strlen(text));
 }
 
 void report_show_progress(void *context, const char *path, uint64_t done, uint64_t total)

@@ -83,7 +83,8 @@ int session_open(struct filesystem *filesystem, const struct session_options *op
 {
     char quoted[256];
     error_quote(quoted, sizeof quoted, options->mountpoint, strlen(options->mountpoint));
-    snprintf(last_message, sizeof last_message, "no reason given");
+    snprintf(last_message, sizeof last_message,
+             "the FUSE library does not say why; is /dev/fuse there, and may this user mount?");
     fuse_set_log_func(keep_libfuse);
     filesystem->session = new_session(filesystem, options);
     if (!filesystem->session)

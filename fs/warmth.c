@@ -7,9 +7,11 @@
 #include "base/error.h"
 #include "status/json_fields.h"
 
-static const char *quote(char out[256], const char *string)
+#define QUOTED_CAPACITY 512
+
+static const char *quote(char out[QUOTED_CAPACITY], const char *string)
 {
-    return error_quote(out, 256, string, strlen(string));
+    return error_printable(out, QUOTED_CAPACITY, string, strlen(string));
 }
 
 static bool has_been_read(const cJSON *component)
@@ -25,12 +27,12 @@ static const char *error_message(const cJSON *component)
         if (field_object(shard, "error"))
             error = field_object(shard, "error");
     }
-    return field_string(error, "message", "no reason given");
+    return field_string(error, "message", "it has failed; 'unshard status' says more");
 }
 
 static enum warmth_state never(struct warmth *out, const char *name, const char *why)
 {
-    char quoted[2][256];
+    char quoted[2][QUOTED_CAPACITY];
     snprintf(out->message, sizeof out->message, "%s: %s", quote(quoted[0], name),
              quote(quoted[1], why));
     return WARMTH_NEVER;
@@ -61,7 +63,7 @@ static enum warmth_state judge_component(const cJSON *component, bool prefetched
 
 static enum warmth_state judge_whole(const cJSON *root, bool finished, struct warmth *out)
 {
-    char quoted[256];
+    char quoted[QUOTED_CAPACITY];
     const char *word = field_string(root, "state", "unknown");
     if (strcmp(word, "stopping") == 0)
         return never(out, field_string(root, "source", "?"), "the mount is being ended");

@@ -16,7 +16,7 @@ enum warmth_state {
 struct warmth {
     uint64_t done, total;   /* bytes of the components that are to be warm */
     const char *unfinished; /* name of the first that is not, of the JSON; "" for none */
-    char message[600];      /* of REACHED and NEVER: for a person */
+    char message[1024];     /* of REACHED and NEVER: for a person */
 };
 
 /* Judges a parsed status (NULL or another schema: NEVER). verified: every component must also match

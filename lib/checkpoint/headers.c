@@ -83,7 +83,7 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
     int fd = checkpoint_open_file(checkpoint, header->file, 0);
     if (fd < 0) {
         header->result = error_set(&header->error, fd == -ENOENT ? "missing" : "unreadable", -fd,
-                                   "%s: cannot open: %s", file->path, strerrordesc_np(-fd));
+                                   "%s: cannot open: %s", file->path, path_policy_reason(fd));
         return;
     }
     struct recorded_file recorded = {fd, &header->record};

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "checkpoint/notes.h"
 
+#include "base/error.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,14 +24,16 @@ static bool reserve(struct note_list *notes)
 
 void note_add(struct note_list *notes, struct arena *arena, const char *format, ...)
 {
-    char line[768];
+    char line[768], printable[768];
     va_list arguments;
     if (notes->count > NOTES_MAX)
         return;
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
-    const char *text = notes->count == NOTES_MAX ? "There are more notes than are shown." : line;
+    const char *text = notes->count == NOTES_MAX
+                           ? "There are more notes than are shown."
+                           : error_printable(printable, sizeof printable, line, strlen(line));
     if (!reserve(notes) ||
         (notes->items[notes->count] = arena_copy_string(arena, text, strlen(text))) == NULL) {
         notes->failed = true;

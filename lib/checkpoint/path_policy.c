@@ -204,6 +204,14 @@ static int reopen(int path_fd, int flags)
     return fd < 0 ? -errno : fd;
 }
 
+const char *path_policy_reason(int error)
+{
+    if (error == -EXDEV)
+        return "a symlink leads outside the checkpoint; -o follow_symlinks follows it";
+    const char *text = strerrordesc_np(-error);
+    return text != NULL ? text : "unknown error";
+}
+
 int path_policy_reopen(int path_fd, int flags)
 {
     unsigned waits = 0;

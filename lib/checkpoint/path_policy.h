@@ -35,6 +35,10 @@ int path_policy_path_of(int fd, char out[PATH_MAX]);
 int path_policy_resolve(const struct unshard_checkpoint *checkpoint, const char *path,
                         struct stat *status);
 
+/* Why a file cannot be opened, by the negative errno of these functions or of checkpoint_open_file,
+ * and what can be done about it. A static string. */
+const char *path_policy_reason(int error);
+
 /* Opens for reading what path_policy_resolve found; waits as it does. Takes no ownership of
  * path_fd.
  */

@@ -158,7 +158,9 @@ static void describe_bad_symlink(struct scanner *scanner, struct scan_entry *ent
     char target[160], why[256];
     error_quote(target, sizeof target, entry->target, strlen(entry->target));
     if (number == EXDEV) {
-        snprintf(why, sizeof why, "it is a symlink to %s, outside the checkpoint", target);
+        snprintf(why, sizeof why,
+                 "it is a symlink to %s, outside the checkpoint; -o follow_symlinks follows it",
+                 target);
         exclude(scanner, entry, "outside", number, why);
         return;
     }

@@ -329,8 +329,9 @@ static void open_same_files(struct unshard_engine *engine, uint32_t number,
 static void log_verified(struct unshard_engine *engine, uint32_t number)
 {
     const struct expected_digest *whole = engine->files[number].whole;
+    char path[512];
     engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
-               engine->checkpoint->files[number].path,
+               error_field(path, sizeof path, engine->checkpoint->files[number].path),
                digest_algorithm_name(whole->digest.algorithm), whole->origin);
 }
 

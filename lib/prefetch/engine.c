@@ -23,7 +23,7 @@ uint64_t engine_now_ns(void)
 
 void engine_log(struct unshard_engine *engine, int priority, const char *format, ...)
 {
-    char line[1024];
+    char line[1536];
     va_list arguments;
     if (engine->publisher.log == NULL)
         return;

@@ -9,6 +9,8 @@
  */
 #include "prefetch/engine_internal.h"
 
+#include "base/error.h"
+
 #include <errno.h>
 
 static void cancel_of_list(struct unshard_engine *engine, struct fetch_list *list, uint32_t number,
@@ -212,6 +214,7 @@ bool file_drop_next(struct unshard_engine *engine)
 
 void file_reset(struct unshard_engine *engine, uint32_t number)
 {
+    char path[512];
     struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
     file->generation++;
@@ -225,7 +228,7 @@ void file_reset(struct unshard_engine *engine, uint32_t number)
     pthread_mutex_unlock(&engine->lock);
     if (engine->checkpoint->files[number].gathered == NULL)
         engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
-                   engine->checkpoint->files[number].path);
+                   error_field(path, sizeof path, engine->checkpoint->files[number].path));
     gathered_reset(engine, number);
 }
 

@@ -4,6 +4,8 @@
  */
 #include "prefetch/engine_internal.h"
 
+#include "base/error.h"
+
 #include <errno.h>
 #include <time.h>
 
@@ -105,11 +107,12 @@ static void report_stuck(struct unshard_engine *engine, uint64_t now)
 {
     uint32_t file;
     uint64_t offset;
+    char path[512];
     while (find_stuck(engine, now, &file, &offset)) {
         pthread_mutex_unlock(&engine->lock);
         engine_log(engine, 4, "event=read-stuck shard=\"%s\" offset=%llu seconds=%llu",
-                   engine->checkpoint->files[file].path, (unsigned long long)offset,
-                   (unsigned long long)(REPORT_NS / 1000000000U));
+                   error_field(path, sizeof path, engine->checkpoint->files[file].path),
+                   (unsigned long long)offset, (unsigned long long)(REPORT_NS / 1000000000U));
         pthread_mutex_lock(&engine->lock);
     }
 }

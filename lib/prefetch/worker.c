@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "prefetch/engine_internal.h"
 
+#include "base/error.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -137,11 +139,13 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
 void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
                  bool will_retry)
 {
+    char path[512], message[2048];
     engine_log(engine, will_retry ? 4 : 3,
                "event=%s shard=\"%s\" code=%s offset=%lld errno=%d message=\"%s\"",
-               will_retry ? "read-retry" : "shard-failed", engine->checkpoint->files[file].path,
-               error->code, error->offset == UNSHARD_NO_OFFSET ? -1LL : (long long)error->offset,
-               error->errno_value, error->message);
+               will_retry ? "read-retry" : "shard-failed",
+               error_field(path, sizeof path, engine->checkpoint->files[file].path), error->code,
+               error->offset == UNSHARD_NO_OFFSET ? -1LL : (long long)error->offset,
+               error->errno_value, error_field(message, sizeof message, error->message));
 }
 
 /* Fills the buffer, from the staged copy when there is one that is right. No lock held. */

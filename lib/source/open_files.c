@@ -114,7 +114,7 @@ static int fail_open(const char *path, int number, struct unshard_error *error)
     if (number == ENOENT)
         return error_set(error, "missing", number, "%s: the file is gone", path);
     return error_set(error, "read-error", number, "%s: cannot open: %s", path,
-                     strerrordesc_np(number));
+                     path_policy_reason(-number));
 }
 
 static int fail_changed(const char *path, const char *what, uint64_t expected, uint64_t actual,

@@ -525,16 +525,16 @@ char *unshard_status_json(struct unshard_engine *engine)
 void error_line_append(struct text *text, const char *component, const char *file,
                        const struct unshard_error *error)
 {
-    char when[32] = "-";
+    char when[32] = "-", field[2048];
     if (error->time != 0)
         format_time(error->time, when, sizeof when);
-    text_printf(text, "%s component=\"%s\" shard=\"%s\" code=%s", when, component, file,
-                error->code);
+    text_printf(text, "%s component=\"%s\"", when, error_field(field, sizeof field, component));
+    text_printf(text, " shard=\"%s\" code=%s", error_field(field, sizeof field, file), error->code);
     if (error->offset != UNSHARD_NO_OFFSET)
         text_printf(text, " offset=%llu", (unsigned long long)error->offset);
     if (error->errno_value != 0)
         text_printf(text, " errno=%d", error->errno_value);
-    text_printf(text, " message=\"%s\"\n", error->message);
+    text_printf(text, " message=\"%s\"\n", error_field(field, sizeof field, error->message));
 }
 
 char *unshard_status_errors(struct unshard_engine *engine)

@@ -38,7 +38,7 @@ struct progress {
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *string)
 {
-    return error_quote(out, QUOTED_CAPACITY, string, strlen(string));
+    return error_printable(out, QUOTED_CAPACITY, string, strlen(string));
 }
 
 /* ---- errors ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/workers.h"
+#include "checkpoint/path_policy.h"
 #include "verify/block_stream.h"
 #include "verify/file_hasher.h"
 
@@ -53,7 +54,7 @@ static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t numbe
     int fd = checkpoint_open_file(checkpoint, number, 0);
     if (fd < 0)
         return error_set(error, fd == -ENOENT ? "missing" : "read-error", -fd,
-                         "%s: cannot open: %s", file->path, strerrordesc_np(-fd));
+                         "%s: cannot open: %s", file->path, path_policy_reason(fd));
     int result = check_status(file, fd, error);
     if (result == 0)
         return fd;

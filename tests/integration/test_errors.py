@@ -241,3 +241,28 @@ def test_all_shards_bad_still_mounts(copy):
     with mounted(copy) as mount:
         assert mount.component(VIEW)["state"] == "failed"
         assert_others_work(mount, copy)
+
+
+# ---- messages -----------------------------------------------------------------------------------
+
+def test_a_saved_page_is_told(copy):
+    (copy / "transformer" / BAD).write_text("<!DOCTYPE html><html><head><title>Sign in</title>")
+    with mounted(copy) as mount:
+        assert_failed(mount, "saved web page")
+        assert "Sign in" in run("wait", "--timeout", "20", mount.path).stderr
+
+
+def test_names_are_escaped_once(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    name = 'we"i\'rd\n\\\x1b.safetensors'
+    (source / name).write_bytes(b"\xff" * 64)
+    with mounted(source) as mount:
+        shown = 'we"i\'rd\\x0a\\\\x1b.safetensors'
+        for line in (mount / ".unshard/errors").read_text().split("\n")[:-1]:
+            assert f'message="{shown}: '.replace('we"i', 'we\\"i') in line
+        message = mount.status()["components"][0]["error"]["message"]
+        assert message.startswith(shown + ": ")
+        for text in ((mount / ".unshard/status").read_text(), run("ls", source).stdout,
+                     run("wait", "--timeout", "20", mount.path).stderr):
+            assert message in text and "x5c" not in text and "x22" not in text

@@ -67,6 +67,18 @@ def truncated(flux, tmp_path):
         wait_for(lambda: readable(mount / VIEW), what="the whole shard to be served")
 
 
+@produces("A shard cannot be read, after a download")
+@contextlib.contextmanager
+def not_downloaded(flux, tmp_path):
+    source = shutil.copytree(flux, tmp_path / "source")
+    (source / "transformer" / SHARD).write_text("<!DOCTYPE html><title>Sign in</title>")
+    shutil.copytree(source / "vae", source / "vae_2")
+    next((source / "vae_2").glob("*.safetensors")).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with mounted(source) as mount:
+        yield status_text(mount)
+
+
 @produces("The loader misses a part of the model")
 @contextlib.contextmanager
 def missing(flux, tmp_path):
