@@ -15,8 +15,8 @@ static const struct {
 } commands[] = {
     {"mount", command_mount},   {"umount", command_umount}, {"status", command_status},
     {"wait", command_wait},     {"evict", command_evict},   {"warm", command_warm},
-    {"list", command_list},     {"ls", command_ls},         {"export", command_export},
-    {"verify", command_verify}, {"seal", command_seal},
+    {"list", command_list},     {"doctor", command_doctor}, {"ls", command_ls},
+    {"export", command_export}, {"verify", command_verify}, {"seal", command_seal},
 };
 
 static int unknown_command(const char *name)

@@ -9,8 +9,8 @@ enum {
     VIEWS = COMMAND_MOUNT | COMMAND_LS | COMMAND_EXPORT,
     HASHING = COMMAND_SEAL | COMMAND_VERIFY,
     RUNNING = COMMAND_WAIT | COMMAND_EVICT | COMMAND_WARM | COMMAND_LIST,
-    ALL = VIEWS | RUNNING | HASHING | COMMAND_UMOUNT | COMMAND_STATUS,
-    PRINTS_JSON = RUNNING | HASHING | COMMAND_STATUS | COMMAND_LS | COMMAND_EXPORT,
+    ALL = VIEWS | RUNNING | HASHING | COMMAND_UMOUNT | COMMAND_STATUS | COMMAND_DOCTOR,
+    PRINTS_JSON = RUNNING | HASHING | COMMAND_STATUS | COMMAND_DOCTOR | COMMAND_LS | COMMAND_EXPORT,
 };
 
 const struct option_entry option_table[] = {
@@ -128,6 +128,9 @@ const struct command_entry command_table[] = {
      "Exit status: 0 all are well; 1 they cannot be listed; 2 wrong usage; 3 a mount has errors "
      "or\n"
      "does not answer.\n"},
+    {"doctor", COMMAND_DOCTOR, "[SOURCE|MOUNTPOINT]", 0, 1,
+     "tell what of this machine stands in the way",
+     "Exit status: 0 nothing does; 2 wrong usage; 3 something keeps a mount from working.\n"},
     {"ls", COMMAND_LS, "SOURCE", 1, 1, "show what a mount of a checkpoint would hold",
      "Exit status: 0 all is well; 1 the source cannot be read; 2 wrong usage; 3 a component "
      "failed\nor a file of digests is malformed.\n"},

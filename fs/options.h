@@ -72,6 +72,7 @@ enum command_bit {
     COMMAND_EVICT = 512,
     COMMAND_WARM = 1024,
     COMMAND_LIST = 2048,
+    COMMAND_DOCTOR = 4096,
 };
 
 enum option_kind {

@@ -242,6 +242,17 @@ char *unshard_view_errors(struct unshard_engine *engine, uint32_t view);
  * "none". Ownership and safety as above. */
 char *unshard_view_digest(struct unshard_engine *engine, uint32_t view);
 
+/* ---- this machine ------------------------------------------------------------------------------
+ */
+
+/* Bytes that page cache can take here: what the kernel says is available, or less where a memory
+ * control group of this process leaves less; UINT64_MAX when neither tells. Reads /proc and /sys.
+ * Thread-safe. */
+uint64_t unshard_available_memory(void);
+/* Whether the digests of chunks that one mount gains can be kept for the next ones; makes their
+ * directory. Blocks on its file system. 0, or a negative errno and *error. Thread-safe. */
+int unshard_cache_check(struct unshard_error *error);
+
 /* ---- export ------------------------------------------------------------------------------------
  */
 

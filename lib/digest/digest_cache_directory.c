@@ -83,6 +83,18 @@ int cache_directory_open(struct unshard_error *error)
                      path);
 }
 
+int unshard_cache_check(struct unshard_error *error)
+{
+    int directory = cache_directory_open(error);
+    if (directory < 0)
+        return directory;
+    int number = faccessat(directory, ".", W_OK | X_OK, AT_EACCESS) != 0 ? errno : 0;
+    close(directory);
+    return number != 0 ? error_set(error, "no-cache-directory", number,
+                                   "the directory cannot be written: %s", strerrordesc_np(number))
+                       : 0;
+}
+
 /* ---- what is in it -----------------------------------------------------------------------------
  */
 

@@ -142,7 +142,7 @@ static uint64_t room_of_line(char *line)
     return least;
 }
 
-uint64_t window_available_memory(void)
+uint64_t unshard_available_memory(void)
 {
     char line[GROUP_CAPACITY];
     uint64_t available = meminfo_available();

@@ -290,7 +290,7 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
         engine_free(engine);
         return result;
     }
-    uint64_t available = window_available_memory();
+    uint64_t available = unshard_available_memory();
     pthread_mutex_lock(&engine->lock);
     window_update(engine, available);
     workers_spawn(engine);

@@ -622,8 +622,5 @@ void jobs_note_chunk(struct unshard_engine *engine, uint64_t bytes);
 /* window.c: sets window_bytes, window_limited, keep_bytes and sentinel_pages. The caller holds
  * engine->lock. */
 void window_update(struct unshard_engine *engine, uint64_t available_bytes);
-/* available_memory.c: memory that page cache can take: MemAvailable, and the room in every cgroup
- * above us. Reads /proc and /sys; no lock held. */
-uint64_t window_available_memory(void);
 
 #endif

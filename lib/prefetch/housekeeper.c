@@ -226,7 +226,7 @@ void *housekeeper(void *argument)
         pthread_cond_timedwait(&engine->tick, &engine->lock, &until);
         if (tick % WINDOW_TICKS == WINDOW_TICKS - 1) {
             pthread_mutex_unlock(&engine->lock);
-            uint64_t available = window_available_memory();
+            uint64_t available = unshard_available_memory();
             pthread_mutex_lock(&engine->lock);
             window_update(engine, available);
         }
