@@ -127,8 +127,8 @@ static void check_other_users(struct doctor *doctor)
 static void check_control(struct doctor *doctor)
 {
     struct statfs status;
-    bool mounted = statfs("/sys/fs/fuse/connections", &status) == 0 &&
-                   status.f_type == FUSECTL_SUPER_MAGIC;
+    bool mounted =
+        statfs("/sys/fs/fuse/connections", &status) == 0 && status.f_type == FUSECTL_SUPER_MAGIC;
     doctor_add(doctor, "fusectl", mounted ? FINDING_GOOD : FINDING_NOTE,
                mounted ? NULL : "'mount -t fusectl none /sys/fs/fuse/connections'",
                mounted ? "a mount that hangs can be aborted"
@@ -139,10 +139,11 @@ static void check_control(struct doctor *doctor)
 static void check_kernel(struct doctor *doctor)
 {
     struct utsname name;
-    unsigned major = 0, minor = 0;
-    if (uname(&name) != 0 || sscanf(name.release, "%u.%u", &major, &minor) != 2)
+    if (uname(&name) != 0)
         return;
-    unsigned version = major * 1000 + minor;
+    char *rest;
+    unsigned long version = 1000 * strtoul(name.release, &rest, 10);
+    version += *rest == '.' ? strtoul(rest + 1, NULL, 10) : 0;
     if (version < 5 * 1000 + 2)
         doctor_add(doctor, "kernel", FINDING_PROBLEM, "Linux 5.15 or later",
                    "Linux %.64s drops the pages of a file whenever it looks at it", name.release);
