@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@
 #include "fs/filesystem.h"
 #include "fs/inode_table.h"
 #include "fs/log.h"
+#include "fs/log_writer.h"
 #include "fs/monitor.h"
 #include "fs/mounted_fd.h"
 #include "fs/mountpoint.h"
@@ -214,9 +216,13 @@ static int start_threads(struct mount_run *run)
     struct filesystem *filesystem = &run->filesystem;
     struct unshard_publisher publisher = publisher_for(filesystem);
     shutdown_init(&run->shutdown, filesystem, run->mountpoint,
-                  mountpoint_open_abort(run->connection));
-    int result = unshard_engine_start(filesystem->checkpoint, &run->options.fetch, &publisher,
-                                      &filesystem->engine, &run->error);
+                  mountpoint_open_abort(run->connection), run->options.foreground);
+    int result = log_writer_start();
+    if (result)
+        return error_set(&run->error, "threads", -result, "cannot start threads: %s",
+                         strerror(-result));
+    result = unshard_engine_start(filesystem->checkpoint, &run->options.fetch, &publisher,
+                                  &filesystem->engine, &run->error);
     if (result)
         return result;
     inode_table_set_engine(filesystem->inodes, filesystem->engine);
@@ -272,6 +278,7 @@ static void take_down(struct mount_run *run)
     /* Threads hang in the source and still use everything: nothing can be freed. */
     if (run->failed)
         daemon_failed(&run->link, run->error.message);
+    log_writer_end();
     _exit(run->failed ? 1 : 0);
 }
 
@@ -334,6 +341,15 @@ static void release(struct mount_run *run)
     options_free(&run->options);
 }
 
+/* A daemon that is not there yet is told to open its log again: that waits until it is. */
+static void hold_hangups(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 static int run_mount(struct mount_run *run)
 {
     if (run->options.prepare) {
@@ -347,10 +363,13 @@ static int run_mount(struct mount_run *run)
         fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-result));
         return 1;
     }
+    if (!run->options.foreground)
+        hold_hangups();
     result = log_open(run->options.log_path, !run->options.foreground);
     if (result)
-        error_set(&run->error, "log", -result, "%s: cannot open the log: %s", run->options.log_path,
-                  strerror(-result));
+        error_set(&run->error, "log", -result, "%s: cannot open the log: %s",
+                  run->options.log_path ? run->options.log_path : "syslog",
+                  log_open_reason(result));
     privileges_drop();
     if (!result)
         result = prepare(run);
@@ -358,6 +377,7 @@ static int run_mount(struct mount_run *run)
         result = serve(run);
     if (result)
         daemon_failed(&run->link, run->error.message);
+    log_writer_end();
     return result ? 1 : 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,13 +12,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fs/log_writer.h"
 #include "fs/syslog_socket.h"
-
-#define LINE_CAPACITY 2048
+#include "fs/trusted_file.h"
 
 /* Set once before threads exist. */
-static int log_fd = STDERR_FILENO; /* -1: syslog */
-static bool log_to_journal;        /* which adds the time itself */
+static bool log_to_syslog;
+static bool log_to_journal; /* which adds the time itself */
 
 static const char *level_name(int priority)
 {
@@ -40,29 +41,58 @@ static bool stderr_is_journal(void)
     return strcmp(stream, own) == 0;
 }
 
+/* The daemon leaves the directory that a relative path begins in. */
+static int open_path(const char *path)
+{
+    char absolute[PATH_MAX] = "";
+    if (path[0] != '/' && !getcwd(absolute, sizeof absolute))
+        return -errno;
+    size_t used = strlen(absolute);
+    if ((size_t)snprintf(absolute + used, sizeof absolute - used, "/%s", path) >=
+        sizeof absolute - used)
+        return -ENAMETOOLONG;
+    int fd = trusted_file_append(absolute);
+    if (fd < 0)
+        return fd;
+    int result = log_writer_set(fd, absolute);
+    if (result)
+        close(fd);
+    return result;
+}
+
 int log_open(const char *path, bool daemon)
 {
-    log_fd = STDERR_FILENO;
-    log_to_journal = false;
-    if (path) {
-        int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
-        if (fd < 0)
-            return -errno;
-        log_fd = fd;
-    } else if (stderr_is_journal()) {
+    if (path)
+        return open_path(path);
+    if (stderr_is_journal()) {
         /* A daemon's standard error becomes /dev/null. */
         int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
-        if (fd < 0)
-            return -errno;
-        log_fd = fd;
-        log_to_journal = true;
-    } else if (daemon) {
-        int result = syslog_socket_open("/dev/log");
-        if (result < 0)
-            return result;
-        log_fd = -1;
+        log_to_journal = fd >= 0;
+        return fd < 0 ? -errno : log_writer_set(fd, NULL);
     }
-    return 0;
+    if (daemon) {
+        int result = syslog_socket_open("/dev/log");
+        log_to_syslog = result >= 0;
+        return result < 0 ? result : 0;
+    }
+    return log_writer_set(STDERR_FILENO, NULL);
+}
+
+const char *log_open_reason(int result)
+{
+    switch (-result) {
+    case ELOOP:
+        return "a symbolic link in its path belongs to another user, or there are too many";
+    case EPERM:
+        return "it belongs to another user or has other names, in a directory that others may "
+               "write to; remove it, or choose another directory";
+    case ENXIO:
+        return "it is a socket";
+    case EINVAL:
+        return "it is no file, FIFO or terminal";
+    default:
+        return strerror(-result);
+    }
 }
 
 static size_t put_time(char *line, size_t capacity)
@@ -79,7 +109,7 @@ static size_t put_time(char *line, size_t capacity)
 /* What stands before the level: the time, or the priority where the reader adds the time. */
 static size_t put_start(char *line, size_t capacity, int priority)
 {
-    if (log_fd < 0)
+    if (log_to_syslog)
         return 0;
     if (!log_to_journal)
         return put_time(line, capacity);
@@ -93,25 +123,42 @@ static void make_printable(char *text)
             *text = '?';
 }
 
+static size_t compose(char line[LOG_LINE_CAPACITY], int syslog_priority, const char *component,
+                      const char *format, va_list arguments)
+{
+    size_t start = put_start(line, LOG_LINE_CAPACITY, syslog_priority);
+    int more = snprintf(line + start, LOG_LINE_CAPACITY - start, "%s %s ",
+                        level_name(syslog_priority), component);
+    size_t used = start + (more > 0 ? (size_t)more : 0);
+    if (used < LOG_LINE_CAPACITY - 1)
+        vsnprintf(line + used, LOG_LINE_CAPACITY - used - 1, format, arguments);
+    make_printable(line);
+    size_t length = strlen(line);
+    line[length] = '\n';
+    line[length + 1] = '\0';
+    return length + 1;
+}
+
+size_t log_compose(char line[LOG_LINE_CAPACITY], int syslog_priority, const char *component,
+                   const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    size_t length = compose(line, syslog_priority, component, format, arguments);
+    va_end(arguments);
+    return length;
+}
+
 void log_line_v(int syslog_priority, const char *component, const char *format, va_list arguments)
 {
     int saved_errno = errno;
-    char line[LINE_CAPACITY];
-    size_t start = put_start(line, sizeof line, syslog_priority);
-    int more = snprintf(line + start, sizeof line - start, "%s %s ", level_name(syslog_priority),
-                        component);
-    size_t used = start + (more > 0 ? (size_t)more : 0);
-    if (used < sizeof line - 1)
-        vsnprintf(line + used, sizeof line - used - 1, format, arguments);
-    make_printable(line);
-    if (log_fd < 0) {
+    char line[LOG_LINE_CAPACITY];
+    size_t length = compose(line, syslog_priority, component, format, arguments);
+    if (log_to_syslog) {
+        line[length - 1] = '\0';
         syslog_socket_send(syslog_priority, line);
     } else {
-        /* One write per line, so that lines of several threads do not mix. */
-        size_t length = strlen(line);
-        line[length] = '\n';
-        ssize_t written = write(log_fd, line, length + 1);
-        (void)written; /* nowhere left to complain */
+        log_writer_put(line, length);
     }
     errno = saved_errno;
 }

@@ -2,13 +2,16 @@
 #include "fs/shutdown.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <syslog.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fs/control.h"
 #include "fs/log.h"
+#include "fs/log_writer.h"
 #include "fs/monotonic.h"
 #include "fs/mountpoint.h"
 #include "fs/service_manager.h"
@@ -55,12 +58,44 @@ static void abort_connection(struct shutdown *shutdown, const char *reason)
         log_line(LOG_ERR, "mount", "event=abort-failed errno=%d", -result);
 }
 
-static bool another_signal(void)
+/* The process has a terminal that it lives and dies with. */
+static bool has_terminal(void)
+{
+    int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+/* SIGHUP says that the terminal is gone, or, as daemons have it, that the log is to be opened
+ * again. A foreground mount ends with its terminal, from the kernel or from a shell that goes too,
+ * and for want of a log that could be opened again. */
+static bool is_hangup(const struct shutdown *shutdown, const siginfo_t *info)
+{
+    return shutdown->terminal &&
+           (info->si_code == SI_KERNEL || !has_terminal() || !log_writer_reopen());
+}
+
+/* Whether the signal that has come ends the mount. */
+static bool ends(const struct shutdown *shutdown, const siginfo_t *info)
+{
+    if (info->si_signo != SIGHUP || is_hangup(shutdown, info))
+        return true;
+    if (!shutdown->terminal && !log_writer_reopen())
+        log_line(LOG_NOTICE, "mount", "event=reload message=\"there is no log= to open again\"");
+    return false;
+}
+
+static bool another_signal(const struct shutdown *shutdown)
 {
     sigset_t set;
+    siginfo_t info;
     struct timespec none = {0};
     termination_signals(&set);
-    return sigtimedwait(&set, NULL, &none) > 0;
+    while (sigtimedwait(&set, &info, &none) > 0)
+        if (ends(shutdown, &info))
+            return true;
+    return false;
 }
 
 /* Waits for what may be blocked in the kernel: stores, and pages being dropped. Nothing of either
@@ -78,7 +113,7 @@ static bool drain_stores(struct shutdown *shutdown)
     for (unsigned slice = 0; slice < DRAIN_SLICES; slice++) {
         if (quiesce(shutdown->filesystem, DRAIN_SLICE_MS) == 0)
             return true;
-        if (another_signal()) {
+        if (another_signal(shutdown)) {
             reason = "second signal";
             break;
         }
@@ -105,15 +140,15 @@ static void *wait_for_signals(void *argument)
 {
     struct shutdown *shutdown = argument;
     sigset_t set;
-    int number = 0;
+    siginfo_t info;
     termination_signals(&set);
     sigaddset(&set, END_SIGNAL);
-    while (sigwait(&set, &number) != 0)
+    while (sigwaitinfo(&set, &info) < 0 || !ends(shutdown, &info))
         ;
-    if (number == END_SIGNAL)
+    if (info.si_signo == END_SIGNAL)
         return NULL;
     shutdown->begun = true;
-    log_line(LOG_NOTICE, "mount", "event=stopping signal=%d", number);
+    log_line(LOG_NOTICE, "mount", "event=stopping signal=%d", info.si_signo);
     service_manager_tell("STOPPING=1");
     shutdown->quiesced = drain_stores(shutdown);
     end_loop(shutdown);
@@ -121,10 +156,12 @@ static void *wait_for_signals(void *argument)
 }
 
 void shutdown_init(struct shutdown *shutdown, struct filesystem *filesystem, const char *mountpoint,
-                   int abort_fd)
+                   int abort_fd, bool foreground)
 {
-    *shutdown =
-        (struct shutdown){.filesystem = filesystem, .mountpoint = mountpoint, .abort_fd = abort_fd};
+    *shutdown = (struct shutdown){.filesystem = filesystem,
+                                  .mountpoint = mountpoint,
+                                  .abort_fd = abort_fd,
+                                  .terminal = foreground && has_terminal()};
     pthread_mutex_init(&shutdown->mutex, NULL);
     monotonic_condition_init(&shutdown->changed);
 }
@@ -134,6 +171,8 @@ int shutdown_start(struct shutdown *shutdown)
     shutdown->main_thread = pthread_self();
     struct sigaction action = {.sa_handler = ignore_signal}; /* no SA_RESTART */
     sigaction(WAKE_SIGNAL, &action, NULL);
+    if (!shutdown->terminal)
+        signal(SIGHUP, SIG_DFL); /* whoever ignored it did not mean logs; it is blocked */
     int result = pthread_create(&shutdown->signal_thread, NULL, wait_for_signals, shutdown);
     if (result)
         return -result;

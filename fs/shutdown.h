@@ -12,7 +12,8 @@
 struct shutdown {
     struct filesystem *filesystem;
     const char *mountpoint;
-    int abort_fd; /* -1: no fusectl */
+    int abort_fd;  /* -1: no fusectl */
+    bool terminal; /* a hangup of it ends the mount */
     pthread_t main_thread, signal_thread;
     bool signal_thread_runs;
     atomic_bool begun; /* a signal has come */
@@ -24,12 +25,14 @@ struct shutdown {
 
 /* Blocks the signals that this module handles, in this thread and those it will create. */
 void shutdown_block_signals(void);
-/* mountpoint is not copied; abort_fd is of mountpoint_open_abort, or negative. */
+/* mountpoint is not copied; abort_fd is of mountpoint_open_abort, or negative. foreground: the
+ * mount ends with the terminal that it was started from, if there is one. */
 void shutdown_init(struct shutdown *shutdown, struct filesystem *filesystem, const char *mountpoint,
-                   int abort_fd);
-/* Starts the thread that waits for SIGTERM, SIGINT or SIGHUP and then drains the stores and ends
- * the loop; a second signal, or stores that do not end, aborts the connection. The calling thread
- * must be the one that runs session_loop. 0 or a negative errno. */
+                   int abort_fd, bool foreground);
+/* Starts the thread that waits for SIGTERM, SIGINT or a hangup and then drains the stores and ends
+ * the loop; SIGHUP without one opens the log again. A second signal, or stores that do not end,
+ * aborts the connection. The calling thread must be the one that runs session_loop. 0 or a negative
+ * errno. */
 int shutdown_start(struct shutdown *shutdown);
 /* As if a signal had come. Any thread. */
 void shutdown_request(struct shutdown *shutdown);
