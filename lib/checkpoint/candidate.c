@@ -20,6 +20,7 @@ struct candidate *discovery_add_candidate(struct discovery *discovery, const str
     }
     struct candidate *candidate = &discovery->candidates[discovery->candidate_count++];
     *candidate = *like;
+    candidate->index_arena.budget = &discovery->budget;
     return candidate;
 }
 
@@ -59,6 +60,19 @@ void candidate_fail(struct candidate *candidate, const struct unshard_error *err
         return;
     candidate->failed = true;
     candidate->error = *error;
+}
+
+void candidate_fail_to_read(struct candidate *candidate, const char *path, int result)
+{
+    struct unshard_error error;
+    if (candidate->index_arena.refused)
+        error_set(&error, "header-memory", EFBIG,
+                  "%s: takes more memory than is left of %zu MiB for all headers together", path,
+                  HEADERS_MEMORY >> 20);
+    else
+        error_set(&error, "unreadable", -result, "%s: cannot read: %s", path,
+                  strerrordesc_np(-result));
+    candidate_fail(candidate, &error);
 }
 
 int candidate_add_absent(struct discovery *discovery, struct candidate *candidate, const char *path,

@@ -157,7 +157,8 @@ static int write_tensors(const struct unshard_checkpoint *checkpoint,
         headers[i].file = component->files[i];
         headers[i].format = format;
     }
-    headers_read(checkpoint, headers, count);
+    struct memory_budget budget = {.limit = HEADERS_MEMORY};
+    headers_read(checkpoint, headers, count, &budget);
     text_append_string(text, ",\"tensors\":[");
     for (uint32_t i = 0; i < count; i++) {
         if (headers[i].result != 0 && !headers[i].truncated)

@@ -209,6 +209,19 @@ static void add_absent_files(struct discovery *discovery, struct candidate *cand
     }
 }
 
+/* What was read of a file holds for all of its names. */
+static void share_pieces(struct discovery *discovery)
+{
+    struct source_file *files = discovery->checkpoint->files;
+    for (uint32_t i = 0; i < discovery->header_count; i++) {
+        const struct header *header = &discovery->headers[i];
+        if (header->twin == NULL)
+            continue;
+        files[header->file].header_pieces = files[header->twin->file].header_pieces;
+        files[header->file].header_piece_count = files[header->twin->file].header_piece_count;
+    }
+}
+
 /* Members of components become source files; of those that have not failed the headers are read. */
 static int read_headers(struct discovery *discovery)
 {
@@ -231,19 +244,23 @@ static int read_headers(struct discovery *discovery)
             header->format = candidate->format;
             header->dcp = candidate->dcp;
             header->dcp_file = k;
+            header->alone = candidate->passthrough && candidate->index_entry == SCAN_NONE;
         }
     }
-    headers_read(discovery->checkpoint, discovery->headers, discovery->header_count);
+    headers_read(discovery->checkpoint, discovery->headers, discovery->header_count,
+                 &discovery->budget);
     for (uint32_t i = 0; i < discovery->header_count; i++) {
         struct header *header = &discovery->headers[i];
         struct source_file *file = &discovery->checkpoint->files[header->file];
-        if (header->result != 0 && !header->truncated)
+        if ((header->result != 0 && !header->truncated) || header->skipped)
             continue;
         file->format = header->format;
         file->layout = headers_layout(&header->set);
-        file->header_pieces = header_record_take(&header->record, &discovery->checkpoint->arena,
-                                                 &file->header_piece_count);
+        if (header->twin == NULL)
+            file->header_pieces = header_record_take(&header->record, &discovery->checkpoint->arena,
+                                                     &file->header_piece_count);
     }
+    share_pieces(discovery);
     return 0;
 }
 
@@ -341,7 +358,7 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
     struct unshard_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     if (checkpoint == NULL)
         return error_no_memory(error);
-    struct discovery discovery = {.checkpoint = checkpoint};
+    struct discovery discovery = {.checkpoint = checkpoint, .budget = {.limit = HEADERS_MEMORY}};
     checkpoint->source_fd = -1;
     if (options != NULL)
         checkpoint->options = *options;

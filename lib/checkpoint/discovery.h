@@ -77,7 +77,8 @@ struct added_file {
 
 struct discovery {
     struct unshard_checkpoint *checkpoint;
-    size_t file_capacity; /* of checkpoint->files */
+    struct memory_budget budget; /* for what all files of the checkpoint say of tensors */
+    size_t file_capacity;        /* of checkpoint->files */
     struct scan scan;
     struct note_list notes; /* about the checkpoint */
     struct candidate *candidates;

@@ -62,6 +62,9 @@ int candidate_reserve(struct discovery *discovery, struct candidate *candidate, 
 void candidate_add_member(struct discovery *discovery, struct candidate *candidate, uint32_t entry);
 /* Makes it failed; the first error stays. */
 void candidate_fail(struct candidate *candidate, const struct unshard_error *error);
+/* Makes it failed because its index or its metadata at `path` could not be read: `result` says why,
+ * or index_arena, that there is no memory left for it. */
+void candidate_fail_to_read(struct candidate *candidate, const char *path, int result);
 /* The merged name is a complete file on disk already: that one is the component. */
 int candidate_use_complete_file(struct discovery *discovery, struct candidate *candidate,
                                 uint32_t entry);

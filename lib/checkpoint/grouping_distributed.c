@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Directories of torch.distributed.checkpoint: .metadata, and the .distcp files that it names. */
-#include "checkpoint/discovery.h"
+#include "checkpoint/grouping.h"
 
 #include "base/error.h"
 #include "formats/pickle_machine.h"
@@ -9,11 +9,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-
-static struct scan_entry *entry_of(struct discovery *discovery, uint32_t entry)
-{
-    return &discovery->scan.entries[entry];
-}
 
 static bool is_part_file(const struct scan_entry *entry)
 {
@@ -32,41 +27,36 @@ static uint32_t first_part_file(struct discovery *discovery, uint32_t directory)
     return SCAN_NONE;
 }
 
-static void fail(struct candidate *candidate, const struct unshard_error *error)
-{
-    if (!candidate->failed)
-        candidate->error = *error;
-    candidate->failed = true;
-}
-
-static int read_metadata(struct discovery *discovery, struct candidate *candidate, uint32_t number)
+static void read_metadata(struct discovery *discovery, struct candidate *candidate, uint32_t number)
 {
     const struct scan_entry *entry = entry_of(discovery, number);
     struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
     char *bytes = NULL;
     size_t length = 0;
     if (entry->kind != SCAN_FILE) {
-        fail(candidate, &entry->problem);
-        return 0;
+        candidate_fail(candidate, &entry->problem);
+        return;
     }
-    int result = discovery_read_file(discovery, number, PICKLE_MAX_BYTES, &bytes, &length);
-    if (result != 0) {
-        error_set(&error, "unreadable", -result, "%s: cannot read: %s", entry->path,
-                  strerrordesc_np(-result));
-        fail(candidate, &error);
-        return result == -ENOMEM ? result : 0;
+    bool charged = arena_charge(&candidate->index_arena, entry->size);
+    int result = charged ? discovery_read_file(discovery, number, PICKLE_MAX_BYTES, &bytes, &length)
+                         : -ENOMEM;
+    if (result == 0)
+        candidate->dcp = arena_alloc(&candidate->index_arena, sizeof *candidate->dcp);
+    if (candidate->dcp != NULL) {
+        result = dcp_metadata_parse(bytes, length, entry->path, &candidate->index_arena,
+                                    candidate->dcp, &error);
+        if (result != 0 && result != -ENOMEM)
+            candidate_fail(candidate, &error);
     }
-    candidate->dcp = arena_alloc(&candidate->index_arena, sizeof *candidate->dcp);
-    result = candidate->dcp == NULL
-                 ? -ENOMEM
-                 : dcp_metadata_parse(bytes, length, entry->path, &candidate->index_arena,
-                                      candidate->dcp, &error);
     free(bytes);
-    if (result != 0)
-        candidate->dcp = NULL;
-    if (result != 0 && result != -ENOMEM)
-        fail(candidate, &error);
-    return result == -ENOMEM ? result : 0;
+    if (charged)
+        arena_discharge(&candidate->index_arena, entry->size);
+    if (result == 0 && candidate->dcp != NULL)
+        return;
+    if (!candidate->failed)
+        candidate_fail_to_read(candidate, entry->path, result != 0 ? result : -ENOMEM);
+    candidate->dcp = NULL;
+    arena_free(&candidate->index_arena);
 }
 
 static void claim(struct discovery *discovery, struct candidate *candidate, uint32_t number)
@@ -148,8 +138,9 @@ static int group(struct discovery *discovery, uint32_t directory, uint32_t metad
                              .format = format_of_name("dcp"),
                              .index_entry = SCAN_NONE};
     struct candidate *candidate = discovery_add_candidate(discovery, &like);
-    if (candidate == NULL || read_metadata(discovery, candidate, metadata) != 0)
+    if (candidate == NULL)
         return -ENOMEM;
+    read_metadata(discovery, candidate, metadata);
     if (candidate->dcp != NULL && candidate->dcp->other_count > 0)
         note_add(&candidate->notes, &discovery->checkpoint->arena,
                  "%s: %zu entries that are no tensors are left out.", entry->path,

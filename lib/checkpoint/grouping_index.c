@@ -75,19 +75,21 @@ static int read_index(struct discovery *discovery, struct candidate *candidate)
         candidate_fail(candidate, &entry->problem);
         return -EINVAL;
     }
-    result = discovery_read_file(discovery, candidate->index_entry, INDEX_FILE_MAX_BYTES, &json,
-                                 &length);
-    if (result != 0) {
-        error_set(&error, "unreadable", -result, "%s: cannot read: %s", entry->path,
-                  strerrordesc_np(-result));
-        candidate_fail(candidate, &error);
-        return result;
+    bool charged = arena_charge(&candidate->index_arena, entry->size);
+    result = charged ? discovery_read_file(discovery, candidate->index_entry, INDEX_FILE_MAX_BYTES,
+                                           &json, &length)
+                     : -ENOMEM;
+    if (result == 0) {
+        result = index_file_parse(json, length, entry->path, entry->name, &candidate->index_arena,
+                                  &candidate->index, &error);
+        if (result != 0 && result != -ENOMEM)
+            candidate_fail(candidate, &error);
     }
-    result = index_file_parse(json, length, entry->path, entry->name, &candidate->index_arena,
-                              &candidate->index, &error);
-    if (result != 0)
-        candidate_fail(candidate, &error);
     free(json);
+    if (charged)
+        arena_discharge(&candidate->index_arena, entry->size);
+    if (result != 0 && !candidate->failed)
+        candidate_fail_to_read(candidate, entry->path, result);
     return result;
 }
 

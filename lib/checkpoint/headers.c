@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,7 +18,7 @@
 
 struct header_list {
     const struct unshard_checkpoint *checkpoint;
-    struct header *headers;
+    struct header **headers; /* those at hand */
 };
 
 /* A file that is read, and the record of that. */
@@ -104,17 +105,200 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
                         strcmp(header->error.code, "truncated") == 0;
 }
 
+/* ---- all of them -------------------------------------------------------------------------------
+ */
+
+static void header_clear(struct header *header)
+{
+    arena_free(&header->arena);
+    header_record_free(&header->record);
+    header->set = (struct tensor_set){0};
+}
+
+/* The budget is used up. A file that is shown as it is can do without. */
+static void refuse(const struct unshard_checkpoint *checkpoint, struct header *header)
+{
+    static const char why[] = "its header was not looked at, for those of other files take all the "
+                              "memory that there is for headers";
+    header_clear(header);
+    header->skipped = header->alone;
+    header->result = 0;
+    header->truncated = false;
+    header->needed = checkpoint->files[header->file].size;
+    if (header->skipped)
+        header->set.note = why;
+    else
+        header->result = error_set(
+            &header->error, "header-memory", header->format->pickle ? ENOTSUP : EFBIG,
+            "%s: its header takes more memory than is left of %zu MiB for all headers together",
+            checkpoint->files[header->file].path, HEADERS_MEMORY >> 20);
+}
+
 static void read_number(void *context, uint32_t number)
 {
     const struct header_list *list = context;
-    read_header(list->checkpoint, &list->headers[number]);
+    struct header *header = list->headers[number];
+    if (header->twin == NULL)
+        read_header(list->checkpoint, header);
+    if (header->arena.refused)
+        header_clear(header); /* at once: others may do with what it took */
+}
+
+/* Again, for those that were refused memory that others needed only meanwhile. */
+static void read_refused(const struct header_list *list, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        struct header *header = list->headers[i];
+        if (!header->arena.refused)
+            continue;
+        header->arena.refused = false;
+        read_header(list->checkpoint, header);
+        if (header->arena.refused)
+            refuse(list->checkpoint, header);
+    }
+}
+
+/* Those whose `alone` is this. */
+static void read_kind(struct header_list *list, struct header *headers, uint32_t count, bool alone)
+{
+    uint32_t chosen = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (headers[i].alone == alone)
+            list->headers[chosen++] = &headers[i];
+    parallel_run(chosen, PARALLEL_IO_THREADS, read_number, list);
+    read_refused(list, chosen);
+}
+
+/* ---- several names of one file -----------------------------------------------------------------
+ */
+
+static int compare_numbers(uint64_t a, uint64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+static int compare_content(const void *left, const void *right, void *context)
+{
+    const struct unshard_checkpoint *checkpoint = context;
+    const struct header *a = *(struct header *const *)left, *b = *(struct header *const *)right;
+    const struct source_file *one = &checkpoint->files[a->file], *two = &checkpoint->files[b->file];
+    int order = compare_numbers(one->device, two->device);
+    if (order == 0)
+        order = compare_numbers(one->inode, two->inode);
+    if (order == 0)
+        order = compare_numbers((uintptr_t)a->format, (uintptr_t)b->format);
+    if (order == 0)
+        order = compare_numbers((uintptr_t)a->dcp, (uintptr_t)b->dcp);
+    return order;
+}
+
+/* A stable order, so that the twin is the first of them. */
+static int compare_for_twins(const void *left, const void *right, void *context)
+{
+    const struct header *a = *(struct header *const *)left, *b = *(struct header *const *)right;
+    int order = compare_content(left, right, context);
+    if (order == 0)
+        order = (int)a->alone - (int)b->alone;
+    return order != 0 ? order : compare_numbers((uintptr_t)a, (uintptr_t)b);
+}
+
+/* list->headers holds all of them. */
+static void find_twins(struct header_list *list, uint32_t count)
+{
+    /* The context is only read. */
+    void *context = (void *)list->checkpoint;
+    qsort_r(list->headers, count, sizeof *list->headers, compare_for_twins, context);
+    for (uint32_t i = 1; i < count; i++) {
+        struct header *header = list->headers[i], *before = list->headers[i - 1];
+        bool same = compare_content(&list->headers[i], &list->headers[i - 1], context) == 0;
+        if (same && header->dcp == NULL)
+            header->twin = before->twin != NULL ? before->twin : before;
+    }
+}
+
+static struct gather *copy_gather(struct arena *arena, const struct gather *gather)
+{
+    struct gather *copy = arena_alloc(arena, sizeof *copy);
+    struct gather_box *boxes = arena_alloc_array(arena, gather->box_count, sizeof *boxes);
+    if (copy == NULL || boxes == NULL)
+        return NULL;
+    memcpy(boxes, gather->boxes, gather->box_count * sizeof *boxes);
+    *copy = *gather;
+    copy->boxes = boxes;
+    return copy;
+}
+
+/* What others change of a set is copied; the rest lives as long as the twin. */
+static bool copy_set(struct header *header)
+{
+    struct tensor_set *set = &header->set;
+    struct tensor *tensors = arena_alloc_array(&header->arena, set->tensor_count, sizeof *tensors);
+    struct metadata_entry *metadata =
+        arena_alloc_array(&header->arena, set->metadata_count, sizeof *metadata);
+    if (tensors == NULL || metadata == NULL)
+        return false;
+    if (set->tensor_count > 0)
+        memcpy(tensors, set->tensors, set->tensor_count * sizeof *tensors);
+    if (set->metadata_count > 0)
+        memcpy(metadata, set->metadata, set->metadata_count * sizeof *metadata);
+    set->tensors = tensors;
+    set->metadata = metadata;
+    for (size_t i = 0; i < set->tensor_count; i++)
+        if (tensors[i].gather != NULL &&
+            (tensors[i].gather = copy_gather(&header->arena, tensors[i].gather)) == NULL)
+            return false;
+    set_tensor_files(header);
+    return true;
+}
+
+/* The same error, of this file. */
+static void copy_error(const struct unshard_checkpoint *checkpoint, struct header *header)
+{
+    const char *path = checkpoint->files[header->file].path;
+    const char *twin = checkpoint->files[header->twin->file].path;
+    const struct unshard_error *error = &header->twin->error;
+    size_t length = strlen(twin);
+    header->error = *error;
+    if (strncmp(error->message, twin, length) == 0)
+        snprintf(header->error.message, sizeof header->error.message, "%s%s", path,
+                 error->message + length);
+}
+
+static void copy_twin(const struct unshard_checkpoint *checkpoint, struct header *header)
+{
+    const struct header *twin = header->twin;
+    header->set = twin->set;
+    header->needed = twin->needed;
+    header->result = twin->result;
+    header->truncated = twin->truncated;
+    header->skipped = twin->skipped;
+    if (twin->result != 0)
+        copy_error(checkpoint, header);
+    if (!copy_set(header))
+        refuse(checkpoint, header);
 }
 
 void headers_read(const struct unshard_checkpoint *checkpoint, struct header *headers,
-                  uint32_t count)
+                  uint32_t count, struct memory_budget *budget)
 {
-    struct header_list list = {.checkpoint = checkpoint, .headers = headers};
-    parallel_run(count, PARALLEL_IO_THREADS, read_number, &list);
+    struct header_list list = {.checkpoint = checkpoint,
+                               .headers = calloc((size_t)count + 1, sizeof *list.headers)};
+    for (uint32_t i = 0; i < count; i++) {
+        headers[i].arena.budget = budget;
+        if (list.headers == NULL)
+            headers[i].result = error_no_memory(&headers[i].error);
+        else
+            list.headers[i] = &headers[i];
+    }
+    if (list.headers == NULL)
+        return;
+    find_twins(&list, count);
+    read_kind(&list, headers, count, false);
+    read_kind(&list, headers, count, true);
+    for (uint32_t i = 0; i < count; i++)
+        if (headers[i].twin != NULL)
+            copy_twin(checkpoint, &headers[i]);
+    free(list.headers);
 }
 
 static void hash_gather(XXH3_state_t *state, const struct gather *gather)
@@ -154,7 +338,8 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
 {
     const struct source_file *file = &checkpoint->files[number];
     struct stat status;
-    struct header header = {.file = number, .format = file->format};
+    struct memory_budget budget = {.limit = HEADERS_MEMORY};
+    struct header header = {.file = number, .format = file->format, .arena = {.budget = &budget}};
     if (file->format == NULL)
         return true;
     if (file->format->read == NULL)
@@ -175,9 +360,7 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
 
 void headers_free(struct header *headers, uint32_t count)
 {
-    for (uint32_t i = 0; headers != NULL && i < count; i++) {
-        arena_free(&headers[i].arena);
-        header_record_free(&headers[i].record);
-    }
+    for (uint32_t i = 0; headers != NULL && i < count; i++)
+        header_clear(&headers[i]);
     free(headers);
 }

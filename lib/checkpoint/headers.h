@@ -9,6 +9,10 @@
 #include "formats/dcp_metadata.h"
 #include "formats/format.h"
 
+/* What all headers together may take, with what their reading takes meanwhile: enough for a million
+ * tensors. */
+#define HEADERS_MEMORY ((size_t)256 << 20)
+
 struct header {
     uint32_t file;               /* number of the source file; set by the caller */
     const struct format *format; /* set by the caller */
@@ -16,6 +20,10 @@ struct header {
      * this is. NULL otherwise; set by the caller. */
     const struct dcp_metadata *dcp;
     uint32_t dcp_file;
+    bool alone;   /* nothing but its own file is shown for it, whatever its header says: when memory
+                   * is   short, others are read first, and it may be `skipped`; set by the caller */
+    bool skipped; /* not looked at; the set is empty and has a note */
+    const struct header *twin;   /* the first one of the same file under another name, or NULL */
     uint64_t size;               /* of the file; 0: as discovery saw it */
     struct arena arena;          /* owns the set */
     struct header_record record; /* of what was read */
@@ -27,10 +35,12 @@ struct header {
     struct unshard_error error;
 };
 
-/* Fills in all of `headers`. Blocks on I/O; starts and joins its own threads. The files array of
- * the checkpoint must not change meanwhile. */
+/* Fills in all of `headers`; a file that has several names is read once. Takes from the budget for
+ * as long as they are there: what does not fit has the code "header-memory". Blocks on I/O; starts
+ * and joins its own threads. The files array of the checkpoint must not change meanwhile, nor the
+ * order of the headers afterwards. */
 void headers_read(const struct unshard_checkpoint *checkpoint, struct header *headers,
-                  uint32_t count);
+                  uint32_t count, struct memory_budget *budget);
 /* A fingerprint of what a set describes: names, types, shapes and places, no content. */
 XXH128_hash_t headers_layout(const struct tensor_set *set);
 /* Reads the header of a source file as it is on disk now, and tells whether it describes what

@@ -16,17 +16,24 @@
 struct dcp_parse {
     const char *path;
     struct arena *arena;
+    struct arena scratch; /* values of the pickle, keys of the maps */
     struct unshard_error *error;
     struct dcp_metadata *out;
     struct string_map names;  /* tensor name -> number */
     struct string_map chunks; /* tensor number and offsets -> number in parts */
     struct string_map files;
     struct dcp_part *parts; /* malloc'd; empty ones too; file is NO_PLACE until it is known */
-    size_t part_count, part_capacity;
+    size_t part_count, part_capacity, chunk_count, most_chunks;
     size_t file_capacity;
 };
 
 #define NO_PLACE UINT32_MAX
+#define MAX_FIELDS 32U
+/* A list of chunks that many tensors share would be read for each of them: every chunk of a real
+ * one has bytes of its own, and more than these. */
+#define LEAST_CHUNK 16U
+/* A name is looked up for each chunk, and may be shared as well. */
+#define MAX_NAME_BYTES 16384U
 
 #define malformed(parse, format, ...) \
     error_set((parse)->error, "malformed-pickle", 0, "%s: " format, (parse)->path, __VA_ARGS__)
@@ -39,10 +46,14 @@ static const char *quote(char out[96], const struct dcp_tensor *tensor)
     return error_quote(out, 96, tensor->name, tensor->name_length);
 }
 
-/* A field of an object's state. */
+/* A field of an object's state. No class has so many: a large dict that is the state of many
+ * objects would be searched over and over. */
 static const struct pickle_value *field(const struct pickle_value *object, const char *name)
 {
-    return pickle_dict_get(object->call->state, name);
+    const struct pickle_value *state = object->call->state;
+    if (state != NULL && state->kind == PICKLE_DICT && state->items->count > 2 * MAX_FIELDS)
+        return NULL;
+    return pickle_dict_get(state, name);
 }
 
 /* `rank` numbers in the arena; -EINVAL when the value is something else. */
@@ -111,7 +122,7 @@ static const char *chunk_key(struct dcp_parse *parse, const struct dcp_tensor *t
 {
     uint64_t number = (uint64_t)(tensor - parse->out->tensors);
     *length = (tensor->rank + (size_t)1) * sizeof number;
-    char *key = arena_alloc(parse->arena, *length);
+    char *key = arena_alloc(&parse->scratch, *length);
     if (key != NULL) {
         memcpy(key, &number, sizeof number);
         if (offsets != NULL)
@@ -159,6 +170,9 @@ static int read_chunk(struct dcp_parse *parse, const struct dcp_tensor *tensor,
     uint32_t offsets = 0, sizes = 0;
     struct dcp_part part = {.tensor = tensor, .file = NO_PLACE};
     int result = -EINVAL;
+    if (++parse->chunk_count > parse->most_chunks)
+        return malformed(parse, "tensor \"%s\": more chunks than the file has room for",
+                         quote(quoted, tensor));
     if (pickle_is_object(value, PICKLE_ROLE_CHUNK)) {
         result = read_numbers(parse, field(value, "offsets"), &offsets, &part.offsets);
         if (result == 0)
@@ -179,6 +193,10 @@ static int set_name(struct dcp_parse *parse, const struct pickle_value *key,
                     struct dcp_tensor *tensor)
 {
     char quoted[96];
+    if (key->bytes > MAX_NAME_BYTES)
+        return unsupported(parse, "tensor \"%s\": the name has %u bytes, at most %u are possible",
+                           error_quote(quoted, sizeof quoted, key->string, key->bytes), key->bytes,
+                           MAX_NAME_BYTES);
     for (size_t i = 0, length; i < key->bytes; i += length) {
         length = utf8_sequence((const unsigned char *)key->string + i, key->bytes - i);
         if (length == 0)
@@ -298,7 +316,8 @@ static int find_chunk(struct dcp_parse *parse, const struct pickle_value *index,
     *out = NULL;
     if (name == NULL || name->kind != PICKLE_STRING)
         return malformed(parse, "%s", "an index of storage_data has no name");
-    if (!string_map_find(&parse->names, name->string, name->bytes, &number))
+    if (name->bytes > MAX_NAME_BYTES ||
+        !string_map_find(&parse->names, name->string, name->bytes, &number))
         return 0;
     const struct dcp_tensor *tensor = &parse->out->tensors[number];
     static const uint64_t zeros[DCP_MAX_RANK];
@@ -489,13 +508,17 @@ static int deliver(struct dcp_parse *parse)
 int dcp_metadata_parse(const char *bytes, size_t length, const char *path, struct arena *arena,
                        struct dcp_metadata *out, struct unshard_error *error)
 {
-    struct dcp_parse parse = {.path = path, .arena = arena, .error = error, .out = out};
+    struct dcp_parse parse = {.path = path,
+                              .arena = arena,
+                              .scratch = arena_beside(arena),
+                              .most_chunks = length / LEAST_CHUNK,
+                              .error = error,
+                              .out = out};
     struct pickle_input input = {
         .bytes = bytes, .length = length, .path = path, .distributed = true};
-    struct arena values = {0};
     struct pickle_result pickle;
     *out = (struct dcp_metadata){0};
-    int result = pickle_read(&input, &values, &pickle, error);
+    int result = pickle_read(&input, &parse.scratch, &pickle, error);
     if (result == 0 && !pickle_is_object(pickle.root, PICKLE_ROLE_METADATA))
         result =
             malformed(&parse, "it holds a %s and no metadata", pickle_kind_name(pickle.root->kind));
@@ -511,6 +534,6 @@ int dcp_metadata_parse(const char *bytes, size_t length, const char *path, struc
     string_map_free(&parse.chunks);
     string_map_free(&parse.files);
     free(parse.parts);
-    arena_free(&values);
+    arena_free_beside(&parse.scratch, arena);
     return result;
 }

@@ -41,6 +41,7 @@ struct parse {
     uint64_t tensor_count, pair_count;
     uint32_t version;
     struct pair_place *places;
+    size_t places_bytes; /* charged */
     struct gguf_pair *pairs;
     struct tensor *tensors;
     uint32_t *types;
@@ -195,7 +196,11 @@ static int read_pairs(struct parse *parse)
 {
     int result = 0;
 
-    parse->places = calloc(parse->pair_count + 1, sizeof *parse->places);
+    parse->places_bytes = (size_t)(parse->pair_count + 1) * sizeof *parse->places;
+    if (arena_charge(parse->arena, parse->places_bytes))
+        parse->places = calloc(parse->pair_count + 1, sizeof *parse->places);
+    else
+        parse->places_bytes = 0;
     parse->pairs = arena_alloc_array(parse->arena, parse->pair_count, sizeof *parse->pairs);
     if (parse->places == NULL || parse->pairs == NULL)
         return error_no_memory(parse->error);
@@ -204,23 +209,29 @@ static int read_pairs(struct parse *parse)
     return result;
 }
 
-/* All pairs have been read, but the header's data may still move: their values are copied. */
-static int settle_pairs(struct parse *parse)
+/* All pairs have been read. Their values stay where they are, until the header's data moves. */
+static void settle_pairs(struct parse *parse)
 {
     for (uint64_t i = 0; i < parse->pair_count; i++) {
         const struct pair_place *place = &parse->places[i];
         struct gguf_pair *pair = &parse->pairs[i];
 
-        pair->value = (const unsigned char *)arena_copy_string(
-            parse->arena, (const char *)parse->cursor.data + place->value, place->value_length);
-        if (pair->value == NULL)
-            return error_no_memory(parse->error);
+        pair->value = parse->cursor.data + place->value;
         pair->key_length = (uint32_t)place->key_length;
         pair->type = place->type;
         pair->is_array = place->is_array;
         pair->count = place->count;
         pair->value_length = place->value_length;
     }
+}
+
+/* The whole header has been read: its data stays as long as the pairs, all of it, so that a large
+ * header is not in memory twice. */
+static int keep_values(struct parse *parse)
+{
+    if (!gguf_cursor_keep(&parse->cursor))
+        return error_no_memory(parse->error);
+    settle_pairs(parse);
     return 0;
 }
 
@@ -455,7 +466,8 @@ int gguf_read(const struct byte_reader *reader, const char *path, struct arena *
 
     if (parse == NULL)
         return error_no_memory(error);
-    parse->cursor = (struct gguf_cursor){.reader = reader, .path = path, .error = error};
+    parse->cursor =
+        (struct gguf_cursor){.reader = reader, .path = path, .error = error, .arena = arena};
     parse->path = path;
     parse->arena = arena;
     parse->error = error;
@@ -463,17 +475,20 @@ int gguf_read(const struct byte_reader *reader, const char *path, struct arena *
     if (result == 0)
         result = read_pairs(parse);
     if (result == 0)
-        result = settle_pairs(parse);
+        settle_pairs(parse);
     if (result == 0)
         result = find_alignment(parse);
     if (result == 0)
         result = read_tensors(parse);
+    if (result == 0)
+        result = keep_values(parse);
     if (result == 0)
         result = deliver(parse, out);
     gguf_cursor_free(&parse->cursor);
     string_map_free(&parse->keys);
     string_map_free(&parse->names);
     free(parse->places);
+    arena_discharge(arena, parse->places_bytes);
     free(parse);
     return result;
 }

@@ -21,7 +21,8 @@ static int load(struct gguf_cursor *cursor, uint64_t wanted)
 
     target = target < wanted ? wanted : target;
     target = target < cursor->reader->size ? target : cursor->reader->size;
-    data = realloc(cursor->data, target);
+    data =
+        arena_charge(cursor->arena, target - cursor->loaded) ? realloc(cursor->data, target) : NULL;
     if (data == NULL)
         return error_no_memory(cursor->error);
     cursor->data = data;
@@ -105,8 +106,25 @@ int gguf_cursor_string(struct gguf_cursor *cursor, const char *what, size_t *sta
     return 0;
 }
 
+bool gguf_cursor_keep(struct gguf_cursor *cursor)
+{
+    unsigned char *data = realloc(cursor->data, cursor->position);
+    if (data == NULL || !arena_adopt(cursor->arena, data)) {
+        cursor->data = data != NULL ? data : cursor->data;
+        return false;
+    }
+    arena_discharge(cursor->arena, cursor->loaded - cursor->position);
+    cursor->data = data;
+    cursor->loaded = cursor->position;
+    cursor->kept = true;
+    return true;
+}
+
 void gguf_cursor_free(struct gguf_cursor *cursor)
 {
+    if (cursor->kept)
+        return;
     free(cursor->data);
+    arena_discharge(cursor->arena, cursor->loaded);
     cursor->data = NULL;
 }

@@ -5,6 +5,7 @@
 #ifndef FORMATS_GGUF_CURSOR_H
 #define FORMATS_GGUF_CURSOR_H
 
+#include "base/arena.h"
 #include "formats/tensor_set.h"
 #include "unshard.h"
 
@@ -12,8 +13,10 @@ struct gguf_cursor {
     const struct byte_reader *reader;
     const char *path; /* for messages */
     struct unshard_error *error;
+    struct arena *arena; /* what `data` is charged to */
     unsigned char *data; /* the file's first `loaded` bytes; moves when more is read */
     size_t loaded, position;
+    bool kept; /* the data is the arena's */
 };
 
 /* 0 when `length` more bytes are in memory from the position on. Otherwise the error is set: the
@@ -25,6 +28,9 @@ int gguf_cursor_u32(struct gguf_cursor *cursor, const char *what, uint32_t *out)
 int gguf_cursor_u64(struct gguf_cursor *cursor, const char *what, uint64_t *out);
 /* Goes behind a string (a length and so many bytes) and tells where it stands in `data`. */
 int gguf_cursor_string(struct gguf_cursor *cursor, const char *what, size_t *start, size_t *length);
+/* Gives the data to the arena, as long as the position; it does not move any more. False: no
+ * memory. */
+bool gguf_cursor_keep(struct gguf_cursor *cursor);
 /* Frees the data. */
 void gguf_cursor_free(struct gguf_cursor *cursor);
 

@@ -23,6 +23,9 @@ struct machine {
     size_t persistent_count, persistent_capacity;
     size_t floor; /* height at the innermost mark: nothing below may be taken */
     uint32_t value_count;
+    size_t arena_before;     /* what the arena had handed out before */
+    uint64_t memory_allowed; /* to be handed out */
+    size_t charged;          /* for the arrays above */
     bool done;
     int failure; /* of the opcode at hand */
 };
@@ -59,7 +62,10 @@ static int reserve(struct machine *machine, void *array, size_t count, size_t *c
     void **pointer = array;
     if (count < *capacity)
         return 0;
-    size_t larger = *capacity == 0 ? 256 : *capacity * 2;
+    size_t larger = *capacity == 0 ? 256 : *capacity * 2, added = (larger - *capacity) * size;
+    if (!arena_charge(machine->arena, added))
+        return no_memory(machine);
+    machine->charged += added;
     void *grown = reallocarray(*pointer, larger, size);
     if (grown == NULL)
         return no_memory(machine);
@@ -68,10 +74,22 @@ static int reserve(struct machine *machine, void *array, size_t count, size_t *c
     return 0;
 }
 
+static bool takes_too_much(const struct machine *machine)
+{
+    return machine->arena->bytes - machine->arena_before > machine->memory_allowed;
+}
+
+static int unsupported_growth(struct machine *machine)
+{
+    return fail_at(machine, "unsupported-pickle", ENOTSUP,
+                   "it makes more of its %zu bytes than %u times as much, which no state dict does",
+                   machine->input->length, PICKLE_MAX_GROWTH);
+}
+
 static struct pickle_value *new_value(struct machine *machine, enum pickle_kind kind)
 {
-    if (machine->value_count == PICKLE_MAX_VALUES || machine->arena->bytes > PICKLE_MAX_MEMORY) {
-        malformed(machine, "too many values");
+    if (machine->value_count == PICKLE_MAX_VALUES || takes_too_much(machine)) {
+        unsupported_growth(machine);
         return NULL;
     }
     struct pickle_value *value = arena_alloc(machine->arena, sizeof *value);
@@ -291,8 +309,8 @@ static int append_items(struct machine *machine, struct pickle_items *items,
                         struct pickle_value *const *values, size_t count)
 {
     if (count > PICKLE_MAX_VALUES || items->count > 2 * PICKLE_MAX_VALUES ||
-        machine->arena->bytes > PICKLE_MAX_MEMORY)
-        return malformed(machine, "too many items");
+        takes_too_much(machine))
+        return unsupported_growth(machine);
     if (items->count + count > items->capacity) {
         size_t capacity = items->capacity * (size_t)2;
         if (capacity < items->count + count)
@@ -701,6 +719,8 @@ int pickle_read(const struct pickle_input *input, struct arena *arena, struct pi
                 struct unshard_error *error)
 {
     struct machine machine = {.input = input, .arena = arena, .error = error};
+    machine.arena_before = arena->bytes;
+    machine.memory_allowed = PICKLE_FREE_MEMORY + PICKLE_MAX_GROWTH * (uint64_t)input->length;
     int result = 0;
     *out = (struct pickle_result){0};
     while (result == 0 && !machine.done)
@@ -711,5 +731,6 @@ int pickle_read(const struct pickle_input *input, struct arena *arena, struct pi
     free(machine.memo);
     free(machine.marks);
     free(machine.persistent);
+    arena_discharge(arena, machine.charged);
     return result;
 }

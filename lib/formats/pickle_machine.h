@@ -13,7 +13,10 @@
 /* Bounds: what a state dict of a few hundred thousand tensors stays well below. */
 #define PICKLE_MAX_BYTES (UINT64_C(256) << 20)
 #define PICKLE_MAX_VALUES (1U << 24)
-#define PICKLE_MAX_MEMORY (UINT64_C(1) << 30)
+/* Memory of the values by bytes of the pickle, and what a small one may have in any case. State
+ * dicts take less than 20. */
+#define PICKLE_MAX_GROWTH 64U
+#define PICKLE_FREE_MEMORY (UINT64_C(1) << 20)
 #define PICKLE_MAX_DEPTH (1U << 20) /* of the stack */
 
 struct pickle_input {
@@ -34,10 +37,10 @@ struct pickle_result {
 };
 
 /* Reads one pickle. Values live in the arena, their strings in input->bytes. Bounded in time and
- * memory by the bytes of the input. Errors, with the byte offset in the file and the opcode or
- * global: "hostile-pickle" (-EPERM; a global that would run code of the attacker's choice),
- * "unsupported-pickle" (-ENOTSUP; a global or an opcode that no state dict needs),
- * "malformed-pickle", "truncated" (-ENODATA; the input ends before STOP), "no-memory". */
+ * memory by the bytes of the input: copies of copies are malformed. Errors, with the byte offset in
+ * the file and the opcode or global: "hostile-pickle" (-EPERM; a global that would run code of the
+ * attacker's choice), "unsupported-pickle" (-ENOTSUP; a global or an opcode that no state dict
+ * needs), "malformed-pickle", "truncated" (-ENODATA; the input ends before STOP), "no-memory". */
 int pickle_read(const struct pickle_input *input, struct arena *arena, struct pickle_result *out,
                 struct unshard_error *error);
 

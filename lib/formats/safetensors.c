@@ -508,9 +508,13 @@ int safetensors_read(const struct byte_reader *reader, const char *path, struct 
 
     if (result != 0)
         return result;
-    json = malloc(length + 1);
-    if (json == NULL)
+    if (!arena_charge(arena, length))
         return error_no_memory(error);
+    json = malloc(length + 1);
+    if (json == NULL) {
+        arena_discharge(arena, length);
+        return error_no_memory(error);
+    }
     result = length == 0 ? 0 : reader->read(reader->context, 8, json, length);
     if (result != 0)
         result = error_set_at(error, "read-error", -result, 8, "%s: cannot read the header: %s",
@@ -518,5 +522,6 @@ int safetensors_read(const struct byte_reader *reader, const char *path, struct 
     else
         result = safetensors_parse(json, length, reader->size, path, arena, out, error);
     free(json);
+    arena_discharge(arena, length);
     return result;
 }

@@ -19,7 +19,7 @@
 struct torch_zip {
     const struct byte_reader *reader;
     const char *path;
-    struct arena *arena;
+    struct arena scratch; /* what is not needed once the tensors are known */
     struct unshard_error *error;
     struct zip_archive archive;
     const char *prefix; /* with its slash */
@@ -113,7 +113,8 @@ static int read_pickle(struct torch_zip *file)
     int result = check_stored(file, entry);
     if (result != 0)
         return result;
-    file->pickle = malloc(entry->size + 1);
+    if (arena_charge(&file->scratch, entry->size))
+        file->pickle = malloc(entry->size + 1);
     if (file->pickle == NULL)
         return error_no_memory(file->error);
     result =
@@ -124,7 +125,7 @@ static int read_pickle(struct torch_zip *file)
                                  .length = entry->size,
                                  .offset = entry->data_offset,
                                  .path = file->path};
-    result = pickle_read(&input, file->arena, &file->values, file->error);
+    result = pickle_read(&input, &file->scratch, &file->values, file->error);
     if (result == -ENODATA || (result == 0 && file->values.consumed != entry->size))
         return error_set_at(file->error, "malformed-pickle", 0,
                             entry->data_offset + file->values.consumed,
@@ -139,7 +140,7 @@ static int place_storages(struct torch_zip *file)
     struct torch_storage *storages = NULL;
     char quoted[96];
     int result =
-        torch_storages_attach(&file->values, file->path, file->arena, &storages, file->error);
+        torch_storages_attach(&file->values, file->path, &file->scratch, &storages, file->error);
     for (uint32_t i = 0; i < file->values.persistent_count && result == 0; i++) {
         struct torch_storage *storage = &storages[i];
         const struct zip_entry *entry =
@@ -162,7 +163,7 @@ static int place_storages(struct torch_zip *file)
 static int open_zip(struct torch_zip *file)
 {
     int result =
-        zip_archive_read(file->reader, file->path, file->arena, &file->archive, file->error);
+        zip_archive_read(file->reader, file->path, &file->scratch, &file->archive, file->error);
     if (result == 0)
         result = find_prefix(file);
     if (result == 0)
@@ -172,31 +173,34 @@ static int open_zip(struct torch_zip *file)
     return result == 0 ? place_storages(file) : result;
 }
 
-static void close_zip(struct torch_zip *file)
+static void close_zip(struct torch_zip *file, struct arena *arena)
 {
     zip_archive_free(&file->archive);
     free(file->pickle);
+    arena_free_beside(&file->scratch, arena);
 }
 
 int torch_file_read_tensor(const struct byte_reader *reader, const char *path, const char *name,
                            struct arena *arena, struct tensor *out, struct unshard_error *error)
 {
-    struct torch_zip file = {.reader = reader, .path = path, .arena = arena, .error = error};
+    struct torch_zip file = {
+        .reader = reader, .path = path, .scratch = arena_beside(arena), .error = error};
     int result = open_zip(&file);
     if (result == 0)
         result = torch_state_tensor(file.values.root, path, name, arena, out, error);
-    close_zip(&file);
+    close_zip(&file, arena);
     return result;
 }
 
 static int read_zip(const struct byte_reader *reader, const char *path, struct arena *arena,
                     struct tensor_set *out, struct unshard_error *error)
 {
-    struct torch_zip file = {.reader = reader, .path = path, .arena = arena, .error = error};
+    struct torch_zip file = {
+        .reader = reader, .path = path, .scratch = arena_beside(arena), .error = error};
     int result = open_zip(&file);
     if (result == 0)
         result = torch_state_read(&file.values, path, reader->size, arena, out, error);
-    close_zip(&file);
+    close_zip(&file, arena);
     return result;
 }
 

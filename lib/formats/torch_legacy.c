@@ -24,7 +24,7 @@ static const unsigned char magic[10] = {0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a
 struct legacy {
     const struct byte_reader *reader;
     const char *path;
-    struct arena *arena;
+    struct arena scratch; /* what is not needed once the tensors are known */
     struct unshard_error *error;
     char *bytes; /* the beginning of the file; malloc'd */
     uint64_t length, position;
@@ -41,7 +41,8 @@ static int load(struct legacy *file, uint64_t wanted)
 {
     if (wanted > file->reader->size)
         wanted = file->reader->size;
-    char *bytes = malloc(wanted + 1);
+    arena_free(&file->scratch); /* what was made of fewer bytes */
+    char *bytes = arena_charge(&file->scratch, wanted + file->length) ? malloc(wanted + 1) : NULL;
     if (bytes == NULL)
         return error_no_memory(file->error);
     int result = file->reader->read(file->reader->context, 0, bytes, wanted);
@@ -51,6 +52,7 @@ static int load(struct legacy *file, uint64_t wanted)
                             file->path, strerrordesc_np(-result));
     }
     free(file->bytes);
+    arena_discharge(&file->scratch, file->length);
     file->bytes = bytes;
     file->length = wanted;
     return 0;
@@ -62,7 +64,7 @@ static int next_pickle(struct legacy *file, struct pickle_result *out)
                                  .length = file->length - file->position,
                                  .offset = file->position,
                                  .path = file->path};
-    int result = pickle_read(&input, file->arena, out, file->error);
+    int result = pickle_read(&input, &file->scratch, out, file->error);
     if (result == 0)
         file->position += out->consumed;
     return result;
@@ -149,7 +151,7 @@ static int malformed(struct legacy *file, const char *what, const struct torch_s
 static int index_storages(struct legacy *file, const struct pickle_result *object)
 {
     int result =
-        torch_storages_attach(object, file->path, file->arena, &file->storages, file->error);
+        torch_storages_attach(object, file->path, &file->scratch, &file->storages, file->error);
     if (result != 0)
         return result;
     file->storage_count = object->persistent_count;
@@ -270,7 +272,8 @@ static int check_end(const struct legacy *file)
 int torch_legacy_read(const struct byte_reader *reader, const char *path, struct arena *arena,
                       struct tensor_set *out, struct unshard_error *error)
 {
-    struct legacy file = {.reader = reader, .path = path, .arena = arena, .error = error};
+    struct legacy file = {
+        .reader = reader, .path = path, .scratch = arena_beside(arena), .error = error};
     struct pickle_result object = {0}, keys = {0};
     int result = load_pickles(&file, &object, &keys);
     if (result == 0)
@@ -285,5 +288,6 @@ int torch_legacy_read(const struct byte_reader *reader, const char *path, struct
         result = check_end(&file);
     string_map_free(&file.keys);
     free(file.bytes);
+    arena_free_beside(&file.scratch, arena);
     return result;
 }

@@ -178,7 +178,8 @@ static int read_directory(struct zip_reader *zip, const char **out)
         *out = zip->tail + (zip->directory_offset - zip->tail_offset);
         return 0;
     }
-    zip->directory = malloc(zip->directory_size + 1);
+    if (arena_charge(zip->arena, zip->directory_size))
+        zip->directory = malloc(zip->directory_size + 1);
     if (zip->directory == NULL)
         return error_no_memory(zip->error);
     *out = zip->directory;

@@ -107,6 +107,10 @@ def pickles():
     yield "reject-hostile-pickle--call-of-a-call", pickled(ORDERED + b")R")
     yield "reject-hostile-pickle--in-a-state-dict", state(
         ("w", tensor()), ("x", called(glob("posix", "system"), text("true"))))
+    # A list of pairs that a dict is made of over and over.
+    yield "reject-unsupported-pickle--copies-of-copies", pickled(
+        glob("collections", "OrderedDict") + b"q\x00](" + b"NN\x86" * 500 + b"e\x85q\x01" +
+        b"h\x00h\x01R" * 500 + items())
     yield "reject-unsupported-pickle--own-class", pickled(glob("__main__", "Model") + b")\x81")
     yield "reject-unsupported-pickle--numpy", pickled(glob("numpy.core.multiarray", "scalar"))
     for module, word in (("pathlib", "PosixPath"), ("__builtin__", "slice"), ("argparse", "Namespace"),
@@ -470,8 +474,25 @@ def place(name, offsets, path="__0_0.distcp", offset=0, length=100, more=()):
 
 
 def metadata(tensors, places, *more):
-    return pickled(built("Metadata", ("state_dict_metadata", dictionary(*((short(name), value) for name, value in tensors))),
+    return pickled(built("Metadata", ("state_dict_metadata", dictionary(*((short(name) if isinstance(name, str) else name, value)
+                                                                    for name, value in tensors))),
                          ("planner_data", b"}"), ("storage_data", dictionary(*places)), *more), 4)
+
+
+def shared_chunks(count):
+    """Many tensors with one list of chunks."""
+    chunks = b"](" + b"".join(chunk((i,), (1,)) for i in range(count)) + b"eq\x00"
+    for i in range(count):
+        yield f"t{i}", built("TensorStorageMetadata", ("properties", properties()), ("size", size(count)),
+                             ("chunks", chunks if i == 0 else b"h\x00"))
+
+
+def shared_fields(count):
+    """Many tensors with one state, that has many fields."""
+    state_of = dictionary(*((integer(i), b"N") for i in range(count)), (short("properties"), properties()),
+                          (short("size"), size(0)), (short("chunks"), b"]")) + b"q\x00"
+    for i in range(count):
+        yield f"t{i}", named("TensorStorageMetadata") + b")\x81" + (state_of if i == 0 else b"h\x00") + b"b"
 
 
 def dcp():
@@ -511,6 +532,14 @@ def dcp():
     yield "reject-malformed-pickle--no-storage-data", pickled(built("Metadata", ("state_dict_metadata", b"}")), 4)
     yield "reject-malformed-pickle--tensor-twice", metadata([("w", single), ("w", single)], [place("w", (0,))])
     yield "reject-malformed-pickle--entry-none", metadata([("w", b"N")], [])
+    # What many tensors share is not read for each of them.
+    yield "reject-malformed-pickle--shared-chunks", metadata(shared_chunks(200), [])
+    yield "reject-malformed-pickle--shared-fields", metadata(shared_fields(40), [])
+    yield "reject-malformed-pickle--path-long", metadata([("w", single)], [
+        (built("MetadataIndex", ("fqn", short("w")), ("offset", size(0)), ("index", integer(0))), built(
+            "_StorageInfo", ("relative_path", text("a/" * 3000 + "b")), ("offset", integer(0)), ("length", integer(1)),
+            module="torch.distributed.checkpoint.filesystem"))])
+    yield "reject-unsupported-pickle--name-long", metadata([(text("w" * 20000), single)], [])
     yield "reject-malformed-pickle--trailing", metadata([("w", single)], [place("w", (0,))]) + b"x"
     yield "reject-unsupported-pickle--transformed", metadata([("w", single)], [place("w", (0,), more=[
         ("transform_descriptors", b"](" + short("zstd") + b"e")])])

@@ -6,8 +6,11 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
+import sys
 import tempfile
+import zipfile
 
 import pytest
 import torch
@@ -131,3 +134,59 @@ def test_a_file_that_is_too_large_fails_alone(vast):
                 (mount / name).open("rb").read(1)
             assert caught.value.errno == errno.EIO
             assert f"{name}: its size is {9 << 50} bytes" in (mount / ".unshard/errors").read_text()
+
+
+PEAK = """import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10)"""
+
+
+def peak_of_ls(source):
+    """The most memory that `unshard ls` has, in MiB. What forks has a size as well, which counts:
+    so it is a small process of its own."""
+    done = subprocess.run([sys.executable, "-c", PEAK, UNSHARD, "ls", str(source)], check=True,
+                          stdout=subprocess.PIPE, text=True, timeout=PATIENCE)
+    return 0 if SANITIZER else int(done.stdout)
+
+
+def test_a_pickle_that_grows_is_left_as_it_is(tmp_path):
+    """A list of pairs that a dict is made of over and over, under six names."""
+    pairs, copies = b"NN\x86" * 9000, b"h\x00h\x01R" * 9000
+    pickle = (b"\x80\x02(ccollections\nOrderedDict\nq\x00](" + pairs + b"e\x85q\x01" + copies + b"t.")
+    with zipfile.ZipFile(tmp_path / "f.pt", "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("archive/data.pkl", pickle)
+    for number in range(5):
+        (tmp_path / f"{number}.pt").symlink_to("f.pt")
+    assert peak_of_ls(tmp_path) < 100
+    with mounted(tmp_path) as mount:
+        assert (mount / "4.pt").read_bytes() == (tmp_path / "f.pt").read_bytes()
+        assert "4.pt: pickle: REDUCE at byte" in "".join(mount.status()["notes"])
+
+
+def gguf_with_large_header(path, size):
+    """Sparse, but for a tensor at its end."""
+    def string(text):
+        return struct.pack("<Q", len(text)) + text
+
+    with open(path, "wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + string(b"blob"))
+        file.write(struct.pack("<IIQ", 9, 0, size))
+        file.seek(size, os.SEEK_CUR)
+        file.write(string(b"t") + struct.pack("<IQIQ", 1, 32, 0, 0))
+        file.seek(-file.tell() % 32, os.SEEK_CUR)
+        file.write(b"x" * 128)
+
+
+def test_headers_have_one_account(tmp_path):
+    """Names of one file cost one header, and another file that large finds nothing left."""
+    gguf_with_large_header(tmp_path / "a.gguf", 150 << 20)
+    gguf_with_large_header(tmp_path / "b.gguf", 150 << 20)
+    for number in range(6):
+        (tmp_path / f"{number}.gguf").symlink_to("a.gguf")
+    assert peak_of_ls(tmp_path) < 300
+    with mounted(tmp_path, "prefetch=off") as mount:
+        notes = [note for one in mount.status()["components"] for note in one["notes"]]
+        assert any("its header was not looked at" in note for note in notes)
+        for name in ("a", "b", "5"):
+            with open(mount / f"{name}.gguf", "rb") as file:
+                assert os.pread(file.fileno(), 1 << 20, (150 << 20) + 64)[-128:].endswith(b"x" * 64)
