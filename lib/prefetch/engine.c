@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define HELD_PAGES_LIMIT 4096
 #define FIRST_JOBS 4U
 
 uint64_t engine_now_ns(void)
@@ -263,7 +262,7 @@ static int allocate(struct unshard_engine *engine)
     if (result == 0)
         result = allocate_buffers(engine);
     if (result == 0)
-        result = held_pages_init(&engine->held, HELD_PAGES_LIMIT);
+        result = held_pages_init(&engine->held, LEAST_HELD_PAGES);
     return result;
 }
 

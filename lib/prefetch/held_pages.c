@@ -14,17 +14,21 @@ struct held_page {
     char data[HELD_PAGE_BYTES];
 };
 
+#define BUCKETS 65536U
+
 int held_pages_init(struct held_pages *held, size_t limit)
 {
-    size_t buckets = 64;
-    while (buckets < limit)
-        buckets *= 2;
-    *held = (struct held_pages){.bucket_count = buckets, .limit = limit};
-    held->buckets = calloc(buckets, sizeof *held->buckets);
+    *held = (struct held_pages){.bucket_count = BUCKETS, .limit = limit};
+    held->buckets = calloc(BUCKETS, sizeof *held->buckets);
     if (held->buckets == NULL)
         return -ENOMEM;
     pthread_mutex_init(&held->lock, NULL);
     return 0;
+}
+
+void held_pages_set_limit(struct held_pages *held, size_t limit)
+{
+    __atomic_store_n(&held->limit, limit, __ATOMIC_RELAXED);
 }
 
 void held_pages_free(struct held_pages *held)
@@ -66,7 +70,8 @@ static void drop(struct held_pages *held, struct held_page **slot)
 static struct held_page *insert(struct held_pages *held, uint32_t view, uint64_t number,
                                 uint32_t needed)
 {
-    if (held->count >= held->limit && held->oldest != NULL)
+    size_t limit = __atomic_load_n(&held->limit, __ATOMIC_RELAXED);
+    while (held->count >= limit && held->oldest != NULL)
         drop(held, find(held, held->oldest->view, held->oldest->page));
     struct held_page *page = malloc(sizeof *page);
     if (page == NULL)

@@ -16,6 +16,8 @@
 #include <stdint.h>
 
 #define HELD_PAGE_BYTES 4096U
+/* What a page costs while it is held, at most. */
+#define HELD_PAGE_COST 5120U
 
 struct held_page;
 struct held_pages {
@@ -29,6 +31,9 @@ struct held_pages {
 /* limit: most pages to hold. 0 or -ENOMEM. */
 int held_pages_init(struct held_pages *held, size_t limit);
 void held_pages_free(struct held_pages *held);
+/* Another limit; what is held beyond it goes as new pages come, the oldest first.
+ * Takes no lock. */
+void held_pages_set_limit(struct held_pages *held, size_t limit);
 
 /* Adds bytes [offset, offset + length) of a page that needs `needed` bytes in all (less than a page
  * only at the end of a view). Returns true when the page is complete by that: it is then copied to

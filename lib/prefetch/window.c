@@ -7,6 +7,18 @@
  */
 #include "prefetch/engine_internal.h"
 
+/* Where tensors of several files are interleaved, pages wait for the other half of their bytes: as
+ * many as a small share of memory holds. One that is dropped costs two chunks read again. */
+#define MOST_HELD_PAGES ((size_t)1 << 18)
+
+static size_t held_pages_for(uint64_t available)
+{
+    uint64_t pages = available / 64 / HELD_PAGE_COST;
+    return pages < LEAST_HELD_PAGES  ? LEAST_HELD_PAGES
+           : pages > MOST_HELD_PAGES ? MOST_HELD_PAGES
+                                     : (size_t)pages;
+}
+
 void window_update(struct unshard_engine *engine, uint64_t available)
 {
     uint64_t window = engine->options.window_bytes;
@@ -17,6 +29,7 @@ void window_update(struct unshard_engine *engine, uint64_t available)
     engine->window_bytes = window < least ? least : window;
     engine->keep_bytes = available / 2;
     engine->staging_budget = available / 4;
+    held_pages_set_limit(&engine->held, held_pages_for(available));
     engine->window_limited = engine->window_bytes < engine->total_bytes;
     uint64_t span = engine->window_limited ? engine->window_bytes / 8 : 0;
     if (engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW && (span == 0 || span > (64U << 20)))
