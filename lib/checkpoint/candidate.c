@@ -12,16 +12,28 @@ struct candidate *discovery_add_candidate(struct discovery *discovery, const str
     if (discovery->candidate_count == discovery->candidate_capacity) {
         uint32_t capacity =
             discovery->candidate_capacity == 0 ? 16 : discovery->candidate_capacity * 2;
-        struct candidate *grown = realloc(discovery->candidates, capacity * sizeof *grown);
+        struct candidate **grown = realloc(discovery->candidates, capacity * sizeof *grown);
         if (grown == NULL)
             return NULL;
         discovery->candidates = grown;
         discovery->candidate_capacity = capacity;
     }
-    struct candidate *candidate = &discovery->candidates[discovery->candidate_count++];
+    struct candidate *candidate = malloc(sizeof *candidate);
+    if (candidate == NULL)
+        return NULL;
     *candidate = *like;
+    discovery->candidates[discovery->candidate_count++] = candidate;
     candidate->index_arena.budget = &discovery->budget;
     return candidate;
+}
+
+void candidate_free(struct candidate *candidate)
+{
+    arena_free(&candidate->index_arena);
+    free(candidate->absent);
+    free(candidate->prefixes);
+    notes_free(&candidate->notes);
+    free(candidate);
 }
 
 struct candidate *candidate_of_file(struct discovery *discovery, uint32_t directory,

@@ -507,15 +507,15 @@ static int name_components(struct discovery *discovery)
     struct component *components = discovery->checkpoint->components;
     uint32_t end;
     for (uint32_t i = 0; i < discovery->candidate_count; i = end) {
-        const struct candidate *first = &discovery->candidates[i];
+        const struct candidate *first = discovery->candidates[i];
         bool same_stem = true;
         for (end = i + 1; end < discovery->candidate_count &&
-                          discovery->candidates[end].directory == first->directory;
+                          discovery->candidates[end]->directory == first->directory;
              end++)
-            same_stem = same_stem && strcmp(discovery->candidates[end].stem, first->stem) == 0;
+            same_stem = same_stem && strcmp(discovery->candidates[end]->stem, first->stem) == 0;
         for (uint32_t k = i; k < end; k++) {
             components[k].name =
-                component_name(discovery, &discovery->candidates[k], end == i + 1, same_stem);
+                component_name(discovery, discovery->candidates[k], end == i + 1, same_stem);
             if (components[k].name == NULL)
                 return -ENOMEM;
         }
@@ -525,15 +525,16 @@ static int name_components(struct discovery *discovery)
 
 static int build_component(struct discovery *discovery, uint32_t number)
 {
-    struct candidate *candidate = &discovery->candidates[number];
+    struct candidate *candidate = discovery->candidates[number];
     struct component *component = &discovery->checkpoint->components[number];
     struct build build = {
         .discovery = discovery,
         .candidate = candidate,
         .component = component,
         .number = number,
-        .headers = discovery->headers + candidate->first_header,
+        .headers = candidate->headers,
     };
+    candidate->component = number;
     component->directory = discovery->scan.entries[candidate->directory].path;
     component->view_name = candidate->merged_name;
     component->format = candidate->format->name;

@@ -177,7 +177,7 @@ static int reserve_files(struct discovery *discovery)
     for (uint32_t i = 0; i < discovery->scan.count; i++)
         files += discovery->scan.entries[i].kind == SCAN_FILE;
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
-        files += discovery->candidates[i].absent_count;
+        files += discovery->candidates[i]->absent_count;
     discovery->file_capacity = files + 1;
     checkpoint->files = arena_alloc_array(&checkpoint->arena, files + 1, sizeof *checkpoint->files);
     return checkpoint->files == NULL ? -ENOMEM : 0;
@@ -227,13 +227,13 @@ static int read_headers(struct discovery *discovery)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
-        count += discovery->candidates[i].member_count;
+        count += discovery->candidates[i]->member_count;
     discovery->headers = calloc((size_t)count + 1, sizeof *discovery->headers);
     if (discovery->headers == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < discovery->candidate_count; i++) {
-        struct candidate *candidate = &discovery->candidates[i];
-        candidate->first_header = discovery->header_count;
+        struct candidate *candidate = discovery->candidates[i];
+        candidate->headers = discovery->headers + discovery->header_count;
         add_absent_files(discovery, candidate);
         for (uint32_t k = 0; k < candidate->member_count; k++) {
             uint32_t file = discovery_add_file(discovery, candidate->members[k]);
@@ -267,15 +267,14 @@ static int read_headers(struct discovery *discovery)
 /* Takes back what was claimed for a file that turned out not to be weights. */
 static void release_candidate(struct discovery *discovery, struct candidate *candidate)
 {
-    const struct header *header = &discovery->headers[candidate->first_header];
+    const struct header *header = &candidate->headers[0];
     for (uint32_t i = 0; i < candidate->member_count; i++) {
         struct scan_entry *entry = &discovery->scan.entries[candidate->members[i]];
         entry->claimed = entry->hidden = false;
     }
     note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is shown as it is.",
              header->error.message);
-    arena_free(&candidate->index_arena);
-    notes_free(&candidate->notes);
+    candidate_free(candidate);
 }
 
 /* Drops candidates that only their names made ones. */
@@ -283,12 +282,11 @@ static void drop_other_files(struct discovery *discovery)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < discovery->candidate_count; i++) {
-        struct candidate *candidate = &discovery->candidates[i];
-        if (candidate->perhaps && !candidate->failed &&
-            discovery->headers[candidate->first_header].result == -ENOTSUP)
+        struct candidate *candidate = discovery->candidates[i];
+        if (candidate->perhaps && !candidate->failed && candidate->headers[0].result == -ENOTSUP)
             release_candidate(discovery, candidate);
         else
-            discovery->candidates[kept++] = *candidate;
+            discovery->candidates[kept++] = candidate;
     }
     discovery->candidate_count = kept;
 }
@@ -326,11 +324,8 @@ static int run(struct discovery *discovery, struct unshard_error *error)
 static void discovery_free(struct discovery *discovery)
 {
     headers_free(discovery->headers, discovery->header_count);
-    for (uint32_t i = 0; i < discovery->candidate_count; i++) {
-        arena_free(&discovery->candidates[i].index_arena);
-        free(discovery->candidates[i].absent);
-        notes_free(&discovery->candidates[i].notes);
-    }
+    for (uint32_t i = 0; i < discovery->candidate_count; i++)
+        candidate_free(discovery->candidates[i]);
     free(discovery->candidates);
     free(discovery->splits);
     free(discovery->added);

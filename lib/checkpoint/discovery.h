@@ -50,14 +50,16 @@ struct candidate {
     struct note_list notes;
     bool failed;
     struct unshard_error error;
+    struct component_prefixes *prefixes; /* of the components that it was seen to hold, or NULL */
     bool split_on_demand; /* components of it were asked for by name: these are prefetched */
     unsigned load_order;
-    uint32_t first_header; /* in discovery.headers */
+    uint32_t component;     /* its number, once components are built */
+    struct header *headers; /* of its members, in their order; NULL before they are read */
 };
 
 /* A component that is shown beside the file that holds it with others. */
 struct split {
-    uint32_t candidate;
+    const struct candidate *candidate;
     uint32_t directory; /* scan entry of its own directory, made by us */
     const char *prefix; /* of its tensors' names */
     size_t prefix_length;
@@ -80,8 +82,8 @@ struct discovery {
     struct memory_budget budget; /* for what all files of the checkpoint say of tensors */
     size_t file_capacity;        /* of checkpoint->files */
     struct scan scan;
-    struct note_list notes; /* about the checkpoint */
-    struct candidate *candidates;
+    struct note_list notes;        /* about the checkpoint */
+    struct candidate **candidates; /* each stays where it is until discovery ends */
     uint32_t candidate_count, candidate_capacity;
     struct header *headers; /* of all members of candidates that have not failed */
     uint32_t header_count;
@@ -99,10 +101,10 @@ int grouping_find(struct discovery *discovery, struct unshard_error *error);
  * a file of the name that it would have is there (taken). As above. */
 int grouping_find_distributed(struct discovery *discovery, uint32_t directory, bool taken);
 
-/* Adds a candidate that is zero but for what *like says; NULL without memory. Pointers to other
- * candidates become invalid. */
+/* Adds a candidate that is zero but for what *like says; NULL without memory. */
 struct candidate *discovery_add_candidate(struct discovery *discovery,
                                           const struct candidate *like);
+void candidate_free(struct candidate *candidate);
 
 /* Sets load_order of every candidate from model_index.json and sorts them by it. 0 or -ENOMEM. */
 int load_order_apply(struct discovery *discovery, struct unshard_error *error);

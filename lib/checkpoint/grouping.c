@@ -12,7 +12,7 @@
 static int note_candidates(struct discovery *discovery, struct directory_weights *weights)
 {
     for (; weights->noted < discovery->candidate_count; weights->noted++) {
-        const char *name = discovery->candidates[weights->noted].merged_name;
+        const char *name = discovery->candidates[weights->noted]->merged_name;
         if (string_map_add(weights->merged, name, strlen(name), weights->noted, NULL) < 0)
             return -ENOMEM;
     }
@@ -79,7 +79,7 @@ static int group_shards(struct discovery *discovery, uint32_t directory, struct 
         end = i + alike;
         if (file->rank > 0 &&
             string_map_find(weights->merged, file->merged_name, strlen(file->merged_name), &other))
-            leave_out_pieces(discovery, &discovery->candidates[other], file, alike);
+            leave_out_pieces(discovery, discovery->candidates[other], file, alike);
         else if (file->rank > 0)
             result = grouping_add_ranks(discovery, directory, file, alike);
         else
@@ -99,7 +99,7 @@ static bool is_model_directory(const struct discovery *discovery,
 {
     static const char *const names[] = {"model", "diffusion_pytorch_model", "consolidated"};
     for (uint32_t i = weights->first_candidate; i < discovery->candidate_count; i++) {
-        const struct candidate *candidate = &discovery->candidates[i];
+        const struct candidate *candidate = discovery->candidates[i];
         if (candidate->index_entry != SCAN_NONE || candidate->member_count > 1)
             return true;
         for (size_t k = 0; k < sizeof names / sizeof *names && !candidate->perhaps; k++)
@@ -115,7 +115,7 @@ static int group_converted_file(struct discovery *discovery, uint32_t directory,
 {
     uint32_t other;
     if (string_map_find(weights->merged, file->merged_name, strlen(file->merged_name), &other)) {
-        note_add(&discovery->candidates[other].notes, &discovery->checkpoint->arena,
+        note_add(&discovery->candidates[other]->notes, &discovery->checkpoint->arena,
                  "%s would have the same name; it is shown as it is.",
                  entry_of(discovery, file->entry)->path);
         return 0;
@@ -145,7 +145,7 @@ static int group_single_files(struct discovery *discovery, uint32_t directory,
             continue;
         }
         if (range.first < range.end)
-            note_not_in_index(discovery, &discovery->candidates[range.first], file->entry);
+            note_not_in_index(discovery, discovery->candidates[range.first], file->entry);
         struct candidate *candidate = candidate_of_file(discovery, directory, file);
         if (candidate == NULL)
             return -ENOMEM;
@@ -169,7 +169,7 @@ static void drop_taken_names(struct discovery *discovery, struct directory_weigh
             weights->files[kept++] = *file;
             continue;
         }
-        struct candidate *candidate = &discovery->candidates[other];
+        struct candidate *candidate = discovery->candidates[other];
         entry->hidden = !candidate->failed && entry->kind == SCAN_FILE &&
                         discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
         note_add(&candidate->notes, &discovery->checkpoint->arena,

@@ -52,8 +52,7 @@ int weight_files_collect(struct discovery *discovery, uint32_t directory,
 
 /* ---- candidate.c */
 
-/* A candidate named as the file says, without members; NULL without memory. Pointers to other
- * candidates become invalid. */
+/* A candidate named as the file says, without members; NULL without memory. */
 struct candidate *candidate_of_file(struct discovery *discovery, uint32_t directory,
                                     const struct weight_file *file);
 /* Room for `count` members in place of those that it has. */

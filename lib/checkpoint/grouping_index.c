@@ -137,9 +137,9 @@ struct candidate *grouping_indexed_candidate(struct discovery *discovery,
 {
     while (range.first < range.end) {
         uint32_t middle = range.first + (range.end - range.first) / 2;
-        int order = strcmp(merged_name, discovery->candidates[middle].merged_name);
+        int order = strcmp(merged_name, discovery->candidates[middle]->merged_name);
         if (order == 0)
-            return &discovery->candidates[middle];
+            return discovery->candidates[middle];
         if (order < 0)
             range.end = middle;
         else

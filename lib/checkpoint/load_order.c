@@ -62,7 +62,7 @@ static void set_order(struct discovery *discovery, const char *name, unsigned or
 {
     size_t length = strlen(name);
     for (uint32_t i = 0; i < discovery->candidate_count; i++) {
-        struct candidate *candidate = &discovery->candidates[i];
+        struct candidate *candidate = discovery->candidates[i];
         const char *path = discovery->scan.entries[candidate->directory].path;
         if (candidate->load_order == NOT_LISTED && strncmp(path, name, length) == 0 &&
             (path[length] == '\0' || path[length] == '/'))
@@ -92,7 +92,8 @@ static void apply_model_index(struct discovery *discovery, const cJSON *root)
 
 static int compare_candidates(const void *left, const void *right, void *context)
 {
-    const struct candidate *a = left, *b = right;
+    const struct candidate *a = *(struct candidate *const *)left;
+    const struct candidate *b = *(struct candidate *const *)right;
     const struct scan *scan = context;
     if (a->load_order != b->load_order)
         return a->load_order < b->load_order ? -1 : 1;
@@ -103,7 +104,7 @@ static int compare_candidates(const void *left, const void *right, void *context
 int load_order_apply(struct discovery *discovery, struct unshard_error *error)
 {
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
-        discovery->candidates[i].load_order = NOT_LISTED;
+        discovery->candidates[i]->load_order = NOT_LISTED;
     cJSON *root = read_model_index(discovery);
     if (root != NULL)
         apply_model_index(discovery, root);

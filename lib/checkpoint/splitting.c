@@ -16,29 +16,22 @@
 /* ---- what is split ----------------------------------------------------------------------------
  */
 
-static const struct header *headers_of(const struct discovery *discovery,
-                                       const struct candidate *candidate)
-{
-    return discovery->headers + candidate->first_header;
-}
-
-static bool is_whole(const struct discovery *discovery, const struct candidate *candidate)
+static bool is_whole(const struct candidate *candidate)
 {
     if (candidate->failed || candidate->format != format_of_name("safetensors"))
         return false;
     for (uint32_t i = 0; i < candidate->member_count; i++)
-        if (headers_of(discovery, candidate)[i].result != 0)
+        if (candidate->headers[i].result != 0)
             return false;
     return true;
 }
 
 /* The sets of all members; the caller frees the array. NULL when memory is short. */
-static struct tensor_set *sets_of(const struct discovery *discovery,
-                                  const struct candidate *candidate)
+static struct tensor_set *sets_of(const struct candidate *candidate)
 {
     struct tensor_set *sets = calloc(candidate->member_count + 1U, sizeof *sets);
     for (uint32_t i = 0; sets != NULL && i < candidate->member_count; i++)
-        sets[i] = headers_of(discovery, candidate)[i].set;
+        sets[i] = candidate->headers[i].set;
     return sets;
 }
 
@@ -83,7 +76,7 @@ static bool name_is_taken(const struct discovery *discovery, const struct candid
             return true;
     }
     for (uint32_t i = 0; strchr(name, '.') != NULL && i < discovery->candidate_count; i++) {
-        const struct candidate *other = &discovery->candidates[i];
+        const struct candidate *other = discovery->candidates[i];
         if (other->directory == candidate->directory &&
             (strcmp(other->merged_name, name) == 0 ||
              (other->index_name != NULL && strcmp(other->index_name, name) == 0)))
@@ -105,11 +98,10 @@ static struct split *grow_splits(struct discovery *discovery)
     return &discovery->splits[discovery->split_count];
 }
 
-static int add_split(struct discovery *discovery, uint32_t number,
+static int add_split(struct discovery *discovery, const struct candidate *candidate,
                      const struct component_prefix *prefix)
 {
     struct arena *arena = &discovery->checkpoint->arena;
-    const struct candidate *candidate = &discovery->candidates[number];
     struct split *split = grow_splits(discovery);
     const char *kept = arena_copy_string(arena, prefix->prefix, prefix->length);
     uint32_t directory =
@@ -118,7 +110,7 @@ static int add_split(struct discovery *discovery, uint32_t number,
             : SCAN_NONE;
     if (directory == SCAN_NONE)
         return -ENOMEM;
-    *split = (struct split){.candidate = number,
+    *split = (struct split){.candidate = candidate,
                             .directory = directory,
                             .prefix = kept,
                             .prefix_length = prefix->length};
@@ -127,10 +119,10 @@ static int add_split(struct discovery *discovery, uint32_t number,
 }
 
 /* Splits off one component, or notes why not. *found: there are tensors with the prefix. */
-static int consider(struct discovery *discovery, uint32_t number, const struct tensor_set *sets,
-                    const struct component_prefix *prefix, bool *found)
+static int consider(struct discovery *discovery, struct candidate *candidate,
+                    const struct tensor_set *sets, const struct component_prefix *prefix,
+                    bool *found)
 {
-    struct candidate *candidate = &discovery->candidates[number];
     struct arena *arena = &discovery->checkpoint->arena;
     char quoted[COMPONENT_PREFIX_CAPACITY * 2], name[COMPONENT_PREFIX_CAPACITY * 2];
     bool reserved = false;
@@ -151,7 +143,7 @@ static int consider(struct discovery *discovery, uint32_t number, const struct t
                  quoted, name, quoted);
         return 0;
     }
-    return add_split(discovery, number, prefix);
+    return add_split(discovery, candidate, prefix);
 }
 
 /* ---- split=PREFIX,... --------------------------------------------------------------------------
@@ -162,16 +154,17 @@ static int split_named(struct discovery *discovery, const struct component_prefi
     bool found[COMPONENT_PREFIXES_MAX] = {false};
     int result = 0;
     for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++) {
-        if (!is_whole(discovery, &discovery->candidates[i]))
+        struct candidate *candidate = discovery->candidates[i];
+        if (!is_whole(candidate))
             continue;
-        struct tensor_set *sets = sets_of(discovery, &discovery->candidates[i]);
+        struct tensor_set *sets = sets_of(candidate);
         if (sets == NULL)
             return -ENOMEM;
         uint32_t before = discovery->split_count;
         for (size_t p = 0; p < prefixes->count && result == 0; p++)
-            result = consider(discovery, i, sets, &prefixes->items[p], &found[p]);
+            result = consider(discovery, candidate, sets, &prefixes->items[p], &found[p]);
         /* The user wants the components: the file itself is not prefetched for nobody. */
-        discovery->candidates[i].split_on_demand = discovery->split_count > before;
+        candidate->split_on_demand = discovery->split_count > before;
         free(sets);
     }
     for (size_t p = 0; p < prefixes->count && result == 0; p++) {
@@ -192,23 +185,22 @@ static int split_named(struct discovery *discovery, const struct component_prefi
 static bool may_be_monolithic(const struct discovery *discovery, const struct candidate *candidate)
 {
     static const char model_index[] = "model_index.json";
-    return candidate->passthrough && is_whole(discovery, candidate) &&
+    return candidate->passthrough && is_whole(candidate) &&
            scan_child(&discovery->scan, candidate->directory, model_index,
                       sizeof model_index - 1) == SCAN_NONE;
 }
 
-/* Recognises each candidate: recognised[i] is malloc'd, or NULL for one that is not to be split. */
-static int recognise_all(struct discovery *discovery, struct component_prefixes **recognised,
-                         uint32_t *in_directory)
+/* Recognises each candidate: what is to be split has `prefixes`. */
+static int recognise_all(struct discovery *discovery, uint32_t *in_directory)
 {
     struct component_prefixes *prefixes = malloc(sizeof *prefixes);
     for (uint32_t i = 0; prefixes != NULL && i < discovery->candidate_count; i++) {
-        const struct candidate *candidate = &discovery->candidates[i];
+        struct candidate *candidate = discovery->candidates[i];
         if (!may_be_monolithic(discovery, candidate) ||
-            !component_prefixes_recognise(&headers_of(discovery, candidate)[0].set, 1, prefixes))
+            !component_prefixes_recognise(&candidate->headers[0].set, 1, prefixes))
             continue;
         in_directory[candidate->directory]++;
-        recognised[i] = prefixes;
+        candidate->prefixes = prefixes;
         prefixes = malloc(sizeof *prefixes);
     }
     int result = prefixes == NULL ? -ENOMEM : 0;
@@ -216,39 +208,31 @@ static int recognise_all(struct discovery *discovery, struct component_prefixes 
     return result;
 }
 
-static int split_recognised(struct discovery *discovery, uint32_t number,
-                            const struct component_prefixes *prefixes)
+static int split_recognised(struct discovery *discovery, struct candidate *candidate)
 {
     bool found = false;
     int result = 0;
-    for (size_t p = 0; p < prefixes->count && result == 0; p++)
-        result = consider(discovery, number,
-                          &headers_of(discovery, &discovery->candidates[number])[0].set,
-                          &prefixes->items[p], &found);
+    for (size_t p = 0; p < candidate->prefixes->count && result == 0; p++)
+        result = consider(discovery, candidate, &candidate->headers[0].set,
+                          &candidate->prefixes->items[p], &found);
     return result;
 }
 
 static int split_auto(struct discovery *discovery)
 {
-    uint32_t count = discovery->candidate_count;
-    struct component_prefixes **recognised = calloc(count + 1U, sizeof *recognised);
     uint32_t *in_directory = calloc(discovery->scan.count + 1U, sizeof *in_directory);
-    int result = recognised != NULL && in_directory != NULL
-                     ? recognise_all(discovery, recognised, in_directory)
-                     : -ENOMEM;
-    for (uint32_t i = 0; i < count && result == 0; i++) {
-        if (recognised[i] == NULL)
+    int result = in_directory != NULL ? recognise_all(discovery, in_directory) : -ENOMEM;
+    for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++) {
+        struct candidate *candidate = discovery->candidates[i];
+        if (candidate->prefixes == NULL)
             continue;
-        if (in_directory[discovery->candidates[i].directory] == 1)
-            result = split_recognised(discovery, i, recognised[i]);
+        if (in_directory[candidate->directory] == 1)
+            result = split_recognised(discovery, candidate);
         else
-            note_add(&discovery->candidates[i].notes, &discovery->checkpoint->arena,
+            note_add(&candidate->notes, &discovery->checkpoint->arena,
                      "It holds several components, but so does another file beside it: none is "
                      "split. split=PREFIX=NAME splits one off.");
     }
-    for (uint32_t i = 0; recognised != NULL && i < count; i++)
-        free(recognised[i]);
-    free(recognised);
     free(in_directory);
     return result;
 }
@@ -292,11 +276,11 @@ static int filter_set(const struct tensor_set *set, const struct split *split,
 static int plan(struct discovery *discovery, const struct split *split, const char *name,
                 struct merged_view *view, struct unshard_error *error)
 {
-    const struct candidate *candidate = &discovery->candidates[split->candidate];
+    const struct candidate *candidate = split->candidate;
     struct tensor_set *sets = calloc(candidate->member_count + 1U, sizeof *sets);
     int result = sets == NULL ? -ENOMEM : 0;
     for (uint32_t i = 0; i < candidate->member_count && result == 0; i++)
-        result = filter_set(&headers_of(discovery, candidate)[i].set, split, &sets[i]);
+        result = filter_set(&candidate->headers[i].set, split, &sets[i]);
     const struct planner_input input = {.sets = sets,
                                         .set_count = candidate->member_count,
                                         .order = discovery->checkpoint->options.order,
@@ -313,7 +297,7 @@ static int plan(struct discovery *discovery, const struct split *split, const ch
 static void show(struct discovery *discovery, const struct split *split,
                  const struct component *component)
 {
-    const struct candidate *candidate = &discovery->candidates[split->candidate];
+    const struct candidate *candidate = split->candidate;
     const struct scan_entry *like = &discovery->scan.entries[candidate->members[0]];
     const struct scan_entry *directory = &discovery->scan.entries[split->directory];
     discovery->added[discovery->added_count++] = (struct added_file){
@@ -348,8 +332,8 @@ static int set_view_path(struct arena *arena, struct component *component)
 static int build_split(struct discovery *discovery, const struct split *split, uint32_t number)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
-    const struct candidate *candidate = &discovery->candidates[split->candidate];
-    const struct component *whole = &checkpoint->components[split->candidate];
+    const struct candidate *candidate = split->candidate;
+    const struct component *whole = &checkpoint->components[candidate->component];
     struct component *component = &checkpoint->components[number];
     struct merged_view view;
     const char *directory = discovery->scan.entries[split->directory].path;

@@ -330,3 +330,24 @@ def original_names(state):
             tensor = tensor[:, :, None, None]
         renamed[name] = tensor
     return renamed
+
+
+def test_each_component_shows_the_tensors_of_its_own_file(tmp_path):
+    """Whatever lies in directories before: a file that turns out to be no weights moves nothing."""
+    parts = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
+    tensors = {}
+    for number, folder in enumerate(("b", "c", "d")):
+        (tmp_path / folder).mkdir()
+        tensors[folder] = {prefix + "input_blocks.0.w": torch.full((4,), float(number))
+                           for prefix in (*parts.values(), "cond_stage_model.")}
+        save_file(tensors[folder], tmp_path / folder / f"{folder}.safetensors")
+    for folder in ("a", "bb", "c"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        torch.save([1, 2, 3], tmp_path / folder / "junk.pt")
+    named = {"unet": parts["unet"]}
+    for option, shown in {"split=auto": parts, "split=model.diffusion_model.=unet": named}.items():
+        with mounted(tmp_path, option) as mount:
+            for folder, whole in tensors.items():
+                for part, prefix in shown.items():
+                    assert_same(load_file(mount / folder / part / DIFFUSERS),
+                                with_prefix(whole, prefix))
