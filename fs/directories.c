@@ -49,13 +49,22 @@ static const char *entry_at(const struct listing *listing, uint64_t offset, uint
     return unshard_node(listing->filesystem->checkpoint, number)->name;
 }
 
+/* Whether the entry at an offset is one that listings leave out. */
+static bool unlisted(const struct listing *listing, uint64_t offset)
+{
+    if (!listing->directory || offset < 2)
+        return false;
+    uint32_t number = listing->directory->first_child + (uint32_t)(offset - 2);
+    return unshard_node(listing->filesystem->checkpoint, number)->unlisted;
+}
+
 /* Adds one entry; false when it does not fit any more. */
 static bool add(struct listing *listing, uint64_t offset)
 {
     uint64_t nodeid;
     const char *name = entry_at(listing, offset, &nodeid);
     struct fuse_entry_param entry;
-    if (nodes_entry(listing->filesystem, nodeid, &entry))
+    if (unlisted(listing, offset) || nodes_entry(listing->filesystem, nodeid, &entry))
         return true;
     if (offset < 2)
         entry.ino = 0; /* "." and ".." do not count as lookups */
@@ -78,6 +87,8 @@ static void settle(const struct listing *listing, uint64_t from, uint64_t to, bo
 {
     for (uint64_t offset = from < 2 ? 2 : from; offset < to; offset++) {
         uint64_t nodeid;
+        if (unlisted(listing, offset))
+            continue;
         entry_at(listing, offset, &nodeid);
         if (reached)
             inode_table_replied(listing->filesystem->inodes, nodeid);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Listing directories. `.unshard` is found by name but not listed, so that copying or comparing a
- * mount gives the checkpoint and nothing else. */
+ * mount gives the checkpoint and nothing else; so are nodes that the library says that of. */
 #ifndef FS_DIRECTORIES_H
 #define FS_DIRECTORIES_H
 

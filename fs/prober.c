@@ -43,6 +43,8 @@ static int look_up_views(const struct unshard_checkpoint *checkpoint, const char
     int result = look_up(mountpoint, STATUS_DIRECTORY_NAME);
     for (uint32_t view = 0; !result && view < unshard_view_count(checkpoint); view++) {
         report->view = view;
+        if (!unshard_view_listed(checkpoint, view))
+            continue;
         result = look_up(mountpoint, unshard_view_path(checkpoint, view));
     }
     return result;

@@ -98,6 +98,7 @@ struct unshard_node {
     mode_t mode; /* type and permission bits, write permission removed */
     uid_t uid;
     gid_t gid;
+    bool unlisted; /* opened by its name, but no listing of its directory has it */
 };
 
 /* Reads the directory `source` and plans its views. Blocks on I/O (headers of all shards are read,
@@ -123,6 +124,8 @@ uint32_t unshard_view_count(const struct unshard_checkpoint *checkpoint);
 const char *unshard_view_path(const struct unshard_checkpoint *checkpoint, uint32_t view);
 /* Whether the layout of the view is known. If not, every read of it fails with EIO. */
 bool unshard_view_readable(const struct unshard_checkpoint *checkpoint, uint32_t view);
+/* Whether the node of the view is listed. */
+bool unshard_view_listed(const struct unshard_checkpoint *checkpoint, uint32_t view);
 /* The component that a view shows, or -1 for any other file (configuration, tokenizer...). */
 int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint32_t view);
 
@@ -259,10 +262,10 @@ int unshard_cache_check(struct unshard_error *error);
 /* Progress of a long operation: called from one thread at a time, a few times a second. */
 typedef void (*unshard_progress)(void *context, const char *path, uint64_t done, uint64_t total);
 
-/* Writes the tree of a checkpoint to the directory `target`, which must not exist or be empty:
- * views in parallel, each to a temporary name, fsync, rename. Blocks. On failure what was finished
- * stays, temporary files do not. A failed component makes the export fail after the rest is
- * written. */
+/* Writes the tree of a checkpoint, without what is not listed, to the directory `target`, which
+ * must not exist or be empty: views in parallel, each to a temporary name, fsync, rename. Blocks.
+ * On failure what was finished stays, temporary files do not. A failed component makes the export
+ * fail after the rest is written. */
 int unshard_export(const struct unshard_checkpoint *checkpoint,
                    const struct unshard_fetch_options *options, const char *target,
                    unshard_progress progress, void *context, struct unshard_error *error);

@@ -61,6 +61,11 @@ int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint
     return (int32_t)checkpoint->views[view].component;
 }
 
+bool unshard_view_listed(const struct unshard_checkpoint *checkpoint, uint32_t view)
+{
+    return view < checkpoint->view_count && !checkpoint->views[view].unlisted;
+}
+
 bool unshard_view_readable(const struct unshard_checkpoint *checkpoint, uint32_t view)
 {
     return !checkpoint->views[view].unreadable;

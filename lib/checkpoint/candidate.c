@@ -63,7 +63,7 @@ void candidate_add_member(struct discovery *discovery, struct candidate *candida
     candidate->members[candidate->member_count++] = entry;
     entry_of(discovery, entry)->claimed = true;
     if (!candidate->passthrough && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED)
-        entry_of(discovery, entry)->hidden = true;
+        entry_of(discovery, entry)->unlisted = true;
 }
 
 void candidate_fail(struct candidate *candidate, const struct unshard_error *error)
@@ -123,7 +123,7 @@ int candidate_use_complete_file(struct discovery *discovery, struct candidate *c
     candidate->member_count = 0;
     if (candidate_reserve(discovery, candidate, 1) != 0)
         return -ENOMEM;
-    entry_of(discovery, entry)->hidden = false;
+    entry_of(discovery, entry)->hidden = entry_of(discovery, entry)->unlisted = false;
     candidate_add_member(discovery, candidate, entry);
     return 0;
 }

@@ -211,7 +211,7 @@ char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoi
     uint32_t files = 0;
     int result = 0;
     for (uint32_t i = 0; i < checkpoint->node_count; i++)
-        files += checkpoint->nodes[i].kind == UNSHARD_NODE_FILE;
+        files += checkpoint->nodes[i].kind == UNSHARD_NODE_FILE && !checkpoint->nodes[i].unlisted;
     text_append_string(&text, "{\"schema\":1,");
     json_member_write(&text, "source", checkpoint->source);
     text_append_string(&text, ",\"components\":[");

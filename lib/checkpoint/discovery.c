@@ -270,7 +270,7 @@ static void release_candidate(struct discovery *discovery, struct candidate *can
     const struct header *header = &candidate->headers[0];
     for (uint32_t i = 0; i < candidate->member_count; i++) {
         struct scan_entry *entry = &discovery->scan.entries[candidate->members[i]];
-        entry->claimed = entry->hidden = false;
+        entry->claimed = entry->hidden = entry->unlisted = false;
     }
     note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is shown as it is.",
              header->error.message);

@@ -32,7 +32,7 @@ static void leave_out_pieces(struct discovery *discovery, struct candidate *whol
                              const struct weight_file *files, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++)
-        entry_of(discovery, files[i].entry)->hidden =
+        entry_of(discovery, files[i].entry)->unlisted =
             entry_of(discovery, files[i].entry)->kind == SCAN_FILE &&
             discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
     note_add(&whole->notes, &discovery->checkpoint->arena,
@@ -67,7 +67,7 @@ static int group_shards(struct discovery *discovery, uint32_t directory, struct 
             continue;
         struct candidate *indexed = grouping_indexed_candidate(discovery, range, file->merged_name);
         if (indexed != NULL && indexed->passthrough) {
-            entry_of(discovery, file->entry)->hidden =
+            entry_of(discovery, file->entry)->unlisted =
                 discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
             continue;
         }

@@ -79,6 +79,7 @@ struct view {
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
     bool prefetch;   /* part of what prefetch=all fills: merged and single weight files */
+    bool unlisted;   /* as its node says */
     bool unreadable; /* its layout is not known: the map is empty, and every read fails */
 };
 

@@ -37,7 +37,8 @@ struct scan_entry {
 
     /* Set by later steps. */
     bool claimed;  /* belongs to a component */
-    bool hidden;   /* not shown under its name */
+    bool hidden;   /* not shown under its name: something else is, or nothing */
+    bool unlisted; /* shown to who opens its name, not to who lists the directory */
     uint32_t file; /* number of its source file, or SCAN_NONE */
     uint32_t view; /* that shows it under its name, or UNSHARD_NO_VIEW */
 };

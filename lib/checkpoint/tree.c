@@ -88,6 +88,7 @@ static void set_file(struct tree_builder *builder, struct unshard_node *node, ui
     node->view = view;
     node->size = checkpoint->views[view].size;
     checkpoint->views[view].node = (uint32_t)(node - builder->nodes);
+    checkpoint->views[view].unlisted = node->unlisted;
 }
 
 static void fill_from_entry(struct tree_builder *builder, struct unshard_node *node,
@@ -96,6 +97,7 @@ static void fill_from_entry(struct tree_builder *builder, struct unshard_node *n
     node->uid = entry->uid;
     node->gid = entry->gid;
     node->mtime_ns = entry->mtime_ns;
+    node->unlisted = entry->unlisted;
     if (entry->kind == SCAN_DIRECTORY) {
         node->kind = UNSHARD_NODE_DIRECTORY;
         node->mode = shown_mode(entry->mode, S_IFDIR);

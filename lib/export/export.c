@@ -81,6 +81,14 @@ static uint64_t item_length(const struct view *view, uint64_t offset)
     return ITEM_BYTES + (within ? to_boundary % CHUNK_BYTES : 0);
 }
 
+/* Goes on to the next view that is listed, this one included. */
+static void skip_unlisted(struct export *export)
+{
+    while (export->next_view < export->checkpoint->view_count &&
+           !unshard_view_listed(export->checkpoint, export->next_view))
+        export->next_view++;
+}
+
 /* Takes the next item. False when there is none left. */
 static bool take_item(struct export *export, struct item *item)
 {
@@ -96,6 +104,7 @@ static bool take_item(struct export *export, struct item *item)
         if (export->next_offset == view->size) {
             export->next_view++;
             export->next_offset = 0;
+            skip_unlisted(export);
         }
     }
     pthread_mutex_unlock(&export->lock);
@@ -338,8 +347,10 @@ static void plan(struct export *export)
         export->outputs[i].fd = -1;
         export->outputs[i].failed = export->checkpoint->views[i].unreadable;
         export->outputs[i].left = export->checkpoint->views[i].size;
-        export->total += export->checkpoint->views[i].size;
+        if (unshard_view_listed(export->checkpoint, i))
+            export->total += export->checkpoint->views[i].size;
     }
+    skip_unlisted(export);
 }
 
 /* Its views are open: a shard that changes meanwhile, and that nothing says the same of, is not
@@ -347,7 +358,8 @@ static void plan(struct export *export)
 static void open_views(struct export *export)
 {
     for (uint32_t i = 0; i < export->checkpoint->view_count; i++)
-        unshard_engine_view_opened(export->engine, i, 1);
+        if (unshard_view_listed(export->checkpoint, i))
+            unshard_engine_view_opened(export->engine, i, 1);
 }
 
 /* Removes the temporary files of views that were begun and not finished. */

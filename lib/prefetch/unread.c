@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Chunks of which no view shows a byte: headers that have been replaced by one of ours, the
- * directory of a zip archive, storages of which a tensor uses a part. Nobody will ask for them, so
- * nothing waits for them; but the views were planned from some of them.
+ * Chunks of which no view that is listed shows a byte: headers that have been replaced by one of
+ * ours, the directory of a zip archive, storages of which a tensor uses a part. Hardly anybody will
+ * ask for them (who opens the file itself by its name), so nothing is read ahead for that and no
+ * state waits for it; but the views were planned from some of them.
  */
 #include "prefetch/engine_internal.h"
 
@@ -61,7 +62,7 @@ int unread_mark(struct unshard_engine *engine)
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     bool marked = true;
     for (uint32_t v = 0; v < checkpoint->view_count && marked; v++)
-        marked = mark_all_shown(engine, &checkpoint->views[v].map);
+        marked = checkpoint->views[v].unlisted || mark_all_shown(engine, &checkpoint->views[v].map);
     for (uint32_t i = 0; i < checkpoint->file_count && marked; i++) {
         const struct gathered *gathered = checkpoint->files[i].gathered;
         for (uint32_t k = 0; gathered != NULL && k < gathered->count && marked; k++)

