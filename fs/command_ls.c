@@ -57,7 +57,7 @@ static void print_shards(const struct unshard_checkpoint *checkpoint,
         }
         printf("  %s  %s", quote(quoted, file->path), human_bytes(size, file->size));
         printf("%s%s\n", file->failed ? "  failed: " : "",
-               file->failed ? quote(quoted, file->error.message) : "");
+               file->failed ? quote(quoted, file->error->message) : "");
     }
 }
 

@@ -69,8 +69,7 @@ static bool check_headers(struct build *build)
         struct source_file *file = &build->discovery->checkpoint->files[header->file];
         if (header->result == -ENOTSUP)
             advise_asis(&header->error);
-        file->failed = true;
-        file->error = header->error;
+        discovery_fail_file(build->discovery, file, &header->error);
         fail(build, &header->error);
         usable = usable && header->truncated;
     }

@@ -63,7 +63,7 @@ static void write_shards(const struct unshard_checkpoint *checkpoint,
         json_member_write(text, "file", file->path);
         text_printf(text, ",\"bytes\":%llu,\"state\":\"%s\",", (unsigned long long)file->size,
                     file->failed ? "failed" : "ok");
-        write_error(text, file->failed ? &file->error : NULL);
+        write_error(text, file->error);
         write_digests(text, file->expectation);
         text_append_string(text, "}");
     }

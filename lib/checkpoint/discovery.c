@@ -28,14 +28,29 @@ static bool reserve_file(struct discovery *discovery)
     return true;
 }
 
-static void refuse_too_large(struct source_file *file)
+void discovery_fail_file(struct discovery *discovery, struct source_file *file,
+                         const struct unshard_error *error)
 {
+    static const struct unshard_error no_memory = {.code = "no-memory",
+                                                   .errno_value = ENOMEM,
+                                                   .offset = UNSHARD_NO_OFFSET,
+                                                   .message = "out of memory"};
+    struct unshard_error *kept = arena_alloc(&discovery->checkpoint->arena, sizeof *kept);
+    if (kept != NULL)
+        *kept = *error;
+    file->failed = true;
+    file->error = kept != NULL ? kept : &no_memory;
+}
+
+static void refuse_too_large(struct discovery *discovery, struct source_file *file)
+{
+    struct unshard_error error;
     if (!source_file_is_too_large(file))
         return;
-    file->failed = true;
-    error_set(&file->error, "too-large", EFBIG,
+    error_set(&error, "too-large", EFBIG,
               "%s: its size is %llu bytes; files of more than %llu are not shown", file->path,
               (unsigned long long)file->size, (unsigned long long)CHECKPOINT_MAX_FILE_BYTES);
+    discovery_fail_file(discovery, file, &error);
 }
 
 uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
@@ -59,7 +74,7 @@ uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
         .gid = entry->gid,
         .component = NO_COMPONENT,
     };
-    refuse_too_large(&checkpoint->files[entry->file]);
+    refuse_too_large(discovery, &checkpoint->files[entry->file]);
     return entry->file;
 }
 
@@ -201,11 +216,9 @@ static void add_absent_files(struct discovery *discovery, struct candidate *cand
     for (uint32_t i = 0; i < candidate->absent_count; i++) {
         struct absent_shard *absent = &candidate->absent[i];
         absent->file = checkpoint->file_count++;
-        checkpoint->files[absent->file] = (struct source_file){.path = absent->path,
-                                                               .mode = S_IFREG,
-                                                               .component = NO_COMPONENT,
-                                                               .failed = true,
-                                                               .error = absent->error};
+        checkpoint->files[absent->file] =
+            (struct source_file){.path = absent->path, .mode = S_IFREG, .component = NO_COMPONENT};
+        discovery_fail_file(discovery, &checkpoint->files[absent->file], &absent->error);
     }
 }
 

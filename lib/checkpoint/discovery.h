@@ -114,6 +114,9 @@ int load_order_apply(struct discovery *discovery, struct unshard_error *error);
 int candidate_add_absent(struct discovery *discovery, struct candidate *candidate, const char *path,
                          const struct unshard_error *error);
 
+/* Makes the file failed, with a copy of the error. */
+void discovery_fail_file(struct discovery *discovery, struct source_file *file,
+                         const struct unshard_error *error);
 /* Makes a source file of a scan entry, once. SCAN_NONE when memory is short. */
 uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry);
 /* Makes a source file of tensors that are gathered, a copy of *gathered. False: no memory. */

@@ -94,19 +94,23 @@ static int group_shards(struct discovery *discovery, uint32_t directory, struct 
 
 /* Loaders look into the directory for files of certain names or follow an index: one more file
  * that looks like weights, made from one that did not, would be loaded with them. */
-static bool is_model_directory(const struct discovery *discovery,
-                               const struct directory_weights *weights)
+static bool makes_model_directory(const struct candidate *candidate)
 {
     static const char *const names[] = {"model", "diffusion_pytorch_model", "consolidated"};
-    for (uint32_t i = weights->first_candidate; i < discovery->candidate_count; i++) {
-        const struct candidate *candidate = discovery->candidates[i];
-        if (candidate->index_entry != SCAN_NONE || candidate->member_count > 1)
+    if (candidate->index_entry != SCAN_NONE || candidate->member_count > 1)
+        return true;
+    for (size_t k = 0; k < sizeof names / sizeof *names && !candidate->perhaps; k++)
+        if (strcmp(candidate->stem, names[k]) == 0)
             return true;
-        for (size_t k = 0; k < sizeof names / sizeof *names && !candidate->perhaps; k++)
-            if (strcmp(candidate->stem, names[k]) == 0)
-                return true;
-    }
     return false;
+}
+
+/* Asked for each file: looks at the candidates that have come since. */
+static bool is_model_directory(const struct discovery *discovery, struct directory_weights *weights)
+{
+    while (!weights->is_model && weights->looked_at < discovery->candidate_count)
+        weights->is_model = makes_model_directory(discovery->candidates[weights->looked_at++]);
+    return weights->is_model;
 }
 
 /* The format shows a file of its own for it: that is to have a name that no other has. */
@@ -203,7 +207,7 @@ static int group_format(struct discovery *discovery, uint32_t directory,
 static int group_directory(struct discovery *discovery, uint32_t directory)
 {
     struct string_map merged = {0};
-    struct directory_weights weights = {.first_candidate = discovery->candidate_count,
+    struct directory_weights weights = {.looked_at = discovery->candidate_count,
                                         .noted = discovery->candidate_count,
                                         .merged = &merged};
     int result = 0;

@@ -29,7 +29,8 @@ struct directory_weights {
     struct weight_file *files; /* sorted: indexes, the new spelling first; shards of a set together
                                 * and in their order; single files */
     uint32_t count;
-    uint32_t first_candidate;  /* of the directory, whatever its format */
+    uint32_t looked_at;        /* candidates before this one are known not to make it a ... */
+    bool is_model;             /* ... directory in which loaders look for files of certain names */
     struct string_map *merged; /* merged names of the directory's candidates -> their numbers */
     uint32_t noted;            /* candidates before this one are in `merged` */
 };

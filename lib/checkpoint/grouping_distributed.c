@@ -34,7 +34,7 @@ static void read_metadata(struct discovery *discovery, struct candidate *candida
     char *bytes = NULL;
     size_t length = 0;
     if (entry->kind != SCAN_FILE) {
-        candidate_fail(candidate, &entry->problem);
+        candidate_fail(candidate, entry->problem);
         return;
     }
     bool charged = arena_charge(&candidate->index_arena, entry->size);
@@ -95,7 +95,7 @@ static int add_absent(struct discovery *discovery, struct candidate *candidate,
         error_set(&error, "not-regular", EISDIR, "%s names %s, which is a directory", metadata_path,
                   name);
     else
-        error = entry_of(discovery, found)->problem;
+        error = *entry_of(discovery, found)->problem;
     text_printf(&path, "%s%s%s", directory, directory[0] != '\0' ? "/" : "", name);
     int result =
         path.failed ? -ENOMEM : candidate_add_absent(discovery, candidate, path.data, &error);

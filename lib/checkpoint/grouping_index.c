@@ -26,7 +26,7 @@ static int claim_name(struct discovery *discovery, struct candidate *candidate, 
         error_set(&error, "not-regular", EISDIR, "%s: weight_map names %s, which is a directory",
                   index_path, name);
     } else {
-        error = entry_of(discovery, found)->problem;
+        error = *entry_of(discovery, found)->problem;
         entry_of(discovery, found)->hidden = true;
     }
     char *path = scan_path_in(discovery, candidate->directory, name);
@@ -72,7 +72,7 @@ static int read_index(struct discovery *discovery, struct candidate *candidate)
     size_t length = 0;
     int result = -EINVAL;
     if (entry->kind != SCAN_FILE) {
-        candidate_fail(candidate, &entry->problem);
+        candidate_fail(candidate, entry->problem);
         return -EINVAL;
     }
     bool charged = arena_charge(&candidate->index_arena, entry->size);

@@ -93,7 +93,7 @@ int grouping_add_numbered(struct discovery *discovery, uint32_t directory,
             candidate_add_member(discovery, candidate, files[i].entry);
         } else {
             entry->hidden = true;
-            result = candidate_add_absent(discovery, candidate, entry->path, &entry->problem);
+            result = candidate_add_absent(discovery, candidate, entry->path, entry->problem);
         }
     }
     return result != 0 ? result : candidate_settle_merged_name(discovery, candidate);
@@ -114,7 +114,7 @@ int grouping_add_ranks(struct discovery *discovery, uint32_t directory,
             candidate_add_member(discovery, candidate, files[i].entry);
         } else {
             entry->hidden = true;
-            result = candidate_add_absent(discovery, candidate, entry->path, &entry->problem);
+            result = candidate_add_absent(discovery, candidate, entry->path, entry->problem);
         }
         if (result != 0)
             return result;

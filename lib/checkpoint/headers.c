@@ -77,8 +77,8 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
 {
     const struct source_file *file = &checkpoint->files[header->file];
     if (source_file_is_too_large(file)) {
-        header->error = file->error;
-        header->result = -file->error.errno_value;
+        header->error = *file->error;
+        header->result = -file->error->errno_value;
         return;
     }
     int fd = checkpoint_open_file(checkpoint, header->file, 0);

@@ -32,10 +32,10 @@ struct source_file {
     mode_t mode;
     uid_t uid;
     gid_t gid;
-    uint32_t component;         /* NO_COMPONENT: not a shard */
-    bool failed;                /* unusable from the start; "truncated": its last bytes are missing,
-                                 * views ask for more than size */
-    struct unshard_error error; /* why, when failed */
+    uint32_t component; /* NO_COMPONENT: not a shard */
+    bool failed;        /* unusable from the start; "truncated": its last bytes are missing,
+                         * views ask for more than size */
+    const struct unshard_error *error;        /* why, when failed; else NULL */
     const struct expectation *expectation;    /* NULL: no digest of it is known */
     const struct format *format;              /* its header was read as; NULL: it was not */
     XXH128_hash_t layout;                     /* of the tensors that its header describes */

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,10 @@ struct scanner {
     struct note_list *notes;
     struct scan *scan;
     bool full;
+    /* Directories that were reached through several symlinks: number in `places` of each, and in
+     * how many places it was. Keys live in the checkpoint's arena. */
+    struct string_map linked;
+    unsigned *places;
 };
 
 static int64_t nanoseconds(struct timespec time)
@@ -37,13 +42,33 @@ static void set_status(struct scan_entry *entry, const struct stat *status)
     entry->gid = status->st_gid;
 }
 
+/* In the arena: of the many entries that there may be, few have one. */
+__attribute__((format(printf, 4, 5))) static const struct unshard_error *
+keep_problem(struct scanner *scanner, const char *code, int number, const char *format, ...)
+{
+    static const struct unshard_error no_memory = {.code = "no-memory",
+                                                   .errno_value = ENOMEM,
+                                                   .offset = UNSHARD_NO_OFFSET,
+                                                   .message = "out of memory"};
+    struct unshard_error *problem = arena_alloc(&scanner->checkpoint->arena, sizeof *problem);
+    char message[sizeof problem->message];
+    va_list arguments;
+    if (problem == NULL)
+        return &no_memory;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    error_set(problem, code, number, "%s", message);
+    return problem;
+}
+
 static void exclude(struct scanner *scanner, struct scan_entry *entry, const char *code, int number,
                     const char *why)
 {
     char quoted[256];
     error_quote(quoted, sizeof quoted, entry->path, strlen(entry->path));
     entry->kind = SCAN_EXCLUDED;
-    error_set(&entry->problem, code, number, "%s: %s", quoted, why);
+    entry->problem = keep_problem(scanner, code, number, "%s: %s", quoted, why);
     note_add(scanner->notes, &scanner->checkpoint->arena, "%s is left out: %s.", quoted, why);
 }
 
@@ -76,6 +101,7 @@ static struct scan_entry *append_to(struct scan *scan, struct arena *arena, uint
         prefix = strlen(scan->entries[parent].path);
         entry->depth = scan->entries[parent].depth + 1;
         entry->through_symlink = scan->entries[parent].through_symlink;
+        entry->links = scan->entries[parent].links;
         entry->set_aside = is_set_aside(name, scan->entries[parent].set_aside);
     }
     char *path = arena_alloc(arena, prefix + name_length + 2);
@@ -124,6 +150,32 @@ static bool is_own_ancestor(const struct scan *scan, const struct scan_entry *en
     }
 }
 
+/* In how many places the directory was reached through several symlinks, this one included. 0: no
+ * memory. */
+static unsigned count_place(struct scanner *scanner, const struct scan_entry *entry)
+{
+    uint64_t key[2] = {entry->device, entry->inode};
+    uint32_t number;
+    if (string_map_find(&scanner->linked, (const char *)key, sizeof key, &number))
+        return ++scanner->places[number];
+    number = (uint32_t)scanner->linked.count;
+    unsigned *grown = reallocarray(scanner->places, number + (size_t)1, sizeof *grown);
+    if (grown == NULL)
+        return 0;
+    scanner->places = grown;
+    const char *kept =
+        arena_copy_string(&scanner->checkpoint->arena, (const char *)key, sizeof key);
+    if (kept == NULL || string_map_add(&scanner->linked, kept, sizeof key, number, NULL) < 0)
+        return 0;
+    return scanner->places[number] = 1;
+}
+
+static bool is_linked_too_often(struct scanner *scanner, const struct scan_entry *entry)
+{
+    unsigned places = entry->links < 2 ? 1 : count_place(scanner, entry);
+    return places == 0 || places > SCAN_MAX_LINKED;
+}
+
 /* Decides by the type of the object that the entry's name leads to; its status is set. */
 static void classify(struct scanner *scanner, struct scan_entry *entry)
 {
@@ -135,6 +187,9 @@ static void classify(struct scanner *scanner, struct scan_entry *entry)
             exclude(scanner, entry, "too-deep", ELOOP, "the directory is nested too deeply");
         else if (is_own_ancestor(scanner->scan, entry))
             exclude(scanner, entry, "symlink-loop", ELOOP, "it leads back to a directory above it");
+        else if (is_linked_too_often(scanner, entry))
+            exclude(scanner, entry, "linked-too-often", ELOOP,
+                    "symlinks in linked directories lead to it from more places than are shown");
     } else {
         exclude(scanner, entry, "not-regular", EINVAL,
                 S_ISFIFO(entry->mode)   ? "it is a FIFO"
@@ -172,9 +227,9 @@ static void describe_bad_symlink(struct scanner *scanner, struct scan_entry *ent
         path_policy_target_is_inside(entry->target, entry->depth - 1)) {
         char quoted[200];
         entry->kind = SCAN_SYMLINK;
-        error_set(&entry->problem, code, number, "%s: symlink to %s, which %s",
-                  error_quote(quoted, sizeof quoted, entry->path, strlen(entry->path)), target,
-                  what);
+        entry->problem = keep_problem(
+            scanner, code, number, "%s: symlink to %s, which %s",
+            error_quote(quoted, sizeof quoted, entry->path, strlen(entry->path)), target, what);
         return;
     }
     snprintf(why, sizeof why, "it is a symlink to %s, which %s", target, what);
@@ -194,6 +249,8 @@ static int follow_symlink(struct scanner *scanner, int directory_fd, struct scan
     }
     close(fd);
     entry->through_symlink = true;
+    if (S_ISDIR(status.st_mode) && entry->links < UINT8_MAX)
+        entry->links++;
     set_status(entry, &status);
     classify(scanner, entry);
     return 0;
@@ -337,6 +394,22 @@ static int scan_directory(struct scanner *scanner, uint32_t number)
     return result;
 }
 
+/* All directories, those that are found on the way too. */
+static int scan_all(struct scanner *scanner, struct unshard_error *error)
+{
+    for (uint32_t i = 0; i < scanner->scan->count; i++) {
+        if (scanner->scan->entries[i].kind != SCAN_DIRECTORY)
+            continue;
+        int result = scan_directory(scanner, i);
+        if (result == -ENOMEM)
+            return error_no_memory(error);
+        if (result != 0)
+            return error_set(error, "unreadable", -result, "%s: cannot list: %s",
+                             scanner->checkpoint->source, strerrordesc_np(-result));
+    }
+    return 0;
+}
+
 int scan_tree(struct unshard_checkpoint *checkpoint, struct note_list *notes, struct scan *out,
               struct unshard_error *error)
 {
@@ -349,17 +422,10 @@ int scan_tree(struct unshard_checkpoint *checkpoint, struct note_list *notes, st
         return error_set(error, "unreadable", errno, "%s: %m", checkpoint->source);
     set_status(root, &status);
     root->kind = SCAN_DIRECTORY;
-    for (uint32_t i = 0; i < out->count; i++) {
-        if (out->entries[i].kind != SCAN_DIRECTORY)
-            continue;
-        int result = scan_directory(&scanner, i);
-        if (result == -ENOMEM)
-            return error_no_memory(error);
-        if (result != 0)
-            return error_set(error, "unreadable", -result, "%s: cannot list: %s",
-                             checkpoint->source, strerrordesc_np(-result));
-    }
-    return 0;
+    int result = scan_all(&scanner, error);
+    string_map_free(&scanner.linked);
+    free(scanner.places);
+    return result;
 }
 
 void scan_free(struct scan *scan)

@@ -9,6 +9,9 @@
 #include "checkpoint/notes.h"
 
 #define SCAN_MAX_DEPTH 16
+/* Directories that link to each other have paths without end. Through one symlink each directory is
+ * seen as often as it is linked; through more it is shown in so many places. */
+#define SCAN_MAX_LINKED 8U
 #define SCAN_MAX_ENTRIES 1000000U
 #define SCAN_NONE UINT32_MAX
 
@@ -26,6 +29,7 @@ struct scan_entry {
     uint32_t parent, first_child, child_count; /* children are contiguous and sorted by bytes */
     unsigned depth;
     bool through_symlink;
+    uint8_t links;  /* symlinks to directories that lead there; 255: or more */
     bool set_aside; /* its name, or that of a directory above it, begins with a dot: shown as it
                      * is, and no part of a component but for .metadata */
     uint64_t size, device, inode;
@@ -33,7 +37,7 @@ struct scan_entry {
     mode_t mode;
     uid_t uid;
     gid_t gid;
-    struct unshard_error problem; /* of SCAN_SYMLINK and SCAN_EXCLUDED */
+    const struct unshard_error *problem; /* of SCAN_SYMLINK and SCAN_EXCLUDED, else NULL */
 
     /* Set by later steps. */
     bool claimed;  /* belongs to a component */

@@ -62,7 +62,7 @@ static int allocate_chunks(struct unshard_engine *engine)
             return result;
         if (engine->checkpoint->files[i].failed) {
             file->has_error = file->failed_at_start = true;
-            file->error = engine->checkpoint->files[i].error;
+            file->error = *engine->checkpoint->files[i].error;
         }
     }
     return 0;

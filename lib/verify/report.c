@@ -214,9 +214,9 @@ static void judge(struct judgement *judgement, const XXH128_hash_t *kept)
     const struct hash_request *request = judgement->request;
     if (report_is_absent(judgement->file))
         set_error(judgement,
-                  judgement->file->error.errno_value == ENOENT ? UNSHARD_MISSING
-                                                               : UNSHARD_UNREADABLE,
-                  &judgement->file->error);
+                  judgement->file->error->errno_value == ENOENT ? UNSHARD_MISSING
+                                                                : UNSHARD_UNREADABLE,
+                  judgement->file->error);
     else if (expectation != NULL && expectation->contradicts)
         set_error(judgement, UNSHARD_CONTRADICTED, &expectation->error);
     else if (request != NULL && request->result != 0)

@@ -190,3 +190,34 @@ def test_headers_have_one_account(tmp_path):
         for name in ("a", "b", "5"):
             with open(mount / f"{name}.gguf", "rb") as file:
                 assert os.pread(file.fileno(), 1 << 20, (150 << 20) + 64)[-128:].endswith(b"x" * 64)
+
+
+def test_directories_that_link_to_each_other(tmp_path):
+    """Their paths are without end; each is shown in some places, and all below real ones."""
+    names = [f"d{number}" for number in range(14)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file.txt").write_text(name)
+    for name in names:
+        for other in names:
+            if other != name:
+                (tmp_path / name / f"to-{other}").symlink_to(f"../{other}")
+    with mounted(tmp_path) as mount:
+        assert (mount / "d3/file.txt").read_text() == "d3"
+        assert (mount / "d3/to-d9/file.txt").read_text() == "d9"
+        count = sum(len(files) for _, _, files in os.walk(mount.path))
+        assert 14 * 14 <= count < 14 * 14 + 14 * 10
+        assert any("lead to it from more places than are shown" in note
+                   for note in mount.status()["notes"])
+
+
+def test_a_directory_may_be_linked_many_times(tmp_path):
+    """Many pipelines share a part: nothing is left out."""
+    claim(tmp_path / "shared/vae/model.safetensors", "a", 16, bytes(16))
+    for number in range(40):
+        folder = tmp_path / f"pipeline-{number}"
+        folder.mkdir()
+        (folder / "vae").symlink_to("../shared/vae")
+    with mounted(tmp_path, "prefetch=off") as mount:
+        assert len(list(mount.path.glob("pipeline-*/vae/model.safetensors"))) == 40
+        assert mount.status()["notes"] == []
