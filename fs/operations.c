@@ -89,8 +89,8 @@ static void on_readlink(fuse_req_t request, fuse_ino_t ino)
 
 static void open_status(fuse_req_t request, int file, struct fuse_file_info *info)
 {
-    struct status_snapshot *snapshot =
-        status_snapshot_take((unsigned)file, filesystem_of(request)->engine);
+    struct status_snapshot *snapshot = status_snapshot_take(
+        (unsigned)file, filesystem_of(request)->engine, fuse_req_ctx(request)->uid);
     if (!snapshot) {
         fuse_reply_err(request, ENOMEM);
         return;
@@ -145,14 +145,18 @@ static void on_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info
 static void read_status(fuse_req_t request, struct status_snapshot *snapshot, uint64_t offset,
                         size_t size)
 {
-    status_snapshot_hold(snapshot);
-    size_t length = snapshot->length;
+    size_t length;
+    const char *text = status_snapshot_begin_read(snapshot, &length);
+    if (!text) {
+        fuse_reply_err(request, ESTALE);
+        return;
+    }
     if (offset > length)
         offset = length;
     if (size > length - offset)
         size = length - (size_t)offset;
-    fuse_reply_buf(request, snapshot->text + offset, size);
-    status_snapshot_release(snapshot);
+    fuse_reply_buf(request, text + offset, size);
+    status_snapshot_end_read(snapshot);
 }
 
 /* The only place where a READ of a view is answered. */

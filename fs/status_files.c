@@ -26,6 +26,12 @@ static char *render_metrics(struct unshard_engine *engine)
     return text;
 }
 
+/* A snapshot is given to who opens the file within so many times what it took to make it. */
+#define MOMENT 2U
+/* What a user may hold: so many bytes, but these last ones in any case. */
+#define MOST_HELD_BYTES ((size_t)8 << 20)
+#define LEAST_HELD 4U
+
 struct status_file {
     const char *name;
     char *(*render)(struct unshard_engine *engine);
@@ -56,10 +62,49 @@ int status_file_find(const char *name)
     return -1;
 }
 
-/* All snapshots, for status_snapshots_end. The mutex also is what hands a snapshot from the thread
- * that made it to those that read it: between them there is only the kernel. */
+/* All snapshots, newest first, for status_snapshots_end too. The mutex also is what hands a
+ * snapshot from the thread that made it to those that read it: between them there is only the
+ * kernel. */
 static pthread_mutex_t snapshots_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct status_snapshot *snapshots; /* protected by snapshots_mutex */
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* One that was made for the same user at this moment: a moment is as long as it takes to make a
+ * few. Caller holds the mutex. */
+static struct status_snapshot *find_recent(unsigned file, uid_t user)
+{
+    uint64_t now = now_ns();
+    for (struct status_snapshot *one = snapshots; one; one = one->next)
+        if (one->file == file && one->user == user && one->text)
+            return now - one->begun_ns <= MOMENT * one->cost_ns ? one : NULL;
+    return NULL;
+}
+
+/* Takes the text of the oldest ones from a user who holds more than is good. Caller holds the
+ * mutex.
+ */
+static void bound_user(uid_t user)
+{
+    size_t bytes = 0;
+    unsigned count = 0;
+    for (struct status_snapshot *one = snapshots; one; one = one->next) {
+        if (one->user != user || !one->text)
+            continue;
+        bytes += one->length;
+        if (++count <= LEAST_HELD || bytes <= MOST_HELD_BYTES || one->readers > 0)
+            continue;
+        bytes -= one->length;
+        free(one->text);
+        one->text = NULL;
+        one->length = 0;
+    }
+}
 
 static void add_snapshot(struct status_snapshot *snapshot)
 {
@@ -69,46 +114,87 @@ static void add_snapshot(struct status_snapshot *snapshot)
     if (snapshots)
         snapshots->previous = snapshot;
     snapshots = snapshot;
+    bound_user(snapshot->user);
     pthread_mutex_unlock(&snapshots_mutex);
 }
 
-struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine)
+static struct status_snapshot *make_snapshot(unsigned file, struct unshard_engine *engine,
+                                             uid_t user)
 {
     struct status_snapshot *snapshot = malloc(sizeof *snapshot);
     if (!snapshot)
         return NULL;
+    *snapshot =
+        (struct status_snapshot){.file = file, .user = user, .references = 1, .begun_ns = now_ns()};
     snapshot->text = files[file].render(engine);
     if (!snapshot->text) {
         free(snapshot);
         return NULL;
     }
+    snapshot->cost_ns = now_ns() - snapshot->begun_ns;
     snapshot->length = strlen(snapshot->text);
-    snapshot->references = 1;
-    add_snapshot(snapshot);
     return snapshot;
 }
 
-void status_snapshot_hold(struct status_snapshot *snapshot)
+struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine,
+                                             uid_t user)
 {
     pthread_mutex_lock(&snapshots_mutex);
-    snapshot->references++;
+    struct status_snapshot *snapshot = find_recent(file, user);
+    if (snapshot)
+        snapshot->references++;
     pthread_mutex_unlock(&snapshots_mutex);
+    if (snapshot)
+        return snapshot;
+    snapshot = make_snapshot(file, engine, user);
+    if (snapshot)
+        add_snapshot(snapshot);
+    return snapshot;
 }
 
-void status_snapshot_release(struct status_snapshot *snapshot)
+/* Caller holds the mutex. */
+static void unlink_snapshot(struct status_snapshot *snapshot)
+{
+    *(snapshot->previous ? &snapshot->previous->next : &snapshots) = snapshot->next;
+    if (snapshot->next)
+        snapshot->next->previous = snapshot->previous;
+}
+
+static void drop(struct status_snapshot *snapshot, bool reader)
 {
     pthread_mutex_lock(&snapshots_mutex);
+    snapshot->readers -= reader;
     bool last = --snapshot->references == 0;
-    if (last) {
-        *(snapshot->previous ? &snapshot->previous->next : &snapshots) = snapshot->next;
-        if (snapshot->next)
-            snapshot->next->previous = snapshot->previous;
-    }
+    if (last)
+        unlink_snapshot(snapshot);
     pthread_mutex_unlock(&snapshots_mutex);
     if (!last)
         return;
     free(snapshot->text);
     free(snapshot);
+}
+
+const char *status_snapshot_begin_read(struct status_snapshot *snapshot, size_t *length)
+{
+    pthread_mutex_lock(&snapshots_mutex);
+    const char *text = snapshot->text;
+    *length = snapshot->length;
+    if (text) {
+        snapshot->references++;
+        snapshot->readers++;
+    }
+    pthread_mutex_unlock(&snapshots_mutex);
+    return text;
+}
+
+void status_snapshot_end_read(struct status_snapshot *snapshot)
+{
+    drop(snapshot, true);
+}
+
+void status_snapshot_release(struct status_snapshot *snapshot)
+{
+    drop(snapshot, false);
 }
 
 void status_snapshots_end(void)

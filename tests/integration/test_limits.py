@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import PATIENCE, SANITIZER, UNSHARD, mounted
+from harness import PATIENCE, SANITIZER, UNSHARD, mounted, wait_for
 
 SHARDS = 120
 
@@ -221,3 +221,29 @@ def test_a_directory_may_be_linked_many_times(tmp_path):
     with mounted(tmp_path, "prefetch=off") as mount:
         assert len(list(mount.path.glob("pipeline-*/vae/model.safetensors"))) == 40
         assert mount.status()["notes"] == []
+
+
+def test_status_files_that_stay_open(many_shards):
+    """Who opens them at one moment shares a snapshot, and who holds many loses the oldest."""
+    with mounted(many_shards, "prefetch=off") as mount:
+        path = mount / ".unshard/status.json"
+        before = resident(mount.pid)
+        handles = []
+        try:
+            for _ in range(3000):
+                handles.append(os.open(path, os.O_RDONLY))
+            if not SANITIZER:
+                assert resident(mount.pid) - before < 24
+            assert json.loads(os.read(handles[-1], 1 << 22))["pid"] == mount.pid
+
+            def first_is_stale():
+                handles.append(os.open(path, os.O_RDONLY))
+                json.loads(os.read(handles[-1], 1 << 22))
+                try:
+                    return not os.pread(handles[0], 1, 0)
+                except OSError as error:
+                    return error.errno == errno.ESTALE
+            wait_for(first_is_stale, what="the oldest snapshot is given up")
+        finally:
+            for handle in handles:
+                os.close(handle)
