@@ -47,7 +47,8 @@ struct candidate *candidate_of_file(struct discovery *discovery, uint32_t direct
                              .merged_name = file->merged_name,
                              .format = file->format,
                              .perhaps = file->claim == FORMAT_CLAIM_PERHAPS,
-                             .index_entry = SCAN_NONE};
+                             .index_entry = SCAN_NONE,
+                             .beside = SCAN_NONE};
     return discovery_add_candidate(discovery, &like);
 }
 
@@ -145,15 +146,9 @@ int candidate_settle_merged_name(struct discovery *discovery, struct candidate *
         return 0;
     switch (entry_of(discovery, entry)->kind) {
     case SCAN_FILE:
-        if (!is_member(candidate, entry)) {
-            note_add(&candidate->notes, &discovery->checkpoint->arena,
-                     "%s is complete and is shown as it is; the shards beside it are not used.",
-                     entry_of(discovery, entry)->path);
+        if (candidate->member_count == 1 && is_member(candidate, entry))
             return candidate_use_complete_file(discovery, candidate, entry);
-        }
-        if (candidate->member_count == 1)
-            return candidate_use_complete_file(discovery, candidate, entry);
-        entry_of(discovery, entry)->hidden = true;
+        candidate->beside = entry;
         return 0;
     case SCAN_DIRECTORY:
         error_set(&error, "name-taken", EEXIST,

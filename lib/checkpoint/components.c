@@ -46,14 +46,6 @@ static const char *join_path(struct arena *arena, const char *directory, const c
     return path;
 }
 
-/* The file is well, only not what we can show as something else. */
-static void advise_asis(struct unshard_error *error)
-{
-    size_t length = strlen(error->message);
-    snprintf(error->message + length, sizeof error->message - length,
-             "; pickle=asis shows the files as they are");
-}
-
 /* Shards whose headers cannot be used make the component failed. Only the end of the data missing
  * is known from the header: such a shard can still be planned. */
 static bool check_headers(struct build *build)
@@ -67,131 +59,11 @@ static bool check_headers(struct build *build)
         if (header->result == 0)
             continue;
         struct source_file *file = &build->discovery->checkpoint->files[header->file];
-        if (header->result == -ENOTSUP)
-            advise_asis(&header->error);
         discovery_fail_file(build->discovery, file, &header->error);
         fail(build, &header->error);
         usable = usable && header->truncated;
     }
     return usable;
-}
-
-/* Where each tensor name is: number of the member. */
-static int map_tensors(struct build *build, struct string_map *map)
-{
-    const struct unshard_checkpoint *checkpoint = build->discovery->checkpoint;
-    struct unshard_error error;
-    char quoted[128];
-    for (uint32_t i = 0; i < build->candidate->member_count; i++) {
-        const struct tensor_set *set = &build->headers[i].set;
-        for (size_t t = 0; t < set->tensor_count; t++) {
-            const struct tensor *tensor = &set->tensors[t];
-            uint32_t other = 0;
-            int added = string_map_add(map, tensor->name, tensor->name_length, i, &other);
-            if (added < 0)
-                return added;
-            if (added == 1 || tensor->part != NULL)
-                continue;
-            error_set(&error, "duplicate-tensor", EINVAL, "tensor \"%s\" is in both %s and %s",
-                      error_quote(quoted, sizeof quoted, tensor->name, tensor->name_length),
-                      checkpoint->files[build->headers[other].file].path,
-                      checkpoint->files[build->headers[i].file].path);
-            fail(build, &error);
-            return -EINVAL;
-        }
-    }
-    return 0;
-}
-
-static size_t count_tensors(const struct build *build)
-{
-    size_t count = 0;
-    for (uint32_t i = 0; i < build->candidate->member_count; i++)
-        count += build->headers[i].set.tensor_count;
-    return count;
-}
-
-static int compare_entry_numbers(const void *a, const void *b)
-{
-    const uint32_t *x = a, *y = b;
-    return (x[0] > y[0]) - (x[0] < y[0]);
-}
-
-/* Of each file that the index names: which member it is. malloc'd; NULL without memory. */
-static uint32_t *members_of_index(const struct build *build)
-{
-    const struct candidate *candidate = build->candidate;
-    const struct scan *scan = &build->discovery->scan;
-    uint32_t(*sorted)[2] = calloc(candidate->member_count + 1U, sizeof *sorted);
-    uint32_t *members = calloc(candidate->index.file_count + 1U, sizeof *members);
-    for (uint32_t i = 0; sorted != NULL && i < candidate->member_count; i++) {
-        sorted[i][0] = candidate->members[i];
-        sorted[i][1] = i;
-    }
-    if (sorted != NULL)
-        qsort(sorted, candidate->member_count, sizeof *sorted, compare_entry_numbers);
-    for (size_t i = 0; sorted != NULL && members != NULL && i < candidate->index.file_count; i++) {
-        uint32_t key[2] = {scan_find(scan, candidate->directory, candidate->index.files[i]), 0};
-        const uint32_t *found =
-            bsearch(key, sorted, candidate->member_count, sizeof *sorted, compare_entry_numbers);
-        members[i] = found != NULL ? found[1] : UINT32_MAX;
-    }
-    if (sorted == NULL) {
-        free(members);
-        members = NULL;
-    }
-    free(sorted);
-    return members;
-}
-
-/* Headers are authoritative; the index tells what has to be there. */
-static int compare_with_index(struct build *build, const struct string_map *map)
-{
-    const struct candidate *candidate = build->candidate;
-    const struct index_file *index = &candidate->index;
-    const char *index_path = build->discovery->scan.entries[candidate->index_entry].path;
-    size_t elsewhere = 0, listed = 0, total = count_tensors(build);
-    uint32_t *members = members_of_index(build);
-    if (members == NULL)
-        return -ENOMEM;
-    struct unshard_error error;
-    char quoted[128];
-    for (size_t i = 0; i < index->entry_count; i++) {
-        const struct index_entry *entry = &index->entries[i];
-        uint32_t member = 0;
-        if (!string_map_find(map, entry->tensor, entry->tensor_length, &member)) {
-            error_quote(quoted, sizeof quoted, entry->tensor, entry->tensor_length);
-            error_set(&error, "missing-tensor", ENOENT,
-                      "%s: weight_map names tensor \"%s\", which is not in %s", index_path, quoted,
-                      index->files[entry->file]);
-            fail(build, &error);
-            free(members);
-            return -EINVAL;
-        }
-        listed++;
-        elsewhere += member != members[entry->file];
-    }
-    free(members);
-    struct note_list *notes = &build->candidate->notes;
-    if (elsewhere > 0)
-        note_add(notes, arena_of(build),
-                 "%zu tensors are in another shard than the index says; the shards decide.",
-                 elsewhere);
-    if (total > listed)
-        note_add(notes, arena_of(build),
-                 "%zu tensors are in the shards but not in the index; they are included.",
-                 total - listed);
-    return 0;
-}
-
-static int check_tensors(struct build *build)
-{
-    struct string_map map = {0};
-    int result = map_tensors(build, &map);
-    if (result == 0 && build->candidate->index_entry != SCAN_NONE && !build->candidate->passthrough)
-        result = compare_with_index(build, &map);
-    string_map_free(&map);
-    return result;
 }
 
 static void add_file(struct build *build, const char *name, uint32_t view,
@@ -223,6 +95,19 @@ static uint32_t add_literal_view(struct build *build, const char *path, const st
     return discovery_add_view(build->discovery, path, &map, NO_COMPONENT);
 }
 
+/* Whether an index is shown. Where shards are shown beside their merged file there has to be one:
+ * loaders that take every file would load each tensor twice, but for an index that names one. */
+static bool wants_index(const struct build *build)
+{
+    const struct candidate *candidate = build->candidate;
+    const struct unshard_view_options *options = &build->discovery->checkpoint->options;
+    if (candidate->index_name == NULL || options->index == UNSHARD_INDEX_HIDE)
+        return false;
+    return candidate->index_entry != SCAN_NONE ||
+           (options->layout == UNSHARD_LAYOUT_BOTH && !candidate->passthrough &&
+            candidate->format->shown_extension == NULL && candidate->format->lay_out == NULL);
+}
+
 /* Shows an index that maps every tensor to the view of the component. */
 static int add_index_view(struct build *build, const struct tensor *const *tensors, size_t count,
                           uint64_t data_bytes)
@@ -232,8 +117,7 @@ static int add_index_view(struct build *build, const struct tensor *const *tenso
     const struct scan *scan = &build->discovery->scan;
     struct unshard_error error;
     struct text text = {0};
-    if (candidate->index_entry == SCAN_NONE || candidate->index_name == NULL ||
-        build->discovery->checkpoint->options.index == UNSHARD_INDEX_HIDE)
+    if (!wants_index(build))
         return 0;
     uint32_t taken = scan_child(scan, candidate->directory, candidate->index_name,
                                 strlen(candidate->index_name));
@@ -245,7 +129,9 @@ static int add_index_view(struct build *build, const struct tensor *const *tenso
     if (result == 0) {
         const char *path = join_path(arena_of(build), component->directory, candidate->index_name);
         uint32_t view = add_literal_view(build, path, &text);
-        const struct scan_entry *like = &scan->entries[candidate->index_entry];
+        uint32_t first =
+            candidate->index_entry != SCAN_NONE ? candidate->index_entry : candidate->members[0];
+        const struct scan_entry *like = &scan->entries[first];
         if (view == UNSHARD_NO_VIEW) {
             result = -ENOMEM;
         } else {
@@ -337,21 +223,6 @@ static int show_merged(struct build *build, struct merged_view *merged)
     return add_index_view(build, merged->tensors, merged->tensor_count, merged->data_bytes);
 }
 
-/* Reads what the metadata of files says about tensors of which each holds a part. */
-static int apply_sharding(struct build *build)
-{
-    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
-    int result = 0;
-    for (uint32_t i = 0; i < build->candidate->member_count && result == 0; i++) {
-        struct header *header = &build->headers[i];
-        const char *path = build->discovery->checkpoint->files[header->file].path;
-        result = dcp_sharding_apply(&header->set, path, &header->arena, &error);
-    }
-    if (result != 0 && result != -ENOMEM)
-        fail(build, &error);
-    return result;
-}
-
 /* Makes whole tensors where files hold parts. */
 static int join_parts(struct build *build, struct tensor_set *sets, struct unshard_error *error)
 {
@@ -434,14 +305,7 @@ static int build_views(struct build *build)
     bool usable = check_headers(build);
     if (candidate->passthrough)
         return build_passthrough(build);
-    if (!usable)
-        return 0;
-    int result = apply_sharding(build);
-    if (result == 0)
-        result = check_tensors(build);
-    if (result == 0)
-        return build_merged(build);
-    return result == -ENOMEM ? result : 0;
+    return usable ? build_merged(build) : 0;
 }
 
 /* With a set that cannot be shown its shards have no view, but the status lists them, those that

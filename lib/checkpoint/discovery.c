@@ -2,6 +2,7 @@
 #include "checkpoint/discovery.h"
 
 #include "base/error.h"
+#include "checkpoint/outcome.h"
 #include "checkpoint/path_policy.h"
 #include "formats/gather.h"
 
@@ -210,15 +211,19 @@ static int reserve_views(struct discovery *discovery)
     return checkpoint->views == NULL ? -ENOMEM : 0;
 }
 
-static void add_absent_files(struct discovery *discovery, struct candidate *candidate)
+/* What components ask for and cannot have becomes source files that have failed. */
+static void add_absent_files(struct discovery *discovery)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
-    for (uint32_t i = 0; i < candidate->absent_count; i++) {
-        struct absent_shard *absent = &candidate->absent[i];
-        absent->file = checkpoint->file_count++;
-        checkpoint->files[absent->file] =
-            (struct source_file){.path = absent->path, .mode = S_IFREG, .component = NO_COMPONENT};
-        discovery_fail_file(discovery, &checkpoint->files[absent->file], &absent->error);
+    for (uint32_t i = 0; i < discovery->candidate_count; i++) {
+        struct candidate *candidate = discovery->candidates[i];
+        for (uint32_t k = 0; k < candidate->absent_count; k++) {
+            struct absent_shard *absent = &candidate->absent[k];
+            absent->file = checkpoint->file_count++;
+            checkpoint->files[absent->file] = (struct source_file){
+                .path = absent->path, .mode = S_IFREG, .component = NO_COMPONENT};
+            discovery_fail_file(discovery, &checkpoint->files[absent->file], &absent->error);
+        }
     }
 }
 
@@ -235,7 +240,7 @@ static void share_pieces(struct discovery *discovery)
     }
 }
 
-/* Members of components become source files; of those that have not failed the headers are read. */
+/* Members of candidates become source files, and their headers are read. */
 static int read_headers(struct discovery *discovery)
 {
     uint32_t count = 0;
@@ -247,11 +252,8 @@ static int read_headers(struct discovery *discovery)
     for (uint32_t i = 0; i < discovery->candidate_count; i++) {
         struct candidate *candidate = discovery->candidates[i];
         candidate->headers = discovery->headers + discovery->header_count;
-        add_absent_files(discovery, candidate);
         for (uint32_t k = 0; k < candidate->member_count; k++) {
             uint32_t file = discovery_add_file(discovery, candidate->members[k]);
-            if (candidate->failed)
-                continue;
             struct header *header = &discovery->headers[discovery->header_count++];
             header->file = file;
             header->format = candidate->format;
@@ -277,33 +279,6 @@ static int read_headers(struct discovery *discovery)
     return 0;
 }
 
-/* Takes back what was claimed for a file that turned out not to be weights. */
-static void release_candidate(struct discovery *discovery, struct candidate *candidate)
-{
-    const struct header *header = &candidate->headers[0];
-    for (uint32_t i = 0; i < candidate->member_count; i++) {
-        struct scan_entry *entry = &discovery->scan.entries[candidate->members[i]];
-        entry->claimed = entry->hidden = entry->unlisted = false;
-    }
-    note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is shown as it is.",
-             header->error.message);
-    candidate_free(candidate);
-}
-
-/* Drops candidates that only their names made ones. */
-static void drop_other_files(struct discovery *discovery)
-{
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < discovery->candidate_count; i++) {
-        struct candidate *candidate = discovery->candidates[i];
-        if (candidate->perhaps && !candidate->failed && candidate->headers[0].result == -ENOTSUP)
-            release_candidate(discovery, candidate);
-        else
-            discovery->candidates[kept++] = candidate;
-    }
-    discovery->candidate_count = kept;
-}
-
 static int run(struct discovery *discovery, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
@@ -315,11 +290,13 @@ static int run(struct discovery *discovery, struct unshard_error *error)
     if (result == 0 && (reserve_files(discovery) != 0 || read_headers(discovery) != 0))
         result = error_no_memory(error);
     if (result == 0)
+        result = outcomes_settle(discovery, error);
+    if (result == 0)
         result = splitting_find(discovery, error);
     if (result == 0 && reserve_views(discovery) != 0)
         result = error_no_memory(error);
     if (result == 0) {
-        drop_other_files(discovery);
+        add_absent_files(discovery);
         result = components_build(discovery, error);
     }
     if (result == 0)

@@ -4,6 +4,7 @@
  *   scan.c       what is on disk
  *   grouping*.c  which files form a component (names and index files only)
  *   headers.c    what tensors they hold (reads headers, several at once)
+ *   outcome.c    what comes of each group: merged, as it is, or damaged
  *   splitting.c  which files hold several components, and the views of each
  *   components.c the views of components
  *   expectations.c  the digests that are known of the files
@@ -43,6 +44,9 @@ struct candidate {
     uint32_t member_count;
     struct absent_shard *absent; /* shards that belong to it and cannot be used */
     uint32_t absent_count;
+    uint32_t missing; /* of these, names that are not there at all */
+    bool no_set;      /* `failed`, since its files cannot be of one set */
+    uint32_t beside;  /* scan entry of a file under its merged name that is no member; SCAN_NONE */
     uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
     struct index_file index;
     struct dcp_metadata *dcp; /* of a distributed checkpoint: members are its files, in order */

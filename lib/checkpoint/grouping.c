@@ -28,15 +28,11 @@ static void note_not_in_index(struct discovery *discovery, struct candidate *can
 }
 
 /* The same tensors are there in one piece: what a save leaves that puts them together itself. */
-static void leave_out_pieces(struct discovery *discovery, struct candidate *whole,
-                             const struct weight_file *files, uint32_t count)
+static void note_pieces(struct discovery *discovery, struct candidate *whole,
+                        const struct weight_file *files)
 {
-    for (uint32_t i = 0; i < count; i++)
-        entry_of(discovery, files[i].entry)->unlisted =
-            entry_of(discovery, files[i].entry)->kind == SCAN_FILE &&
-            discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
     note_add(&whole->notes, &discovery->checkpoint->arena,
-             "%s and others like it are pieces of the same tensors; they are not used.",
+             "%s and others like it are pieces of the same tensors; they are shown as they are.",
              entry_of(discovery, files[0].entry)->path);
 }
 
@@ -66,11 +62,6 @@ static int group_shards(struct discovery *discovery, uint32_t directory, struct 
         if (file->kind != WEIGHT_NAME_SHARD || entry_of(discovery, file->entry)->claimed)
             continue;
         struct candidate *indexed = grouping_indexed_candidate(discovery, range, file->merged_name);
-        if (indexed != NULL && indexed->passthrough) {
-            entry_of(discovery, file->entry)->unlisted =
-                discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
-            continue;
-        }
         uint32_t alike = count_alike(discovery, file, weights->count - i);
         if (indexed != NULL && file->rank == 0) {
             note_not_in_index(discovery, indexed, file->entry);
@@ -79,7 +70,7 @@ static int group_shards(struct discovery *discovery, uint32_t directory, struct 
         end = i + alike;
         if (file->rank > 0 &&
             string_map_find(weights->merged, file->merged_name, strlen(file->merged_name), &other))
-            leave_out_pieces(discovery, discovery->candidates[other], file, alike);
+            note_pieces(discovery, discovery->candidates[other], file);
         else if (file->rank > 0)
             result = grouping_add_ranks(discovery, directory, file, alike);
         else

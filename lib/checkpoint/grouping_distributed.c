@@ -136,7 +136,8 @@ static int group(struct discovery *discovery, uint32_t directory, uint32_t metad
                              .extension = extension,
                              .merged_name = DISTRIBUTED_NAME,
                              .format = format_of_name("dcp"),
-                             .index_entry = SCAN_NONE};
+                             .index_entry = SCAN_NONE,
+                             .beside = SCAN_NONE};
     struct candidate *candidate = discovery_add_candidate(discovery, &like);
     if (candidate == NULL)
         return -ENOMEM;

@@ -17,6 +17,7 @@ static int claim_name(struct discovery *discovery, struct candidate *candidate, 
     uint32_t found = scan_find(&discovery->scan, candidate->directory, name);
     struct unshard_error error;
     if (found == SCAN_NONE) {
+        candidate->missing++;
         error_set(&error, "missing", ENOENT, "%s: weight_map names %s, which is missing",
                   index_path, name);
     } else if (entry_of(discovery, found)->kind == SCAN_FILE) {

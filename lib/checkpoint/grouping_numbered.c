@@ -43,6 +43,7 @@ static int add_missing_numbers(struct discovery *discovery, struct candidate *ca
         if (path != NULL) {
             error_set(&error, "missing", ENOENT, "%s: shard %u of %u is missing", path, number,
                       files[0].total);
+            candidate->missing++;
             result = candidate_add_absent(discovery, candidate, path, &error);
         }
         free(name);
@@ -83,7 +84,9 @@ int grouping_add_numbered(struct discovery *discovery, uint32_t directory,
     if (candidate == NULL || candidate_reserve(discovery, candidate, count) != 0)
         return -ENOMEM;
     int result = 0;
-    if (check_numbers(discovery, files, count, &error) != 0)
+    candidate->index_name = files[0].index_name;
+    candidate->no_set = check_numbers(discovery, files, count, &error) != 0;
+    if (candidate->no_set)
         candidate_fail(candidate, &error);
     else
         result = add_missing_numbers(discovery, candidate, files, count);

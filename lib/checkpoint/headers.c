@@ -81,6 +81,12 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
         header->result = -file->error->errno_value;
         return;
     }
+    if (header->dcp == NULL && header->format->read == NULL) {
+        /* Of a distributed checkpoint whose metadata cannot be used. */
+        header->result = error_set(&header->error, "unreadable", EINVAL,
+                                   "%s: nothing tells what is in it", file->path);
+        return;
+    }
     int fd = checkpoint_open_file(checkpoint, header->file, 0);
     if (fd < 0) {
         header->result = error_set(&header->error, fd == -ENOENT ? "missing" : "unreadable", -fd,

@@ -168,7 +168,9 @@ static int write_header(const struct planner_input *input, const struct merged_v
     char message[sizeof error->message];
     int result;
 
-    if (!view->canonical && best_phase(view, &phase))
+    /* A page that held a part of the header and of a shard could not be read when that shard is
+     * bad, and with it all others. Of one shard by itself it is as well that it keeps its pages. */
+    if (!view->canonical && (input->set_count > 1 || best_phase(view, &phase)))
         alignment = PAGE_SIZE;
     result = safetensors_write_header(view->tensors, view->tensor_count, metadata->entries,
                                       metadata->count, metadata->present, alignment, phase, header,

@@ -46,6 +46,22 @@ def good():
     yield "two-shards-and-index", PAIR + index(**MAP)
     yield "index-names-the-other-shard", PAIR + index(a=TWO, b=ONE, c=TWO)
     yield "merged-name-is-taken", PAIR + shard("model.safetensors", z=4)
+    yield "merged-name-is-taken-beside-index", PAIR + index(**MAP) + shard("model.safetensors", a=5)
+    yield "merged-name-is-taken-and-index-is-stale", (shard(ONE, a=5) + index(**MAP) +
+                                                      shard("model.safetensors", a=5))
+    yield "single-and-index-of-what-is-gone", index(**MAP) + shard("model.safetensors", a=5)
+    yield "index-of-variant-alone", shard("model.safetensors", a=5) + index(
+        "model.safetensors.index.fp16.json", a="model.fp16-00001-of-00002.safetensors")
+    yield "index-tensor-nowhere", PAIR + index(**MAP, ghost=TWO)
+    yield "same-tensor-twice", shard(ONE, a=4) + shard(TWO, a=4)
+    yield "same-tensor-other-shape", shard(ONE, a=4) + shard(TWO, a=8)
+    yield "same-tensor-twice-and-index", (shard(ONE, a=4, b=3) + shard(TWO, a=4, c=2) +
+                                          index(a=ONE, b=ONE, c=TWO))
+    yield "two-totals", shard(ONE, a=1) + shard("model-00001-of-00003.safetensors", b=1)
+    yield "number-zero", shard("model-00000-of-00002.safetensors", a=1) + shard(ONE, b=1)
+    yield "lora-of-three-steps", "".join(
+        shard(f"lora-0000{step}-of-00009.safetensors", a=4) for step in (1, 3, 5))
+    yield "lora-of-one-step", shard("lora-00004-of-00009.safetensors", a=4)
     yield "one-file", shard("model.safetensors", a=4)
     yield "mixed-dtypes-at-odd-places", (shard(ONE, a=3, b=("F32", 8)) + shard(TWO, c=("F16", 6)))
     yield "no-tensors", "s model.safetensors 0 {}\n"
@@ -85,7 +101,6 @@ def bad_names():
 
 def bad():
     yield from bad_names()
-    yield "index-tensor-nowhere", PAIR + index(**MAP, ghost=TWO)
     yield "index-not-json", PAIR + f"f {INDEX} {{\n"
     yield "index-no-weight-map", PAIR + f'f {INDEX} {{"metadata":{{}}}}\n'
     yield "shard-missing", shard(ONE, a=1)
@@ -94,8 +109,6 @@ def bad():
     yield "number-missing-of-large-shards", "".join(
         shard(f"model-0000{number}-of-00004.safetensors", **{f"t{number}": 65000})
         for number in (1, 2, 4))
-    yield "same-tensor-twice", shard(ONE, a=4) + shard(TWO, a=4)
-    yield "same-tensor-other-shape", shard(ONE, a=4) + shard(TWO, a=8)
     yield "shard-empty", shard(ONE, a=1) + f"f {TWO} \n"
     yield "shard-is-lfs-pointer", shard(ONE, a=1) + (f"f {TWO} version https://git-lfs.github.com"
                                                      "/spec/v1 oid sha256:00 size 1\n")
@@ -118,6 +131,7 @@ def bad():
 
 def none():
     yield "empty", "d nothing\n"
+    yield "index-alone", index(**MAP)
     yield "only-links-out", "l model.safetensors /etc/passwd\nl folder /etc\n"
     yield "component-directory-is-outside", ('f model_index.json {"_class_name":"X",'
                                              '"unet":["a","B"]}\nl unet /etc\n')

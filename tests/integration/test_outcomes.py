@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: MIT
+"""Single file, index and shards that say different things: each way of looking finds through the
+mount what it finds on disk."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from harness import mounted
+
+ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def save(path, **values):
+    save_file({name: torch.full((5,), float(value)) for name, value in values.items()}, path,
+              metadata={"format": "pt"})
+
+
+def index(folder, name=INDEX, **where):
+    (folder / name).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+
+
+def load(path):
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name)[0].item() for name in file.keys()}
+
+
+def by_index(folder, name=INDEX):
+    """diffusers, the hub's library, SGLang: the index, and of each file it names all tensors."""
+    if not (folder / name).exists():
+        return None
+    where = json.loads((folder / name).read_text())["weight_map"]
+    files = sorted(set(where.values()))
+    if not all((folder / file).exists() for file in files):
+        return "a file of the index is missing"
+    held = {file: load(folder / file) for file in files}
+    return {tensor: held[file].get(tensor) for tensor, file in where.items()
+            if tensor in held[file]}
+
+
+def by_name(folder):
+    """transformers, accelerate: the single file."""
+    return load(folder / SINGLE) if (folder / SINGLE).exists() else by_index(folder)
+
+
+def by_glob(folder, follow_index):
+    """vLLM (which keeps of all files those that the index names) and TensorRT-LLM: every file; how
+    often a tensor is found, and with which values."""
+    files = sorted(path for path in folder.glob("*.safetensors"))
+    if follow_index and (folder / INDEX).exists():
+        named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
+        files = [path for path in files if path.name in named]
+    found = {}
+    for path in files:
+        for tensor, value in load(path).items():
+            found.setdefault(tensor, []).append(value)
+    return {tensor: sorted(values) for tensor, values in found.items()}
+
+
+def single_and_set(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    save(folder / SINGLE, a=10, b=20)
+    index(folder, a=ONE, b=TWO)
+
+
+def single_and_numbers(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    save(folder / SINGLE, a=10, b=20)
+
+
+def stale_index(folder):
+    save(folder / SINGLE, a=10, b=20)
+    index(folder, a=ONE, b=TWO)
+
+
+def half_a_set(folder):
+    save(folder / ONE, a=1)
+    save(folder / SINGLE, a=10, b=20)
+    index(folder, a=ONE, b=TWO)
+
+
+def index_of_the_single(folder):
+    save(folder / SINGLE, a=10, b=20)
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    index(folder, a=SINGLE, b=SINGLE)
+
+
+def index_names_single_and_shard(folder):
+    save(folder / ONE, a=1)
+    save(folder / SINGLE, b=20)
+    index(folder, a=ONE, b=SINGLE)
+
+
+def variant_never_fetched(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    index(folder, a=ONE, b=TWO)
+    index(folder, "model.safetensors.index.fp16.json", a="model.fp16-00001-of-00002.safetensors")
+
+
+def steps(folder):
+    for step in (1, 2, 3):
+        save(folder / f"lora-0000{step}-of-00003.safetensors", up=step, down=step)
+
+
+def some_steps(folder):
+    for step in (3, 7):
+        save(folder / f"lora-0000{step}-of-00010.safetensors", up=step, down=step)
+
+
+def one_step(folder):
+    save(folder / "lora-00004-of-00010.safetensors", up=1)
+
+
+def two_totals(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    for number in (1, 2, 3):
+        save(folder / f"model-0000{number}-of-00003.safetensors", **{f"t{number}": number})
+
+
+def doubled_without_index(folder):
+    save(folder / ONE, a=1, b=9)
+    save(folder / TWO, b=2)
+
+
+@pytest.mark.parametrize("make", [
+    single_and_set, single_and_numbers, stale_index, half_a_set, index_of_the_single,
+    index_names_single_and_shard, variant_never_fetched, steps, some_steps, one_step, two_totals,
+    doubled_without_index], ids=lambda make: make.__name__)
+def test_every_loader_finds_what_it_finds_on_disk(tmp_path, make):
+    make(tmp_path)
+    with mounted(tmp_path) as mount:
+        status = mount.status()
+        assert status["errors"] == 0 and status["state"] != "failed", status
+        assert by_name(mount.path) == by_name(tmp_path)
+        assert by_index(mount.path) == by_index(tmp_path)
+        assert by_glob(mount.path, True) == by_glob(tmp_path, True)
+        assert by_glob(mount.path, False) == by_glob(tmp_path, False)
+        for path in tmp_path.iterdir():  # and where one of them has gone, it is in the merged file
+            if (mount / path.name).exists() and path.name not in (INDEX, SINGLE):
+                assert (mount / path.name).read_bytes() == path.read_bytes()
+
+
+def test_index_says_which_of_two_is_meant(tmp_path):
+    save(tmp_path / ONE, a=1, b=9)
+    save(tmp_path / TWO, b=2)
+    index(tmp_path, a=ONE, b=TWO)
+    with mounted(tmp_path) as mount:
+        assert os.listdir(mount.path).count(SINGLE) == 1 and ONE not in os.listdir(mount.path)
+        assert by_index(mount.path) == load(mount / SINGLE) == {"a": 1, "b": 2}
+        assert any("two shards" in note for note in mount.component(SINGLE)["notes"])
+
+
+def test_missing_shard_stays_an_error(tmp_path):
+    save(tmp_path / ONE, a=1)
+    index(tmp_path, a=ONE, b=TWO)
+    with mounted(tmp_path) as mount:
+        component = mount.component(SINGLE)
+        assert component["state"] == "failed" and TWO in component["error"]["message"]
+
+
+@pytest.mark.parametrize("with_index", [True, False])
+def test_both_layouts_and_loaders_that_take_every_file(tmp_path, with_index):
+    """Those that look at an index load each tensor once."""
+    save(tmp_path / ONE, a=1)
+    save(tmp_path / TWO, b=2)
+    if with_index:
+        index(tmp_path, a=ONE, b=TWO)
+    with mounted(tmp_path, "layout=both") as mount:
+        assert sorted(os.listdir(mount.path)) == sorted([ONE, TWO, SINGLE, INDEX])
+        assert by_glob(mount.path, True) == {"a": [1], "b": [2]}
+        assert by_name(mount.path) == by_index(mount.path) == {"a": 1, "b": 2}
+
+
+def test_splits_show_their_own_file(tmp_path):
+    """Whatever lies in the directories before theirs."""
+    for number, name in enumerate("abcd"):
+        folder = tmp_path / name
+        folder.mkdir()
+        save(folder / "whole.safetensors",
+             **{"model.diffusion_model.input_blocks.0.w": number, "first_stage_model.x": number,
+                "cond_stage_model.y": number})
+        torch.save([1, 2, 3], tmp_path / name / "other.pt")
+        shutil.copy(tmp_path / name / "other.pt", tmp_path / name / "another.pth")
+    with mounted(tmp_path, "split=auto") as mount:
+        for number, name in enumerate("abcd"):
+            for path in (mount / name).rglob("*.safetensors"):
+                assert set(load(path).values()) == {number}, path
