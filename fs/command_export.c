@@ -6,7 +6,12 @@
 #include "status/human.h"
 
 #include <cjson/cJSON.h>
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
+#include <time.h>
+
+#define PATIENCE_SECONDS 3
 
 struct export_report {
     struct progress_line line;
@@ -53,6 +58,60 @@ static void print_json(const struct options *options, const struct export_report
     cJSON_Delete(object);
 }
 
+/* ---- signals -----------------------------------------------------------------------------------
+ */
+
+static int cancelled; /* read and written atomically */
+static int arrived;   /* the signal; the same */
+
+/* Ends as whoever sent the signal expects, whatever hangs. */
+static void die_of(int number)
+{
+    sigset_t set;
+    signal(number, SIG_DFL);
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+}
+
+/* The first signal stops the export, which then removes what is half written. A second one, or
+ * storage that hangs, does not wait for that: the next run removes it. */
+static void *wait_for_signals(void *argument)
+{
+    const sigset_t *set = argument;
+    struct timespec patience = {.tv_sec = PATIENCE_SECONDS};
+    int number = sigwaitinfo(set, NULL);
+    if (number > 0) {
+        __atomic_store_n(&arrived, number, __ATOMIC_RELAXED);
+        __atomic_store_n(&cancelled, 1, __ATOMIC_RELAXED);
+        sigtimedwait(set, NULL, &patience);
+        die_of(number);
+    }
+    return NULL;
+}
+
+/* For the rest of the process; before there are other threads. Signals that are ignored stay so. */
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    static sigset_t set;
+    struct sigaction before;
+    pthread_t thread;
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaddset(&set, numbers[i]);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    if (pthread_create(&thread, NULL, wait_for_signals, &set))
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    else
+        pthread_detach(thread);
+}
+
+/* ---- the export --------------------------------------------------------------------------------
+ */
+
 static int run(const struct options *options, struct export_report *report,
                struct unshard_error *error)
 {
@@ -61,8 +120,9 @@ static int run(const struct options *options, struct export_report *report,
         unshard_checkpoint_open(options->mount.source, &options->mount.view, &checkpoint, error);
     if (result < 0)
         return result;
+    catch_signals(); /* before, nothing has been written */
     result = unshard_export(checkpoint, &options->mount.fetch, options->mount.mountpoint,
-                            show_progress, report, error);
+                            &cancelled, show_progress, report, error);
     unshard_checkpoint_close(checkpoint);
     return result;
 }
@@ -95,5 +155,8 @@ int command_export(int argc, char **argv)
     if (result == 0)
         status = export_and_report(&options);
     options_release(&options);
+    int number = __atomic_load_n(&arrived, __ATOMIC_RELAXED);
+    if (number > 0)
+        die_of(number);
     return status;
 }

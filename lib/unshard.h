@@ -263,12 +263,16 @@ int unshard_cache_check(struct unshard_error *error);
 typedef void (*unshard_progress)(void *context, const char *path, uint64_t done, uint64_t total);
 
 /* Writes the tree of a checkpoint, without what is not listed, to the directory `target`, which
- * must not exist or be empty: views in parallel, each to a temporary name, fsync, rename. Blocks.
- * On failure what was finished stays, temporary files do not. A failed component makes the export
- * fail after the rest is written. */
+ * must not exist or be empty, or hold what an export of the same source has left that did not come
+ * to its end: views in parallel, each to a temporary name, fsync, rename. What was finished then,
+ * and is what would be written now, is kept. Blocks. On failure what was finished stays, temporary
+ * files do not; after SIGKILL they do until the next run. A failed component makes the export fail
+ * after the rest is written. cancelled: NULL, or what ends it with -ECANCELED when it becomes other
+ * than 0, which is to be written atomically. */
 int unshard_export(const struct unshard_checkpoint *checkpoint,
                    const struct unshard_fetch_options *options, const char *target,
-                   unshard_progress progress, void *context, struct unshard_error *error);
+                   const int *cancelled, unshard_progress progress, void *context,
+                   struct unshard_error *error);
 
 /* ---- verifying and sealing ---------------------------------------------------------------------
  */

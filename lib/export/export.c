@@ -9,11 +9,16 @@
  * chunk ends, so that hardly any chunk is read for two of them.
  *
  * A view that cannot be read is dropped and the others go on; an error of the target (no space, no
- * permission) ends the whole. The first error is the one reported. */
+ * permission) ends the whole. The first error is the one reported.
+ *
+ * What is finished is noted in the target (export_journal.h): the same export, begun again, keeps
+ * that. It goes by what the journal says of the files, never by their names. */
 #include "base/error.h"
 #include "base/workers.h"
 #include "checkpoint/model.h"
+#include "export/export_journal.h"
 #include "export/export_tree.h"
+#include "export/view_fingerprint.h"
 #include "prefetch/engine_error.h"
 
 #include <errno.h>
@@ -30,12 +35,14 @@
 #define MOST_ITEM_BYTES (ITEM_BYTES + CHUNK_BYTES)
 #define DEFAULT_JOBS 16
 #define DEFAULT_BUFFER (UINT64_C(256) << 20)
+#define CANCEL_TICKS 5 /* 1 s: then workers that do not end are not waited for to clean up */
 
 struct view_output {
     int fd;        /* of the temporary file; written under the lock, -1 before and after */
     uint64_t left; /* bytes not finished yet; under the lock */
     bool created;  /* the temporary file exists; under the lock */
     bool failed;   /* under the lock */
+    bool kept;     /* of an earlier run; const once workers run */
 };
 
 struct export
@@ -43,6 +50,10 @@ struct export
     const struct unshard_checkpoint *checkpoint;
     struct unshard_engine *engine;
     int target_fd;
+    struct export_journal journal;
+    enum unshard_verify verify;
+    const int *cancelled;        /* or NULL; read atomically */
+    unsigned cancelled_ticks;    /* of the caller's thread */
     struct view_output *outputs; /* one per view */
     unshard_progress progress;   /* or NULL */
     void *progress_context;
@@ -81,19 +92,30 @@ static uint64_t item_length(const struct view *view, uint64_t offset)
     return ITEM_BYTES + (within ? to_boundary % CHUNK_BYTES : 0);
 }
 
-/* Goes on to the next view that is listed, this one included. */
-static void skip_unlisted(struct export *export)
+static bool is_listed(const struct export *export, uint32_t view)
+{
+    return unshard_view_listed(export->checkpoint, view);
+}
+
+/* Goes on to the next view that is to be written, this one included. */
+static void skip_others(struct export *export)
 {
     while (export->next_view < export->checkpoint->view_count &&
-           !unshard_view_listed(export->checkpoint, export->next_view))
+           (!is_listed(export, export->next_view) || export->outputs[export->next_view].kept))
         export->next_view++;
+}
+
+static bool is_cancelled(const struct export *export)
+{
+    return export->cancelled != NULL && __atomic_load_n(export->cancelled, __ATOMIC_RELAXED);
 }
 
 /* Takes the next item. False when there is none left. */
 static bool take_item(struct export *export, struct item *item)
 {
     pthread_mutex_lock(&export->lock);
-    bool any = !export->stop && export->next_view < export->checkpoint->view_count;
+    bool any = !export->stop && !is_cancelled(export) &&
+               export->next_view < export->checkpoint->view_count;
     if (any) {
         const struct view *view = &export->checkpoint->views[export->next_view];
         item->view = export->next_view;
@@ -104,7 +126,7 @@ static bool take_item(struct export *export, struct item *item)
         if (export->next_offset == view->size) {
             export->next_view++;
             export->next_offset = 0;
-            skip_unlisted(export);
+            skip_others(export);
         }
     }
     pthread_mutex_unlock(&export->lock);
@@ -187,7 +209,12 @@ static int output_descriptor(struct export *export, uint32_t number, struct unsh
     pthread_mutex_lock(&export->lock);
     int fd = output->fd;
     if (fd < 0 && !output->failed) {
-        fd = output->fd = export_tree_create(export->target_fd, view->path, error);
+        int noted = export_journal_temporary(&export->journal, view->path);
+        if (noted == 0)
+            fd = output->fd = export_tree_create(export->target_fd, view->path, error);
+        else
+            fd = error_set(error, "write-error", -noted, "%s: cannot create: %s", view->path,
+                           strerror(-noted));
         output->created = fd >= 0;
     } else if (fd < 0) {
         fd = -ECANCELED;
@@ -238,6 +265,32 @@ static void fail_view(struct export *export, uint32_t view, int result,
         record_error(export, result, error);
 }
 
+/* Gives a complete file its name, and notes that before and after. */
+static int finish_view(struct export *export, uint32_t number, struct unshard_error *error)
+{
+    const struct view *view = &export->checkpoint->views[number];
+    int fd = export->outputs[number].fd;
+    int result = export_tree_seal(fd, &export->checkpoint->nodes[view->node]);
+    if (result == 0)
+        result = export_journal_begin(&export->journal, view->path, fd);
+    if (result == 0)
+        result = export_tree_name(export->target_fd, view->path);
+    if (result < 0)
+        return error_set(error, "write-error", -result, "%s: %s", view->path, strerror(-result));
+    /* Without the note it will be written once more, and that is all. */
+    (void)!export_journal_done(&export->journal, view->path, fd,
+                               view_fingerprint(export->checkpoint, number, export->verify));
+    return 0;
+}
+
+/* Of a cancelled export no file is finished any more. */
+static void give_up_view(struct export *export, uint32_t view)
+{
+    pthread_mutex_lock(&export->lock);
+    export->outputs[view].failed = true;
+    pthread_mutex_unlock(&export->lock);
+}
+
 /* Counts an item as done; the last one of a view finishes its file. */
 static void end_item(struct export *export, const struct item *item)
 {
@@ -251,10 +304,8 @@ static void end_item(struct export *export, const struct item *item)
     if (!last)
         return;
     const struct view *view = &export->checkpoint->views[item->view];
-    const struct unshard_node *node = &export->checkpoint->nodes[view->node];
     struct unshard_error error = {0};
-    int result =
-        failed ? 0 : export_tree_finish(export->target_fd, view->path, output->fd, node, &error);
+    int result = failed ? 0 : finish_view(export, item->view, &error);
     if (result < 0) {
         fail_view(export, item->view, result, &error);
         stop_all(export);
@@ -272,7 +323,9 @@ static void do_item(struct worker *worker, const struct item *item)
     struct unshard_error error = {0};
     if (!view_failed(export, item->view)) {
         int result = read_item(worker, item, &error);
-        if (result < 0) {
+        if (is_cancelled(export)) {
+            give_up_view(export, item->view);
+        } else if (result < 0) {
             fail_view(export, item->view, result, &error);
         } else if ((result = write_item(export, item, worker->buffer, &error)) < 0 &&
                    result != -ECANCELED) {
@@ -296,9 +349,29 @@ static void run_worker(void *context)
     free(worker.buffer);
 }
 
+/* Removes the temporary files of views that were begun and not finished. */
+static void discard_unfinished(struct export *export)
+{
+    for (uint32_t i = 0; i < export->checkpoint->view_count; i++)
+        if (export->outputs[i].created)
+            export_tree_discard(export->target_fd, export->checkpoint->views[i].path);
+}
+
+/* Workers end with their item. One whose storage hangs may not, and is not to leave its file. */
+static void look_for_cancellation(struct export *export)
+{
+    if (!is_cancelled(export))
+        return;
+    pthread_mutex_lock(&export->lock);
+    if (export->cancelled_ticks++ == CANCEL_TICKS)
+        discard_unfinished(export);
+    pthread_mutex_unlock(&export->lock);
+}
+
 static void report_progress(void *context)
 {
     struct export *export = context;
+    look_for_cancellation(export);
     pthread_mutex_lock(&export->lock);
     const char *path = export->current ? export->current : "";
     uint64_t done = export->done, total = export->total;
@@ -337,9 +410,6 @@ static void run_workers(struct export *export, unsigned jobs)
     record_error(export, result, &error);
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------
- */
-
 /* Counts what is to be done. */
 static void plan(struct export *export)
 {
@@ -347,10 +417,12 @@ static void plan(struct export *export)
         export->outputs[i].fd = -1;
         export->outputs[i].failed = export->checkpoint->views[i].unreadable;
         export->outputs[i].left = export->checkpoint->views[i].size;
-        if (unshard_view_listed(export->checkpoint, i))
+        if (is_listed(export, i))
             export->total += export->checkpoint->views[i].size;
+        if (export->outputs[i].kept)
+            export->done += export->checkpoint->views[i].size;
     }
-    skip_unlisted(export);
+    skip_others(export);
 }
 
 /* Its views are open: a shard that changes meanwhile, and that nothing says the same of, is not
@@ -358,20 +430,87 @@ static void plan(struct export *export)
 static void open_views(struct export *export)
 {
     for (uint32_t i = 0; i < export->checkpoint->view_count; i++)
-        if (unshard_view_listed(export->checkpoint, i))
+        if (is_listed(export, i))
             unshard_engine_view_opened(export->engine, i, 1);
 }
 
-/* Removes the temporary files of views that were begun and not finished. */
-static void discard_unfinished(struct export *export)
+static void close_unfinished(struct export *export)
 {
-    for (uint32_t i = 0; i < export->checkpoint->view_count; i++) {
-        if (!export->outputs[i].created)
-            continue;
-        export_tree_discard(export->target_fd, export->checkpoint->views[i].path);
-        close(export->outputs[i].fd);
-    }
+    discard_unfinished(export);
+    for (uint32_t i = 0; i < export->checkpoint->view_count; i++)
+        if (export->outputs[i].created)
+            close(export->outputs[i].fd);
 }
+
+/* ---- what an earlier run has left --------------------------------------------------------------
+ */
+
+static int compare_paths(const void *left, const void *right)
+{
+    return strcmp(*(const char *const *)left, *(const char *const *)right);
+}
+
+/* Removes temporary files, and finished ones that the checkpoint does not have any more. */
+static int clear_leftovers(struct export *export)
+{
+    const struct unshard_checkpoint *checkpoint = export->checkpoint;
+    const struct export_journal *journal = &export->journal;
+    const char **paths = calloc((size_t)checkpoint->view_count + 1, sizeof *paths);
+    uint32_t count = 0;
+    struct stat status;
+    if (paths == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < checkpoint->view_count; i++)
+        if (is_listed(export, i))
+            paths[count++] = checkpoint->views[i].path;
+    qsort(paths, count, sizeof *paths, compare_paths);
+    for (uint32_t i = 0; i < journal->record_count; i++) {
+        const struct export_record *record = &journal->records[i];
+        if (record->temporary)
+            export_tree_discard(export->target_fd, record->path);
+        if (!bsearch(&record->path, paths, count, sizeof *paths, compare_paths) &&
+            export_tree_stat(export->target_fd, record->path, &status) == 0 &&
+            export_record_owns(record, &status))
+            export_tree_remove(export->target_fd, record->path);
+    }
+    free(paths);
+    return 0;
+}
+
+/* Looks whether the file of a view is there, and is to stay. */
+static int look_at_earlier(struct export *export, uint32_t number, struct unshard_error *error)
+{
+    const char *path = export->checkpoint->views[number].path;
+    const struct export_record *record = export_journal_find(&export->journal, path);
+    struct stat status;
+    int result = export_tree_stat(export->target_fd, path, &status);
+    if (result == -ENOENT)
+        return 0;
+    if (result < 0)
+        return error_set(error, "target", -result, "%s: %s", path, strerror(-result));
+    if (record == NULL || !export_record_owns(record, &status))
+        return error_set(error, "target-not-empty", EEXIST,
+                         "%s: is in the target, and not of the export that is gone on with: remove "
+                         "it, or choose another target",
+                         path);
+    export->outputs[number].kept = export_record_keeps(
+        record, &status, view_fingerprint(export->checkpoint, number, export->verify));
+    return 0;
+}
+
+static int take_over(struct export *export, struct unshard_error *error)
+{
+    int result = clear_leftovers(export);
+    if (result < 0)
+        return error_no_memory(error);
+    for (uint32_t i = 0; i < export->checkpoint->view_count && result == 0; i++)
+        if (is_listed(export, i))
+            result = look_at_earlier(export, i, error);
+    return result;
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------
+ */
 
 /* A component without a view is missing from the target: an error, though the rest is there. */
 static void report_failed_components(struct export *export)
@@ -393,7 +532,10 @@ static int export_into(struct export *export, const struct unshard_fetch_options
 {
     unsigned workers;
     struct unshard_fetch_options chosen = engine_options(options, &workers);
-    int result = export_tree_make(export->checkpoint, export->target_fd, &export->error);
+    int result = export_tree_make(export->checkpoint, export->target_fd, export->journal.resumed,
+                                  &export->error);
+    if (result == 0 && export->journal.resumed)
+        result = take_over(export, &export->error);
     if (result == 0)
         result = unshard_engine_start(export->checkpoint, &chosen, NULL, &export->engine,
                                       &export->error);
@@ -403,8 +545,11 @@ static int export_into(struct export *export, const struct unshard_fetch_options
     plan(export);
     run_workers(export, workers);
     unshard_engine_stop(export->engine);
-    discard_unfinished(export);
+    close_unfinished(export);
     struct unshard_error error = {0};
+    if (is_cancelled(export))
+        return error_set(&export->error, "cancelled", ECANCELED,
+                         "stopped; the same command goes on with it");
     if (!export->stop && export->next_view < export->checkpoint->view_count) {
         /* No worker had what it needs: a thread and a buffer. */
         result = error_no_memory(&error);
@@ -419,15 +564,25 @@ static int export_into(struct export *export, const struct unshard_fetch_options
 
 int unshard_export(const struct unshard_checkpoint *checkpoint,
                    const struct unshard_fetch_options *options, const char *target,
-                   unshard_progress progress, void *context, struct unshard_error *error)
+                   const int *cancelled, unshard_progress progress, void *context,
+                   struct unshard_error *error)
 {
-    struct export export = {
-        .checkpoint = checkpoint, .progress = progress, .progress_context = context};
+    struct export export = {.checkpoint = checkpoint,
+                            .verify = options != NULL ? options->verify : UNSHARD_VERIFY_STRICT,
+                            .cancelled = cancelled,
+                            .progress = progress,
+                            .progress_context = context};
     export.target_fd = export_tree_open(target, error);
     if (export.target_fd < 0)
         return export.target_fd;
+    int result =
+        export_journal_open(&export.journal, export.target_fd, target, checkpoint->source, error);
+    if (result < 0) {
+        close(export.target_fd);
+        return result;
+    }
     export.outputs = calloc((size_t)checkpoint->view_count + 1, sizeof *export.outputs);
-    int result = export.outputs ? -pthread_mutex_init(&export.lock, NULL) : -ENOMEM;
+    result = export.outputs ? -pthread_mutex_init(&export.lock, NULL) : -ENOMEM;
     if (result < 0) {
         error_set(error, "no-memory", -result, "%s: cannot begin: %s", target, strerror(-result));
     } else {
@@ -437,6 +592,7 @@ int unshard_export(const struct unshard_checkpoint *checkpoint,
         pthread_mutex_destroy(&export.lock);
     }
     free(export.outputs);
+    export_journal_close(&export.journal, export.target_fd, result == 0);
     close(export.target_fd);
     return result;
 }

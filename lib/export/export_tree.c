@@ -3,13 +3,14 @@
 #include "base/error.h"
 #include "checkpoint/model.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* ---- paths -------------------------------------------------------------------------------------
@@ -55,27 +56,6 @@ static int temporary_path(const char *path, char out[PATH_MAX])
 /* ---- the target --------------------------------------------------------------------------------
  */
 
-static int check_empty(int fd, const char *target, struct unshard_error *error)
-{
-    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *directory = copy < 0 ? NULL : fdopendir(copy);
-    if (!directory) {
-        int number = errno;
-        if (copy >= 0)
-            close(copy);
-        return error_set(error, "target", number, "%s: %s", target, strerror(number));
-    }
-    int result = 0;
-    struct dirent *entry;
-    while (result == 0 && (entry = readdir(directory))) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            result = error_set(error, "target-not-empty", ENOTEMPTY,
-                               "%s: the target directory is not empty", target);
-    }
-    closedir(directory);
-    return result;
-}
-
 int export_tree_open(const char *target, struct unshard_error *error)
 {
     if (mkdir(target, 0777) < 0 && errno != EEXIST)
@@ -84,15 +64,60 @@ int export_tree_open(const char *target, struct unshard_error *error)
     int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return error_set(error, "target", errno, "%s: %s", target, strerror(errno));
-    int result = check_empty(fd, target, error);
-    if (result < 0) {
-        close(fd);
-        return result;
-    }
     return fd;
 }
 
-int export_tree_make(const struct unshard_checkpoint *checkpoint, int target_fd,
+/* Whoever has the target may have put anything there since the last export. */
+static int open_parent(int target_fd, const char *path, const char **name)
+{
+    char parent[PATH_MAX];
+    const char *slash = strrchr(path, '/');
+    struct open_how how = {.flags = O_PATH | O_DIRECTORY | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
+    *name = slash ? slash + 1 : path;
+    if (snprintf(parent, sizeof parent, "%.*s", slash ? (int)(slash - path) : 1,
+                 slash ? path : ".") >= (int)sizeof parent)
+        return -ENAMETOOLONG;
+    int fd = (int)syscall(SYS_openat2, target_fd, parent, &how, sizeof how);
+    return fd < 0 ? -errno : fd;
+}
+
+int export_tree_stat(int target_fd, const char *path, struct stat *out)
+{
+    const char *name;
+    int fd = open_parent(target_fd, path, &name);
+    if (fd < 0)
+        return fd;
+    int result = fstatat(fd, name, out, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+void export_tree_remove(int target_fd, const char *path)
+{
+    const char *name;
+    int fd = open_parent(target_fd, path, &name);
+    if (fd < 0)
+        return;
+    unlinkat(fd, name, 0);
+    close(fd);
+}
+
+/* The directory, or the symlink that says the same, is there. */
+static bool is_there(const struct unshard_node *node, int target_fd, const char *path)
+{
+    char target[PATH_MAX];
+    struct stat status;
+    if (export_tree_stat(target_fd, path, &status) < 0)
+        return false;
+    if (node->kind == UNSHARD_NODE_DIRECTORY)
+        return S_ISDIR(status.st_mode);
+    ssize_t length = readlinkat(target_fd, path, target, sizeof target);
+    return length >= 0 && (size_t)length == strlen(node->target) &&
+           memcmp(target, node->target, (size_t)length) == 0;
+}
+
+int export_tree_make(const struct unshard_checkpoint *checkpoint, int target_fd, bool resumed,
                      struct unshard_error *error)
 {
     char buffer[PATH_MAX];
@@ -107,8 +132,9 @@ int export_tree_make(const struct unshard_checkpoint *checkpoint, int target_fd,
             result = mkdirat(target_fd, path, 0700);
         else if (node->kind == UNSHARD_NODE_SYMLINK)
             result = symlinkat(node->target, target_fd, path);
-        if (result < 0)
-            return error_set(error, "write-error", errno, "%s: %s", path, strerror(errno));
+        int number = errno;
+        if (result < 0 && !(number == EEXIST && resumed && is_there(node, target_fd, path)))
+            return error_set(error, "write-error", number, "%s: %s", path, strerror(number));
     }
     return 0;
 }
@@ -130,7 +156,7 @@ int export_tree_create(int target_fd, const char *path, struct unshard_error *er
     return fd;
 }
 
-static int seal_file(int fd, const struct unshard_node *node)
+int export_tree_seal(int fd, const struct unshard_node *node)
 {
     struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
     times[1].tv_sec = (time_t)(node->mtime_ns / 1000000000);
@@ -146,25 +172,18 @@ static int seal_file(int fd, const struct unshard_node *node)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-int export_tree_finish(int target_fd, const char *path, int fd, const struct unshard_node *node,
-                       struct unshard_error *error)
+int export_tree_name(int target_fd, const char *path)
 {
     char temporary[PATH_MAX];
     int result = temporary_path(path, temporary);
-    if (result == 0)
-        result = seal_file(fd, node);
-    if (result == 0 && renameat(target_fd, temporary, target_fd, path) < 0)
-        result = -errno;
-    if (result < 0)
-        return error_set(error, "write-error", -result, "%s: %s", path, strerror(-result));
-    return 0;
+    return result == 0 && renameat(target_fd, temporary, target_fd, path) < 0 ? -errno : result;
 }
 
 void export_tree_discard(int target_fd, const char *path)
 {
     char temporary[PATH_MAX];
     if (temporary_path(path, temporary) == 0)
-        unlinkat(target_fd, temporary, 0);
+        export_tree_remove(target_fd, temporary);
 }
 
 static int sync_directory(int target_fd, const char *path, mode_t mode)

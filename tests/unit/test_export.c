@@ -197,7 +197,8 @@ static void test_whole_tree(void **state)
     make_checkpoint(fixture);
     struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
     struct unshard_fetch_options options = {.jobs = 3};
-    int result = unshard_export(checkpoint, &options, fixture->target, see_progress, &seen, &error);
+    int result =
+        unshard_export(checkpoint, &options, fixture->target, NULL, see_progress, &seen, &error);
     if (result < 0)
         fail_msg("%s", error.message);
     assert_true(seen.calls > 0 && seen.done == seen.total && seen.total > LARGE);
@@ -207,7 +208,7 @@ static void test_whole_tree(void **state)
     assert_false(exists(fixture, "model-00001-of-00002.safetensors"));
     assert_no_temporary_files(fixture->target);
 
-    assert_int_equal(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, &error),
+    assert_int_equal(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, NULL, &error),
                      -ENOTEMPTY);
     assert_string_equal(error.code, "target-not-empty");
     unshard_checkpoint_close(checkpoint);
@@ -222,7 +223,7 @@ static void test_truncated_shard_is_named(void **state)
     struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
     format_path(path, sizeof path, fixture->source, "model-00001-of-00002.safetensors");
     assert_int_equal(truncate(path, 5000), 0);
-    assert_true(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, &error) < 0);
+    assert_true(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, NULL, &error) < 0);
     assert_string_equal(error.code, "truncated");
     assert_non_null(strstr(error.message, "model-00001-of-00002.safetensors"));
     assert_int_equal(error.offset, 5000);
@@ -242,7 +243,7 @@ static void test_changed_shard_is_refused(void **state)
     format_path(path, sizeof path, fixture->source, "model-00002-of-00002.safetensors");
     struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
     assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
-    assert_true(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, &error) < 0);
+    assert_true(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, NULL, &error) < 0);
     assert_string_equal(error.code, "changed");
     assert_false(exists(fixture, "model.safetensors"));
     assert_true(exists(fixture, "config.json"));
@@ -310,7 +311,8 @@ static void test_no_mixture_of_two_shards(void **state)
     make_checkpoint(fixture);
     struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
     atomic_store(&to_replace, fixture);
-    assert_true(unshard_export(checkpoint, &options, fixture->target, NULL, NULL, &error) < 0);
+    assert_true(unshard_export(checkpoint, &options, fixture->target, NULL, NULL, NULL, &error) <
+                0);
     assert_null(atomic_load(&to_replace));
     assert_string_equal(error.code, "changed");
     assert_non_null(strstr(error.message, "model-00001-of-00002.safetensors"));
@@ -328,10 +330,188 @@ static void test_failed_component(void **state)
     format_path(path, sizeof path, fixture->source, "model-00002-of-00002.safetensors");
     assert_int_equal(unlink(path), 0);
     struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
-    assert_true(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, &error) < 0);
+    assert_true(unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, NULL, &error) < 0);
     assert_non_null(strstr(error.message, "model-00002-of-00002.safetensors"));
     assert_true(exists(fixture, "config.json") && exists(fixture, "tokenizer/vocab.txt"));
     unshard_checkpoint_close(checkpoint);
+}
+
+/* ---- an export that is gone on with ------------------------------------------------------------
+ */
+
+#define JOURNAL ".unshard-export"
+
+static int try_export(const struct fixture *fixture, struct unshard_error *error)
+{
+    struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
+    int result = unshard_export(checkpoint, NULL, fixture->target, NULL, NULL, NULL, error);
+    unshard_checkpoint_close(checkpoint);
+    return result;
+}
+
+/* All but the merged file is written. */
+static void export_in_part(const struct fixture *fixture)
+{
+    struct unshard_error error = {0};
+    char path[512], aside[512];
+    make_checkpoint(fixture);
+    format_path(path, sizeof path, fixture->source, "model-00002-of-00002.safetensors");
+    format_path(aside, sizeof aside, fixture->folder, "aside");
+    assert_int_equal(rename(path, aside), 0);
+    assert_true(try_export(fixture, &error) < 0);
+    assert_true(exists(fixture, "tokenizer/vocab.txt") && exists(fixture, JOURNAL));
+    assert_false(exists(fixture, "model.safetensors"));
+    assert_int_equal(rename(aside, path), 0);
+}
+
+static void go_on(const struct fixture *fixture)
+{
+    struct unshard_error error = {0};
+    if (try_export(fixture, &error) < 0)
+        fail_msg("%s", error.message);
+    check_merged(fixture);
+    assert_false(exists(fixture, JOURNAL));
+    assert_no_temporary_files(fixture->target);
+}
+
+static ino_t inode_of(const struct fixture *fixture, const char *name)
+{
+    char path[512];
+    struct stat status;
+    format_path(path, sizeof path, fixture->target, name);
+    assert_int_equal(lstat(path, &status), 0);
+    return status.st_ino;
+}
+
+static void put(const struct fixture *fixture, const char *name, const char *text, size_t size,
+                const char *mode)
+{
+    char path[512];
+    format_path(path, sizeof path, fixture->target, name);
+    FILE *file = fopen(path, mode);
+    assert_non_null(file);
+    assert_int_equal(fwrite(text, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void assert_text(const struct fixture *fixture, const char *name, const char *text)
+{
+    char path[512], found[64] = "";
+    format_path(path, sizeof path, fixture->target, name);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    found[fread(found, 1, sizeof found - 1, file)] = '\0';
+    fclose(file);
+    assert_string_equal(found, text);
+}
+
+static void test_what_is_finished_is_kept(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unshard_error error = {0};
+    export_in_part(fixture);
+    ino_t kept = inode_of(fixture, "tokenizer/vocab.txt"), empty = inode_of(fixture, "empty.txt");
+    go_on(fixture);
+    assert_int_equal(inode_of(fixture, "tokenizer/vocab.txt"), kept);
+    assert_int_equal(inode_of(fixture, "empty.txt"), empty);
+    assert_int_equal(try_export(fixture, &error), -ENOTEMPTY);
+}
+
+static void test_what_has_changed_is_written_again(void **state)
+{
+    struct fixture *fixture = *state;
+    char path[512];
+    struct stat status;
+    export_in_part(fixture);
+    write_text(fixture, "config.json", "{\"new\":1}\n");
+    /* With its old size and time: only the time of the change tells. */
+    format_path(path, sizeof path, fixture->target, "tokenizer/vocab.txt");
+    assert_int_equal(stat(path, &status), 0);
+    put(fixture, "tokenizer/vocab.txt", "x y z\n", 6, "w");
+    struct timespec times[2] = {status.st_atim, status.st_mtim};
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+    format_path(path, sizeof path, fixture->source, "empty.txt");
+    assert_int_equal(unlink(path), 0);
+    go_on(fixture);
+    assert_text(fixture, "config.json", "{\"new\":1}\n");
+    assert_text(fixture, "tokenizer/vocab.txt", "a b c\n");
+    assert_false(exists(fixture, "empty.txt"));
+}
+
+static void test_files_of_others_stay(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unshard_error error = {0};
+    char path[512];
+    export_in_part(fixture);
+    put(fixture, "notes.txt", "mine", 4, "w");
+    put(fixture, "model.safetensors", "mine", 4, "w");
+    assert_int_equal(try_export(fixture, &error), -EEXIST);
+    assert_non_null(strstr(error.message, "model.safetensors: is in the target, and not of"));
+    assert_text(fixture, "model.safetensors", "mine");
+    format_path(path, sizeof path, fixture->target, "model.safetensors");
+    assert_int_equal(unlink(path), 0);
+    go_on(fixture);
+    assert_text(fixture, "notes.txt", "mine");
+}
+
+static void test_half_written_files_are_cleared(void **state)
+{
+    static const char records[] = "t model.safetensors\0t gone/x.bin\0t ../victim\0"
+                                  "b 1 4 0 ../victim\0b 1 4 0 /tmp\0rubbish\0t cut";
+    struct fixture *fixture = *state;
+    char path[512];
+    export_in_part(fixture);
+    put(fixture, ".model.safetensors.unshard-tmp", "half", 4, "w");
+    put(fixture, "../.victim.unshard-tmp", "mine", 4, "w");
+    put(fixture, JOURNAL, records, sizeof records - 1, "a");
+    go_on(fixture);
+    format_path(path, sizeof path, fixture->folder, ".victim.unshard-tmp");
+    assert_int_equal(access(path, F_OK), 0);
+}
+
+static void test_no_symlink_is_followed(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unshard_error error = {0};
+    char path[512], aside[512];
+    export_in_part(fixture);
+    format_path(path, sizeof path, fixture->target, "tokenizer");
+    format_path(aside, sizeof aside, fixture->folder, "tokenizer");
+    assert_int_equal(rename(path, aside), 0);
+    assert_int_equal(symlink("../tokenizer", path), 0);
+    assert_true(try_export(fixture, &error) < 0);
+    assert_non_null(strstr(error.message, "tokenizer"));
+}
+
+static void test_only_the_same_export_is_gone_on_with(void **state)
+{
+    struct fixture *fixture = *state, other = *fixture;
+    struct unshard_error error = {0};
+    export_in_part(fixture);
+    format_path(other.source, sizeof other.source, fixture->folder, "other");
+    assert_int_equal(rename(fixture->source, other.source), 0);
+    assert_int_equal(try_export(&other, &error), -EEXIST);
+    assert_string_equal(error.code, "other-export");
+    assert_non_null(strstr(error.message, fixture->source));
+    put(fixture, JOURNAL, "rubbish", 7, "w");
+    assert_int_equal(try_export(&other, &error), -ENOTEMPTY);
+    assert_text(fixture, JOURNAL, "rubbish");
+}
+
+static void test_cancelled(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unshard_error error = {0};
+    int cancelled = 1;
+    make_checkpoint(fixture);
+    struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
+    assert_int_equal(
+        unshard_export(checkpoint, NULL, fixture->target, &cancelled, NULL, NULL, &error),
+        -ECANCELED);
+    assert_no_temporary_files(fixture->target);
+    unshard_checkpoint_close(checkpoint);
+    go_on(fixture);
 }
 
 static void test_bad_target(void **state)
@@ -342,10 +522,10 @@ static void test_bad_target(void **state)
     struct unshard_checkpoint *checkpoint = open_checkpoint(fixture);
     char path[512];
     format_path(path, sizeof path, fixture->folder, "no/such/parent");
-    assert_int_equal(unshard_export(checkpoint, NULL, path, NULL, NULL, &error), -ENOENT);
+    assert_int_equal(unshard_export(checkpoint, NULL, path, NULL, NULL, NULL, &error), -ENOENT);
     assert_non_null(strstr(error.message, path));
     format_path(path, sizeof path, fixture->source, "config.json");
-    assert_int_equal(unshard_export(checkpoint, NULL, path, NULL, NULL, &error), -ENOTDIR);
+    assert_int_equal(unshard_export(checkpoint, NULL, path, NULL, NULL, NULL, &error), -ENOTDIR);
     unshard_checkpoint_close(checkpoint);
 }
 
@@ -359,6 +539,13 @@ int main(void)
         TEST(test_changed_shard_is_refused),
         TEST(test_no_mixture_of_two_shards),
         TEST(test_failed_component),
+        TEST(test_what_is_finished_is_kept),
+        TEST(test_what_has_changed_is_written_again),
+        TEST(test_files_of_others_stay),
+        TEST(test_half_written_files_are_cleared),
+        TEST(test_no_symlink_is_followed),
+        TEST(test_only_the_same_export_is_gone_on_with),
+        TEST(test_cancelled),
         TEST(test_bad_target),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
