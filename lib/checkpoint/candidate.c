@@ -75,8 +75,10 @@ void candidate_fail(struct candidate *candidate, const struct unshard_error *err
     candidate->error = *error;
 }
 
-void candidate_fail_to_read(struct candidate *candidate, const char *path, int result)
+void candidate_fail_to_read(struct candidate *candidate, const char *path, int result,
+                            uint64_t limit)
 {
+    char reason[64];
     struct unshard_error error;
     if (candidate->index_arena.refused)
         error_set(&error, "header-memory", EFBIG,
@@ -84,25 +86,35 @@ void candidate_fail_to_read(struct candidate *candidate, const char *path, int r
                   HEADERS_MEMORY >> 20);
     else
         error_set(&error, "unreadable", -result, "%s: cannot read: %s", path,
-                  strerrordesc_np(-result));
+                  discovery_why_unread(result, limit, reason));
     candidate_fail(candidate, &error);
+}
+
+bool candidate_may_add_absent(const struct discovery *discovery, const struct candidate *candidate)
+{
+    return !candidate->failed ||
+           (candidate->absent_count < MAX_ABSENT && discovery->absent_count < MAX_ABSENT_IN_ALL);
 }
 
 int candidate_add_absent(struct discovery *discovery, struct candidate *candidate, const char *path,
                          const struct unshard_error *error)
 {
+    struct arena *arena = &discovery->checkpoint->arena;
     candidate_fail(candidate, error);
-    if (candidate->absent_count == MAX_ABSENT)
+    if (!candidate_may_add_absent(discovery, candidate))
         return 0;
-    const char *kept = arena_copy_string(&discovery->checkpoint->arena, path, strlen(path));
+    const char *kept = arena_copy_string(arena, path, strlen(path));
+    struct unshard_error *why = arena_alloc(arena, sizeof *why);
     struct absent_shard *grown =
-        realloc(candidate->absent, (candidate->absent_count + 1U) * sizeof *grown);
+        reallocarray(candidate->absent, candidate->absent_count + 1U, sizeof *grown);
     if (grown != NULL)
         candidate->absent = grown;
-    if (kept == NULL || grown == NULL)
+    if (kept == NULL || why == NULL || grown == NULL)
         return -ENOMEM;
+    *why = *error;
     grown[candidate->absent_count++] =
-        (struct absent_shard){.path = kept, .file = SCAN_NONE, .error = *error};
+        (struct absent_shard){.path = kept, .file = SCAN_NONE, .error = why};
+    discovery->absent_count++;
     return 0;
 }
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -185,6 +186,14 @@ int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint6
     return result;
 }
 
+const char *discovery_why_unread(int result, uint64_t limit, char out[64])
+{
+    if (result != -EFBIG)
+        return strerrordesc_np(-result);
+    snprintf(out, 64, "it has more than %llu bytes", (unsigned long long)limit);
+    return out;
+}
+
 /* Every regular file may become a source file. */
 static int reserve_files(struct discovery *discovery)
 {
@@ -220,9 +229,11 @@ static void add_absent_files(struct discovery *discovery)
         for (uint32_t k = 0; k < candidate->absent_count; k++) {
             struct absent_shard *absent = &candidate->absent[k];
             absent->file = checkpoint->file_count++;
-            checkpoint->files[absent->file] = (struct source_file){
-                .path = absent->path, .mode = S_IFREG, .component = NO_COMPONENT};
-            discovery_fail_file(discovery, &checkpoint->files[absent->file], &absent->error);
+            checkpoint->files[absent->file] = (struct source_file){.path = absent->path,
+                                                                   .mode = S_IFREG,
+                                                                   .component = NO_COMPONENT,
+                                                                   .failed = true,
+                                                                   .error = absent->error};
         }
     }
 }

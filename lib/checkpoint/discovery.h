@@ -27,8 +27,8 @@
 /* A shard that an index or the numbers of its neighbours ask for. */
 struct absent_shard {
     const char *path;
-    uint32_t file; /* its source file, which is failed from the start */
-    struct unshard_error error;
+    uint32_t file;                     /* its source file, which is failed from the start */
+    const struct unshard_error *error; /* in the arena of the checkpoint */
 };
 
 /* A component to be. Strings live in the checkpoint's arena. */
@@ -89,6 +89,7 @@ struct discovery {
     struct note_list notes;        /* about the checkpoint */
     struct candidate **candidates; /* each stays where it is until discovery ends */
     uint32_t candidate_count, candidate_capacity;
+    uint32_t absent_count;  /* of all of them */
     struct header *headers; /* of all members of candidates that have not failed */
     uint32_t header_count;
     struct split *splits;
@@ -113,8 +114,8 @@ void candidate_free(struct candidate *candidate);
 /* Sets load_order of every candidate from model_index.json and sorts them by it. 0 or -ENOMEM. */
 int load_order_apply(struct discovery *discovery, struct unshard_error *error);
 
-/* Notes a shard of the candidate that cannot be used, and makes the candidate failed by it. 0 or
- * -ENOMEM. */
+/* Notes a shard of the candidate that cannot be used, if there is room for more, and makes the
+ * candidate failed by it. 0 or -ENOMEM. */
 int candidate_add_absent(struct discovery *discovery, struct candidate *candidate, const char *path,
                          const struct unshard_error *error);
 
@@ -157,5 +158,7 @@ int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint6
                         char **out, size_t *length);
 /* The same of an open descriptor, from its position on; -EINVAL when it is no regular file. */
 int discovery_read_fd(int fd, uint64_t limit, char **out, size_t *length);
+/* What an error of these means, for a message. */
+const char *discovery_why_unread(int result, uint64_t limit, char out[64]);
 
 #endif

@@ -21,6 +21,7 @@ struct gathering {
     struct claim_list claims;
     struct problem_list problems;
     struct missing_list missing;
+    uint64_t list_bytes; /* of the lists and manifests that were read so far */
 };
 
 /* Where digests are found. 0 or -ENOMEM; anything else wrong becomes a problem or a note. Read

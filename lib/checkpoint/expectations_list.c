@@ -21,6 +21,9 @@
 #define BATCH 64U
 #define SMALL_LIST (UINT64_C(64) << 10)
 #define MOST_MISSING 1000U
+/* Of all lists and manifests together: there may be one in each directory. */
+#define MOST_LIST_BYTES MANIFEST_MAX_BYTES
+#define MOST_CLAIMS 1000000U
 
 /* A list found by its name. */
 struct found_list {
@@ -80,6 +83,14 @@ static int claim_name(struct gathering *gathering, uint32_t list_entry, const ch
     return claim_add(&gathering->claims, claim);
 }
 
+/* A file of this name is there, or it is one of those that are listed as missing. */
+static bool is_of_use(const struct gathering *gathering, uint32_t list_entry, const char *name)
+{
+    return gathering->missing.count < MOST_MISSING ||
+           gathering_find_file(gathering, entry_of(gathering, list_entry)->parent, name) !=
+               SCAN_NONE;
+}
+
 static int claim_items(struct gathering *gathering, uint32_t entry, const struct digest_list *list)
 {
     const char *path = entry_of(gathering, entry)->path;
@@ -87,6 +98,8 @@ static int claim_items(struct gathering *gathering, uint32_t entry, const struct
     for (uint32_t i = 0; i < list->count; i++) {
         const struct listed_digest *item = &list->items[i];
         struct claim claim = {.rank = CLAIM_LIST, .digest = item->digest};
+        if (!is_of_use(gathering, entry, item->name))
+            continue;
         if (item->line == 0 && shared == NULL)
             shared = gathering_origin(gathering, path, 0);
         claim.origin = item->line == 0 ? shared : gathering_origin(gathering, path, item->line);
@@ -221,10 +234,30 @@ static void read_small(void *context, uint32_t number)
                                             limit_of(found), &found->text, &found->length);
 }
 
+/* One list has a bound, and so have all together. What is not read is told. */
+static bool is_too_much(struct gathering *gathering, const struct found_list *found)
+{
+    const struct scan_entry *entry = entry_of(gathering, found->entry);
+    struct unshard_error error;
+    gathering->list_bytes += entry->size;
+    if (gathering->list_bytes <= MOST_LIST_BYTES && gathering->claims.count <= MOST_CLAIMS)
+        return false;
+    gathering->list_bytes -= entry->size;
+    error_set(&error, "too-large", EFBIG,
+              "%s: is not read: all lists of digests together would have more than %llu bytes, or "
+              "have more than %u digests already",
+              entry->path, (unsigned long long)MOST_LIST_BYTES, MOST_CLAIMS);
+    problem_add(&gathering->problems, &error);
+    return true;
+}
+
 static int use_found(struct gathering *gathering, struct found_list *found)
 {
     const char *path = entry_of(gathering, found->entry)->path;
+    char reason[64];
     struct unshard_error error;
+    if (is_too_much(gathering, found))
+        return 0;
     if (found->text == NULL && found->result == 0)
         found->result = discovery_read_file(gathering->discovery, found->entry, limit_of(found),
                                             &found->text, &found->length);
@@ -232,7 +265,7 @@ static int use_found(struct gathering *gathering, struct found_list *found)
         return -ENOMEM;
     if (found->result != 0) {
         error_set(&error, "unreadable", -found->result, "%s: its digests cannot be read: %s", path,
-                  strerrordesc_np(-found->result));
+                  discovery_why_unread(found->result, limit_of(found), reason));
         problem_add(&gathering->problems, &error);
         return 0;
     }

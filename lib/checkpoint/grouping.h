@@ -10,8 +10,10 @@
 
 #include "checkpoint/discovery.h"
 
-/* Further ones are not listed: an index may name any number of files. */
-#define MAX_ABSENT 1000
+/* Further ones are not listed: an index, or the numbers in names, may ask for any number of files,
+ * and there may be any number of indexes. */
+#define MAX_ABSENT 1000U
+#define MAX_ABSENT_IN_ALL 20000U
 
 /* A file of one directory whose name is one of weights. Strings belong to the checkpoint. */
 struct weight_file {
@@ -60,11 +62,14 @@ struct candidate *candidate_of_file(struct discovery *discovery, uint32_t direct
 int candidate_reserve(struct discovery *discovery, struct candidate *candidate, size_t count);
 /* Claims a scan entry for it, and hides it unless it is shown besides. There must be room. */
 void candidate_add_member(struct discovery *discovery, struct candidate *candidate, uint32_t entry);
+/* It has not been found failed yet, or more absent shards of it will be listed. */
+bool candidate_may_add_absent(const struct discovery *discovery, const struct candidate *candidate);
 /* Makes it failed; the first error stays. */
 void candidate_fail(struct candidate *candidate, const struct unshard_error *error);
-/* Makes it failed because its index or its metadata at `path` could not be read: `result` says why,
- * or index_arena, that there is no memory left for it. */
-void candidate_fail_to_read(struct candidate *candidate, const char *path, int result);
+/* Makes it failed because its index or its metadata at `path` could not be read: `result` of
+ * discovery_read_file says why, or index_arena, that there is no memory left for it. */
+void candidate_fail_to_read(struct candidate *candidate, const char *path, int result,
+                            uint64_t limit);
 /* The merged name is a complete file on disk already: that one is the component. */
 int candidate_use_complete_file(struct discovery *discovery, struct candidate *candidate,
                                 uint32_t entry);

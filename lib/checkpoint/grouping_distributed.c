@@ -54,7 +54,8 @@ static void read_metadata(struct discovery *discovery, struct candidate *candida
     if (result == 0 && candidate->dcp != NULL)
         return;
     if (!candidate->failed)
-        candidate_fail_to_read(candidate, entry->path, result != 0 ? result : -ENOMEM);
+        candidate_fail_to_read(candidate, entry->path, result != 0 ? result : -ENOMEM,
+                               PICKLE_MAX_BYTES);
     candidate->dcp = NULL;
     arena_free(&candidate->index_arena);
 }

@@ -90,7 +90,7 @@ static int read_index(struct discovery *discovery, struct candidate *candidate)
     if (charged)
         arena_discharge(&candidate->index_arena, entry->size);
     if (result != 0 && !candidate->failed)
-        candidate_fail_to_read(candidate, entry->path, result);
+        candidate_fail_to_read(candidate, entry->path, result, INDEX_FILE_MAX_BYTES);
     return result;
 }
 

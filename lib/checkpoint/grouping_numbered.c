@@ -31,7 +31,8 @@ static int add_missing_numbers(struct discovery *discovery, struct candidate *ca
 {
     const char *like = entry_of(discovery, files[0].entry)->name;
     uint32_t missing = files[0].total - count, i = 0;
-    for (uint32_t number = 1; missing > 0 && candidate->absent_count < MAX_ABSENT; number++) {
+    for (uint32_t number = 1; missing > 0 && candidate_may_add_absent(discovery, candidate);
+         number++) {
         if (i < count && files[i].number == number) {
             i++;
             continue;

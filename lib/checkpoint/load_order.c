@@ -30,7 +30,7 @@ static cJSON *parse_object(const char *json, size_t length)
 static cJSON *read_model_index(struct discovery *discovery)
 {
     static const char name[] = "model_index.json";
-    char *json = NULL;
+    char *json = NULL, reason[64];
     size_t length = 0;
     uint32_t entry = scan_child(&discovery->scan, 0, name, sizeof name - 1);
     if (entry == SCAN_NONE || discovery->scan.entries[entry].kind != SCAN_FILE)
@@ -41,7 +41,8 @@ static cJSON *read_model_index(struct discovery *discovery)
     if (root == NULL)
         note_add(&discovery->notes, &discovery->checkpoint->arena,
                  "%s: %s; components are taken in order of their names.", name,
-                 result == 0 ? "no JSON object" : strerrordesc_np(-result));
+                 result == 0 ? "no JSON object"
+                             : discovery_why_unread(result, MODEL_INDEX_MAX_BYTES, reason));
     return root;
 }
 

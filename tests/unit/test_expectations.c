@@ -502,6 +502,27 @@ static void many_files_have_their_own_lists(void **state)
     fixture_remove(root);
 }
 
+/* One list in each of many directories, 60 MiB long: in time some are not read, which is told. */
+static void lists_have_a_bound_together(void **state)
+{
+    (void)state;
+    char *root = fixture_directory();
+    unsigned unread = 0;
+    fixture_text(root, "SHA256SUMS", SHA256 "  a.bin\n");
+    assert_int_equal(truncate(fixture_path(root, "SHA256SUMS"), 60 << 20), 0);
+    for (char name[] = "a/SHA256SUMS"; name[0] <= 'j'; name[0]++)
+        assert_int_equal(symlink("../SHA256SUMS", fixture_path(root, name)), 0);
+    struct unshard_checkpoint *checkpoint = open_checkpoint(root);
+    for (uint32_t i = 0; i < checkpoint->problem_count; i++)
+        if (strcmp(checkpoint->problems[i].code, "too-large") == 0) {
+            assert_non_null(strstr(checkpoint->problems[i].message, "/SHA256SUMS: is not read"));
+            unread++;
+        }
+    assert_int_equal(unread, 3);
+    unshard_checkpoint_close(checkpoint);
+    fixture_remove(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -520,6 +541,7 @@ int main(void)
         cmocka_unit_test(downloads_count_where_they_were_made),
         cmocka_unit_test(lists_are_known_by_their_names),
         cmocka_unit_test(many_files_have_their_own_lists),
+        cmocka_unit_test(lists_have_a_bound_together),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

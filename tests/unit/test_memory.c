@@ -179,6 +179,27 @@ static void what_does_not_fit_says_so(void **state)
     fixture_remove(root);
 }
 
+/* Each of these sets asks for 99,998 shards that are not there. */
+static void absent_shards_are_listed_up_to_a_bound(void **state)
+{
+    (void)state;
+    char *root = fixture_directory(), name[64];
+    enum { SETS = 30 };
+    for (unsigned i = 0; i < SETS; i++) {
+        snprintf(name, sizeof name, "m%u-00001-of-99999.safetensors", i);
+        write_file(root, name, 16);
+    }
+    struct unshard_checkpoint *checkpoint = open_checkpoint(root);
+    assert_int_equal(checkpoint->component_count, SETS);
+    assert_true(checkpoint->file_count <= SETS + 20000);
+    for (unsigned i = 0; i < SETS; i++) {
+        assert_true(checkpoint->components[i].failed);
+        assert_string_equal(checkpoint->components[i].error.code, "missing");
+    }
+    unshard_checkpoint_close(checkpoint);
+    fixture_remove(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -188,6 +209,7 @@ int main(void)
         cmocka_unit_test(names_of_one_file_cost_one_header),
         cmocka_unit_test(an_error_is_told_of_each_name),
         cmocka_unit_test(what_does_not_fit_says_so),
+        cmocka_unit_test(absent_shards_are_listed_up_to_a_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
