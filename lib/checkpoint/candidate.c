@@ -101,6 +101,7 @@ int candidate_add_absent(struct discovery *discovery, struct candidate *candidat
 {
     struct arena *arena = &discovery->checkpoint->arena;
     candidate_fail(candidate, error);
+    candidate->absent_seen++;
     if (!candidate_may_add_absent(discovery, candidate))
         return 0;
     const char *kept = arena_copy_string(arena, path, strlen(path));

@@ -44,9 +44,10 @@ struct candidate {
     uint32_t member_count;
     struct absent_shard *absent; /* shards that belong to it and cannot be used */
     uint32_t absent_count;
-    uint32_t missing; /* of these, names that are not there at all */
-    bool no_set;      /* `failed`, since its files cannot be of one set */
-    uint32_t beside;  /* scan entry of a file under its merged name that is no member; SCAN_NONE */
+    uint32_t absent_seen; /* also those that there was no room for */
+    uint32_t missing;     /* of these, names that are not there at all */
+    bool no_set;          /* `failed`, since its files cannot be of one set */
+    uint32_t beside; /* scan entry of a file under its merged name that is no member; SCAN_NONE */
     uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
     struct index_file index;
     struct dcp_metadata *dcp; /* of a distributed checkpoint: members are its files, in order */

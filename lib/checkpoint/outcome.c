@@ -87,7 +87,7 @@ static bool is_loaders_stem(const char *stem)
 static bool is_some_of_many(const struct candidate *candidate)
 {
     return candidate->index_entry == SCAN_NONE && candidate->missing > 0 &&
-           candidate->missing == candidate->absent_count && candidate->format->lay_out == NULL &&
+           candidate->missing == candidate->absent_seen && candidate->format->lay_out == NULL &&
            !is_loaders_stem(candidate->stem);
 }
 
@@ -136,7 +136,7 @@ static int decide(const struct settling *settling, struct candidate *candidate,
     const struct header *header;
     *outcome = OUTCOME_AS_IS;
     if (candidate->index_entry != SCAN_NONE && candidate->member_count == 0 &&
-        candidate->missing > 0 && candidate->missing == candidate->absent_count) {
+        candidate->missing > 0 && candidate->missing == candidate->absent_seen) {
         error_set(why, "no-shards", ENOENT, "%s names %u shards, none of which is there",
                   entry_at(settling, candidate->index_entry)->path, candidate->missing);
     } else if (candidate->beside != SCAN_NONE) {

@@ -186,7 +186,7 @@ static void absent_shards_are_listed_up_to_a_bound(void **state)
     char *root = fixture_directory(), name[64];
     enum { SETS = 30 };
     for (unsigned i = 0; i < SETS; i++) {
-        snprintf(name, sizeof name, "m%u-00001-of-99999.safetensors", i);
+        snprintf(name, sizeof name, "%u/model-00001-of-99999.safetensors", i);
         write_file(root, name, 16);
     }
     struct unshard_checkpoint *checkpoint = open_checkpoint(root);
@@ -196,6 +196,24 @@ static void absent_shards_are_listed_up_to_a_bound(void **state)
         assert_true(checkpoint->components[i].failed);
         assert_string_equal(checkpoint->components[i].error.code, "missing");
     }
+    unshard_checkpoint_close(checkpoint);
+    fixture_remove(root);
+}
+
+/* The same of names that no loader knows: each is a file by itself, the last one as the first. */
+static void files_that_are_numbered_stay_what_they_are(void **state)
+{
+    (void)state;
+    char *root = fixture_directory(), name[64];
+    enum { SETS = 30 };
+    for (unsigned i = 0; i < SETS; i++) {
+        snprintf(name, sizeof name, "m%u-00001-of-99999.safetensors", i);
+        write_file(root, name, 16);
+    }
+    struct unshard_checkpoint *checkpoint = open_checkpoint(root);
+    assert_int_equal(checkpoint->component_count, SETS);
+    for (unsigned i = 0; i < SETS; i++)
+        assert_false(checkpoint->components[i].failed);
     unshard_checkpoint_close(checkpoint);
     fixture_remove(root);
 }
@@ -210,6 +228,7 @@ int main(void)
         cmocka_unit_test(an_error_is_told_of_each_name),
         cmocka_unit_test(what_does_not_fit_says_so),
         cmocka_unit_test(absent_shards_are_listed_up_to_a_bound),
+        cmocka_unit_test(files_that_are_numbered_stay_what_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
