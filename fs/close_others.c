@@ -3,13 +3,18 @@
 
 #include <unistd.h>
 
+static unsigned close_up_to(unsigned from, int kept)
+{
+    if (kept < 0 || (unsigned)kept < from)
+        return from;
+    if ((unsigned)kept > from)
+        close_range(from, (unsigned)kept - 1, 0);
+    return (unsigned)kept + 1;
+}
+
 void close_others(unsigned from, int first, int second)
 {
-    unsigned low = (unsigned)(first < second ? first : second);
-    unsigned high = (unsigned)(first < second ? second : first);
-    if (low > from)
-        close_range(from, low - 1, 0);
-    if (high - low > 1)
-        close_range(low + 1, high - 1, 0);
-    close_range(high + 1, ~0U, 0);
+    from = close_up_to(from, first < second ? first : second);
+    from = close_up_to(from, first < second ? second : first);
+    close_range(from, ~0U, 0);
 }

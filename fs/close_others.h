@@ -2,8 +2,8 @@
 #ifndef FS_CLOSE_OTHERS_H
 #define FS_CLOSE_OTHERS_H
 
-/* For a helper process: closes every descriptor from number `from` on but these two, which are
- * different ones and not below `from`. */
+/* For a new process: closes every descriptor from number `from` on but these two; a negative one is
+ * none. */
 void close_others(unsigned from, int first, int second);
 
 #endif

@@ -188,7 +188,7 @@ static int prove(struct mount_run *run)
 {
     if (!run->visible)
         return wait_for_kernel(run);
-    int result = prober_run(&run->prober, READY_TIMEOUT_MS, &run->error);
+    int result = prober_run(&run->prober, READY_TIMEOUT_MS, run->link.fd, &run->error);
     if (!result)
         prober_reap(&run->prober);
     return result;
@@ -205,7 +205,13 @@ static void *announce(void *argument)
         shutdown_request(&run->shutdown);
         return NULL;
     }
-    daemon_ready(&run->link);
+    if (!daemon_ready(&run->link)) {
+        log_line(LOG_WARNING, "mount",
+                 "event=interrupted message=\"unshard mount was ended before "
+                 "the mount worked; it is taken away again\"");
+        shutdown_request(&run->shutdown);
+        return NULL;
+    }
     log_line(LOG_NOTICE, "mount", "event=mounted source=\"%s\" mountpoint=\"%s\" views=%u",
              run->source, run->mountpoint, unshard_view_count(run->filesystem.checkpoint));
     return NULL;
@@ -313,6 +319,8 @@ static int prepare_for_another(struct mount_run *run)
 static int serve(struct mount_run *run)
 {
     shutdown_block_signals();
+    if (!daemon_outlives_parent(&run->link))
+        return error_set(&run->error, "mount", EINTR, "unshard mount was ended");
     int result = mount_session(run);
     if (result)
         return result;
@@ -358,7 +366,8 @@ static int run_mount(struct mount_run *run)
             fprintf(stderr, "unshard: %s\n", run->error.message);
         return result ? 1 : 0;
     }
-    int result = daemon_begin(&run->link, run->options.foreground);
+    int result = daemon_begin(&run->link, run->options.foreground,
+                              mounted_fd_parse(run->options.mountpoint));
     if (result) {
         fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-result));
         return 1;

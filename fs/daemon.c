@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/daemon.h"
-#include "fs/service_manager.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
+
+#include "fs/close_others.h"
+#include "fs/service_manager.h"
 
 #define READY_BYTE '\001' /* cannot begin a message */
 
@@ -31,7 +36,30 @@ static void wait_and_exit(int fd)
     _exit(1);
 }
 
-int daemon_begin(struct daemon_link *link, bool foreground)
+/* The parent holds the other end of the pipe for as long as it waits. */
+static bool is_waited_for(const struct daemon_link *link)
+{
+    struct pollfd entry = {.fd = link->fd};
+    return poll(&entry, 1, 0) == 0;
+}
+
+/* Whoever interrupts `unshard mount` does not want it to go on unseen and to mount later. A process
+ * that hangs in its source cannot be killed yet, but it does nothing more when the source returns.
+ */
+static void end_with_parent(const struct daemon_link *link)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!is_waited_for(link)) /* it ended before it was asked for */
+        _exit(1);
+}
+
+bool daemon_outlives_parent(const struct daemon_link *link)
+{
+    prctl(PR_SET_PDEATHSIG, 0);
+    return link->fd < 0 || is_waited_for(link);
+}
+
+int daemon_begin(struct daemon_link *link, bool foreground, int keep)
 {
     int pipe_fds[2];
     link->fd = -1;
@@ -51,8 +79,9 @@ int daemon_begin(struct daemon_link *link, bool foreground)
         close(pipe_fds[1]);
         wait_and_exit(pipe_fds[0]);
     }
-    close(pipe_fds[0]);
     link->fd = pipe_fds[1];
+    close_others(STDERR_FILENO + 1, link->fd, keep);
+    end_with_parent(link);
     setsid();
     return 0;
 }
@@ -66,21 +95,24 @@ static void leave_terminal(void)
         close(null);
 }
 
-void daemon_ready(struct daemon_link *link)
+bool daemon_ready(struct daemon_link *link)
 {
+    bool wanted = true;
     if (chdir("/"))
         errno = 0; /* stays where it is, which is allowed */
     if (link->fd >= 0) {
         char ready = READY_BYTE;
         leave_terminal();
-        if (write(link->fd, &ready, 1) < 0)
-            errno = 0; /* the parent was killed; the mount is wanted all the same */
+        wanted = write(link->fd, &ready, 1) == 1;
         close(link->fd);
         link->fd = -1;
     }
+    if (!wanted)
+        return false;
     char state[64];
     snprintf(state, sizeof state, "READY=1\nMAINPID=%d", (int)getpid());
     service_manager_tell(state);
+    return true;
 }
 
 void daemon_failed(struct daemon_link *link, const char *message)

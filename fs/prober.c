@@ -104,17 +104,19 @@ int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpo
     return error_set(error, "prober", saved, "pidfd_open: %s", strerror(saved));
 }
 
-int prober_run(struct prober *prober, int timeout_ms, struct unshard_error *error)
+int prober_run(struct prober *prober, int timeout_ms, int waiting_fd, struct unshard_error *error)
 {
     struct report report;
-    struct pollfd result = {.fd = prober->result_fd, .events = POLLIN};
+    struct pollfd entries[] = {{.fd = prober->result_fd, .events = POLLIN}, {.fd = waiting_fd}};
     if (write(prober->go_fd, "g", 1) != 1)
         return error_set(error, "prober", errno, "the prober is gone");
     /* Signals are blocked in every thread, so the wait is not cut short. */
-    int ready = poll(&result, 1, timeout_ms);
+    int ready = poll(entries, 2, timeout_ms);
     if (ready == 0)
         return error_set(error, "mount", ETIMEDOUT, "the mount did not answer within %d s",
                          timeout_ms / 1000);
+    if (ready > 0 && !entries[0].revents)
+        return error_set(error, "mount", EINTR, "unshard mount was ended");
     if (ready < 0 || read(prober->result_fd, &report, sizeof report) != (ssize_t)sizeof report)
         return error_set(error, "mount", EIO, "looking at the new mount was cut short");
     if (report.errno_value)

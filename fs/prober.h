@@ -19,8 +19,9 @@ struct prober {
  * single thread. The checkpoint is used by the child. */
 int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpoint,
                  const char *path, struct unshard_error *error);
-/* Lets it look up every view and waits for the end, at most timeout_ms. 0, or what failed. */
-int prober_run(struct prober *prober, int timeout_ms, struct unshard_error *error);
+/* Lets it look up every view and waits for the end, at most timeout_ms, and no longer than the
+ * other end of waiting_fd is open (negative: none). 0, or what failed. */
+int prober_run(struct prober *prober, int timeout_ms, int waiting_fd, struct unshard_error *error);
 /* Kills it if it still runs: prober_run then returns. Any thread. */
 void prober_kill(const struct prober *prober);
 /* Waits for its end, which comes at once after a successful prober_run. It can be waiting for the

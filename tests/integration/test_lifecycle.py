@@ -4,6 +4,7 @@
 import os
 import pathlib
 import pwd
+import select
 import shutil
 import signal
 import subprocess
@@ -191,6 +192,46 @@ def test_as_an_ordinary_user(llama, public_folder):
         expected = checkpoints.sha256(mount / "model.safetensors")
     assert done.stdout.split()[0] == expected
     assert not is_mounted(public_folder + "/mnt")
+
+
+# ---- what is left of the process that started it -------------------------------------------------
+
+def test_no_inherited_descriptor_is_kept(llama, mountpoint):
+    """As of flock(1), of a job server, or of whoever reads a pipe to its end."""
+    ends = os.pipe()
+    done = run("mount", llama, mountpoint, pass_fds=[ends[1]])
+    assert done.returncode == 0, done.stderr
+    os.close(ends[1])
+    assert select.select([ends[0]], [], [], PATIENCE)[0] and not os.read(ends[0], 1)
+    os.close(ends[0])
+    run("umount", mountpoint, check=True)
+
+
+def processes_of(command):
+    """Those that were started with these words, zombies left out."""
+    wanted = b"\0".join(os.fsencode(word) for word in command) + b"\0"
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes() == wanted and is_alive(int(folder.name)):
+                yield int(folder.name)
+        except OSError:
+            pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL],
+                         ids=["INT", "TERM", "KILL"])
+def test_interrupted_before_it_stands(llama, mountpoint, number):
+    """Nothing goes on and mounts when the storage comes back."""
+    with slow(llama) as storage:
+        storage.command("stall *")
+        command = [UNSHARD, "mount", str(storage.path), str(mountpoint)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for(lambda: storage.stats()["stalled"] > 0, what="a header that is waited for")
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == -number
+        storage.command("release", "reset")
+        wait_for(lambda: not list(processes_of(command)), what="all processes gone")
+        assert not is_mounted(mountpoint)
 
 
 BAD_COMMANDS = {
