@@ -27,6 +27,7 @@
 #include <string.h>
 
 #define PASS_SLOTS 64U
+#define MOST_UNASKED (UINT64_C(64) << 20)
 #define PASS_RETRY_NS UINT64_C(1000000000)
 
 struct check_pass {
@@ -181,13 +182,22 @@ static uint32_t find_running(struct unshard_engine *engine, uint32_t number)
     return at;
 }
 
+/* What nobody prefetches is verified beforehand only when it is small: the data sets and unused
+ * revisions of a hub's cache are not to be read because they could be. */
+static bool may_pass(const struct unshard_engine *engine, uint32_t place, bool demanded)
+{
+    const struct file_state *file = &engine->files[engine->pass_files[place]];
+    return demanded || place < engine->planned_passes || file->size <= MOST_UNASKED ||
+           file->pass != NULL;
+}
+
 static struct fetch *next_of_passes(struct unshard_engine *engine, bool demanded)
 {
     for (uint32_t i = 0; i < engine->pass_count; i++) {
         uint32_t number = engine->pass_files[i];
         struct file_state *file = &engine->files[number];
         if (file->check != CHECK_WHOLE || file->blocked || file->pass_demanded != demanded ||
-            file->stalled > 1)
+            file->stalled > 1 || !may_pass(engine, i, demanded))
             continue;
         uint32_t running = find_running(engine, number);
         if (engine->files[running].pass == NULL && !pass_begin(engine, running, demanded))

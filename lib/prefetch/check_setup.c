@@ -109,6 +109,7 @@ static int list_pass_files(struct unshard_engine *engine)
             if (map->extents[i].source != EXTENT_LITERAL)
                 list_pass_file(engine, listed, map->extents[i].source);
     }
+    engine->planned_passes = engine->pass_count;
     for (uint32_t i = 0; i < checkpoint->file_count; i++)
         if (engine->files[i].view_count > 0)
             list_pass_file(engine, listed, i);

@@ -336,7 +336,7 @@ struct unshard_engine {
     struct jobs_control jobs;
 
     uint32_t *pass_files; /* files with a digest of the whole, in the order of the plan */
-    uint32_t pass_count;
+    uint32_t pass_count, planned_passes; /* the latter of the plan, the rest of other files */
     uint32_t *same_file; /* of each file: the next in its ring of names; const after start */
     unsigned passes_running, passes_reading, most_passes;
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */

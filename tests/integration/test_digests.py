@@ -345,6 +345,23 @@ def test_lists_in_every_directory(flux, tmp_path):
                        for path in checkpoints.shard_files(folder / "transformer")}
 
 
+def test_large_files_of_no_component_are_not_read_unasked(model):
+    other = model / "data.parquet"
+    with open(other, "wb") as file:
+        file.truncate(80 << 20)
+    with open(model / "SHA256SUMS", "w") as sums:
+        for path in [other, *checkpoints.shard_files(model)]:
+            sums.write(f"{checkpoints.sha256(path)}  {path.name}\n")
+    with mounted(model) as mount:
+        assert run("wait", "--verified", "--timeout", "20", mount.path).returncode == 0
+        assert mount.status()["bytes_read"] < 80 << 20
+        assert (mount / other.name).read_bytes() == bytes(80 << 20)
+        flip(other, 1000)
+    with mounted(model) as mount:
+        with pytest.raises(OSError):
+            (mount / other.name).read_bytes()
+
+
 # ---- the hub ------------------------------------------------------------------------------------
 
 def tree_listing(folder):
