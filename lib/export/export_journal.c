@@ -95,7 +95,7 @@ static int64_t take_time(const char **at)
     }
     memcpy(copy + 1, *at + 2, length);
     *at += 2 + length;
-    return -(int64_t)take_number(&digits);
+    return (int64_t)(0 - take_number(&digits));
 }
 
 /* Where the path of a record begins, or NULL when it cannot be understood. */
