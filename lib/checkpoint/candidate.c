@@ -62,6 +62,7 @@ int candidate_reserve(struct discovery *discovery, struct candidate *candidate, 
 void candidate_add_member(struct discovery *discovery, struct candidate *candidate, uint32_t entry)
 {
     candidate->members[candidate->member_count++] = entry;
+    entry_of(discovery, entry)->shared = entry_of(discovery, entry)->claimed;
     entry_of(discovery, entry)->claimed = true;
     if (!candidate->passthrough && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED)
         entry_of(discovery, entry)->unlisted = true;
@@ -154,7 +155,6 @@ int candidate_settle_merged_name(struct discovery *discovery, struct candidate *
 {
     uint32_t entry = scan_child(&discovery->scan, candidate->directory, candidate->merged_name,
                                 strlen(candidate->merged_name));
-    struct unshard_error error;
     if (entry == SCAN_NONE || candidate->passthrough)
         return 0;
     switch (entry_of(discovery, entry)->kind) {
@@ -164,11 +164,7 @@ int candidate_settle_merged_name(struct discovery *discovery, struct candidate *
         candidate->beside = entry;
         return 0;
     case SCAN_DIRECTORY:
-        error_set(&error, "name-taken", EEXIST,
-                  "%s: the merged file would have this name, but it "
-                  "is a directory",
-                  entry_of(discovery, entry)->path);
-        candidate_fail(candidate, &error);
+        candidate->beside = entry;
         return 0;
     default:
         entry_of(discovery, entry)->hidden = true;

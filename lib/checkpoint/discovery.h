@@ -47,7 +47,7 @@ struct candidate {
     uint32_t absent_seen; /* also those that there was no room for */
     uint32_t missing;     /* of these, names that are not there at all */
     bool no_set;          /* `failed`, since its files cannot be of one set */
-    uint32_t beside; /* scan entry of a file under its merged name that is no member; SCAN_NONE */
+    uint32_t beside;      /* what is there under its merged name and stays, or SCAN_NONE */
     uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
     struct index_file index;
     struct dcp_metadata *dcp; /* of a distributed checkpoint: members are its files, in order */

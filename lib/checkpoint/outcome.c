@@ -7,11 +7,13 @@
  *   1 a file by itself                                          shown as it is, as a component
  *   2 one whose name only may be that of weights, and is not    as it is, no component
  *   3 an index of which no shard is there                       as it is
- *   4 a set, and a file of the name that the merged one has     as it is
+ *   4 a set, and a file of the name that the merged one has,    as it is
+ *     or a directory; or one of its files is also in another
  *   5 numbers that make no set: two totals, a number twice      as it is
  *   6 what a format cannot show as something else               as it is
- *   7 a tensor in two files, and no index that says which       as it is
- *   8 some of a numbered set, of a name that no loader knows    as it is
+ *   7 a tensor in two files, and no index that says which, or   as it is
+ *     an index of which no tensor is there
+ *   8 one of a numbered set, of a name that no loader knows     as it is
  *   9 shards that are missing, or cannot be used                damaged: an error
  *  10 all else                                                  merged
  *
@@ -20,10 +22,10 @@
  * files there are (TensorRT-LLM). Where these would load different things from disk (3, 4, 7) a
  * merged file would have to take a side; so each is left to find what it finds there. Files that
  * are numbered and do not belong together (LoRA files by training step) hold the same tensors (7),
- * or are a few of many (8).
+ * or one of them is left (8).
  *
- * The splits of a GGUF are no files by themselves: what is contradictory among them (7, 8) is
- * damaged.
+ * The splits of a GGUF say that they are: what is contradictory among them (7, 8) is damaged, and
+ * files that do not say so are no set (5).
  *
  * Damaged: loaders fail on disk as well. Here they fail with an error that the status explains.
  */
@@ -71,6 +73,32 @@ static bool all_read(const struct candidate *candidate)
     return true;
 }
 
+/* A member that another candidate has, too, or NULL. */
+static const struct scan_entry *shared_member(const struct settling *settling,
+                                              const struct candidate *candidate)
+{
+    for (uint32_t i = 0; i < candidate->member_count; i++)
+        if (entry_at(settling, candidate->members[i])->shared)
+            return entry_at(settling, candidate->members[i]);
+    return NULL;
+}
+
+/* Files of a format whose shards say what they are, and none of them does. */
+static bool is_no_split(const struct candidate *candidate)
+{
+    if (candidate->format->is_shard == NULL || candidate->passthrough ||
+        candidate->member_count + candidate->absent_seen < 2)
+        return false;
+    size_t read = 0;
+    for (uint32_t i = 0; i < candidate->member_count; i++) {
+        const struct header *header = &candidate->headers[i];
+        if (header->result == 0 && candidate->format->is_shard(&header->set))
+            return false;
+        read += header->result == 0;
+    }
+    return read > 0;
+}
+
 /* Loaders look for these names. */
 static bool is_loaders_stem(const char *stem)
 {
@@ -83,12 +111,12 @@ static bool is_loaders_stem(const char *stem)
     return false;
 }
 
-/* A few of the shards that the numbers ask for, and nothing else says that they are a set. */
-static bool is_some_of_many(const struct candidate *candidate)
+/* One of the shards that the numbers ask for, and nothing else says that there is a set. */
+static bool is_one_of_many(const struct candidate *candidate)
 {
-    return candidate->index_entry == SCAN_NONE && candidate->missing > 0 &&
-           candidate->missing == candidate->absent_seen && candidate->format->lay_out == NULL &&
-           !is_loaders_stem(candidate->stem);
+    return candidate->index_entry == SCAN_NONE && candidate->member_count == 1 &&
+           candidate->missing > 0 && candidate->missing == candidate->absent_seen &&
+           candidate->format->lay_out == NULL && !is_loaders_stem(candidate->stem);
 }
 
 /* Reads what the metadata of files says about tensors of which each holds a part. */
@@ -123,7 +151,7 @@ static int decide_by_headers(const struct settling *settling, struct candidate *
         else if (result == -EINVAL)
             *outcome = OUTCOME_AS_IS;
     }
-    if (*outcome == OUTCOME_COMPONENT && is_some_of_many(candidate)) {
+    if (*outcome == OUTCOME_COMPONENT && is_one_of_many(candidate)) {
         *outcome = OUTCOME_AS_IS;
         *why = candidate->error;
     }
@@ -134,6 +162,7 @@ static int decide(const struct settling *settling, struct candidate *candidate,
                   enum outcome *outcome, struct unshard_error *why)
 {
     const struct header *header;
+    const struct scan_entry *member;
     *outcome = OUTCOME_AS_IS;
     if (candidate->index_entry != SCAN_NONE && candidate->member_count == 0 &&
         candidate->missing > 0 && candidate->missing == candidate->absent_seen) {
@@ -141,8 +170,14 @@ static int decide(const struct settling *settling, struct candidate *candidate,
                   entry_at(settling, candidate->index_entry)->path, candidate->missing);
     } else if (candidate->beside != SCAN_NONE) {
         error_set(why, "single-and-shards", EEXIST,
-                  "%s is a file of its own beside shards that would be merged under its name",
-                  entry_at(settling, candidate->beside)->path);
+                  "%s is a %s of its own beside shards that would be merged under its name",
+                  entry_at(settling, candidate->beside)->path,
+                  entry_at(settling, candidate->beside)->kind == SCAN_FILE ? "file" : "directory");
+    } else if ((member = shared_member(settling, candidate)) != NULL) {
+        error_set(why, "two-groups", EINVAL, "%s is a shard of two groups of files", member->path);
+    } else if (is_no_split(candidate)) {
+        error_set(why, "no-split", EINVAL, "%s and others like it do not say that they are splits",
+                  entry_at(settling, candidate->members[0])->path);
     } else if (candidate->no_set) {
         *why = candidate->error;
     } else if ((header = unsupported(candidate)) != NULL &&
@@ -180,8 +215,7 @@ static int keep_single(struct settling *settling, const struct candidate *group,
     settling->kept[settling->kept_count++] = single;
     *single = (struct candidate){
         .directory = group->directory,
-        .stem = group->stem,
-        .variant = group->variant,
+        .variant = "",
         .base = arena_copy_string(arena, entry->name, (size_t)(end - entry->name)),
         .extension = group->extension,
         .merged_name = entry->name,
@@ -194,6 +228,7 @@ static int keep_single(struct settling *settling, const struct candidate *group,
         .load_order = group->load_order,
         .headers = group->headers + member,
     };
+    single->stem = single->base;
     if (single->base == NULL || single->members == NULL)
         return -ENOMEM;
     single->members[0] = group->members[member];
@@ -209,8 +244,9 @@ static int show_as_is(struct settling *settling, struct candidate *candidate)
                        candidate->headers[i].result != -ENOTSUP;
         entry->hidden = entry->unlisted = false;
         entry->claimed = weights;
-        if (weights)
+        if (weights && !entry->whole)
             result = keep_single(settling, candidate, i);
+        entry->whole = true;
     }
     if (candidate->index_entry != SCAN_NONE)
         entry_at(settling, candidate->index_entry)->hidden =

@@ -41,6 +41,8 @@ struct scan_entry {
 
     /* Set by later steps. */
     bool claimed;  /* belongs to a component */
+    bool shared;   /* has been claimed twice */
+    bool whole;    /* is shown as it is, though it was one of several files of a component */
     bool hidden;   /* not shown under its name: something else is, or nothing */
     bool unlisted; /* shown to who opens its name, not to who lists the directory */
     uint32_t file; /* number of its source file, or SCAN_NONE */

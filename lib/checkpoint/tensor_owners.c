@@ -16,6 +16,7 @@ struct owners {
     struct header *headers;     /* of its members */
     struct string_map names;    /* of tensors -> their places in `members` */
     uint32_t *members;          /* which member each is taken from */
+    uint32_t *others;           /* which one holds it, too, and 1; 0: none */
     struct string_map listed;   /* names in the index -> their entries */
     uint32_t *members_of_index; /* of each file that the index names: which member it is */
     bool doubled;               /* a tensor was in two members */
@@ -86,41 +87,60 @@ static uint32_t indexed_member(const struct owners *owners, const struct tensor 
 /* ---- what the headers say ---------------------------------------------------------------------
  */
 
-static int find_two(struct owners *owners, const struct tensor *tensor, uint32_t place,
-                    uint32_t member, struct unshard_error *why)
+static int take_tensor(struct owners *owners, const struct tensor *tensor, uint32_t member)
 {
-    uint32_t other = owners->members[place], meant = indexed_member(owners, tensor);
-    char quoted[128];
-    owners->doubled = true;
-    if (meant == other || meant == member) {
-        owners->members[place] = meant;
-        return 0;
+    uint32_t place = 0, next = (uint32_t)owners->names.count;
+    int added = string_map_add(&owners->names, tensor->name, tensor->name_length, next, &place);
+    if (added < 0)
+        return added;
+    if (added == 1) {
+        owners->members[next] = member;
+    } else if (tensor->part == NULL) {
+        owners->others[place] = member + 1;
+        owners->doubled = true;
+        if (indexed_member(owners, tensor) == member)
+            owners->members[place] = member;
     }
-    return error_set(why, "duplicate-tensor", EINVAL,
-                     "tensor \"%s\" is in both %s and %s, and no index says which is meant",
-                     error_quote(quoted, sizeof quoted, tensor->name, tensor->name_length),
-                     owners->discovery->checkpoint->files[owners->headers[other].file].path,
-                     owners->discovery->checkpoint->files[owners->headers[member].file].path);
+    return 0;
 }
 
-static int find_owners(struct owners *owners, struct unshard_error *why)
+static int find_owners(struct owners *owners)
 {
-    owners->members = calloc(count_tensors(owners) + 1, sizeof *owners->members);
-    if (owners->members == NULL)
-        return -ENOMEM;
+    size_t count = count_tensors(owners) + 1;
+    owners->members = calloc(count, sizeof *owners->members);
+    owners->others = calloc(count, sizeof *owners->others);
+    int result = owners->members == NULL || owners->others == NULL ? -ENOMEM : 0;
+    for (uint32_t i = 0; i < owners->candidate->member_count && result == 0; i++) {
+        const struct tensor_set *set = &owners->headers[i].set;
+        for (size_t t = 0; t < set->tensor_count && result == 0; t++)
+            result = take_tensor(owners, &set->tensors[t], i);
+    }
+    return result;
+}
+
+static const char *path_of_member(const struct owners *owners, uint32_t member)
+{
+    return owners->discovery->checkpoint->files[owners->headers[member].file].path;
+}
+
+/* Of a tensor that several members hold the index must say which is meant. */
+static int check_doubled(const struct owners *owners, struct unshard_error *why)
+{
+    char quoted[128];
     for (uint32_t i = 0; i < owners->candidate->member_count; i++) {
         const struct tensor_set *set = &owners->headers[i].set;
         for (size_t t = 0; t < set->tensor_count; t++) {
             const struct tensor *tensor = &set->tensors[t];
-            uint32_t place = 0, next = (uint32_t)owners->names.count;
-            int added =
-                string_map_add(&owners->names, tensor->name, tensor->name_length, next, &place);
-            if (added == 1)
-                owners->members[next] = i;
-            else if (added == 0 && tensor->part == NULL)
-                added = find_two(owners, tensor, place, i, why);
-            if (added < 0)
-                return added;
+            uint32_t place = 0;
+            string_map_find(&owners->names, tensor->name, tensor->name_length, &place);
+            if (owners->others[place] == 0 ||
+                owners->members[place] == indexed_member(owners, tensor))
+                continue;
+            return error_set(why, "duplicate-tensor", EINVAL,
+                             "tensor \"%s\" is in both %s and %s, and no index says which is meant",
+                             error_quote(quoted, sizeof quoted, tensor->name, tensor->name_length),
+                             path_of_member(owners, owners->members[place]),
+                             path_of_member(owners, owners->others[place] - 1));
         }
     }
     return 0;
@@ -184,6 +204,22 @@ static void note_disagreements(struct owners *owners)
     text_free(&names);
 }
 
+/* An index of which nothing is there is one of something else. */
+static int check_names(const struct owners *owners, struct unshard_error *why)
+{
+    const struct candidate *candidate = owners->candidate;
+    const struct index_file *index = &candidate->index;
+    uint32_t place = 0;
+    for (size_t i = 0; i < index->entry_count; i++)
+        if (string_map_find(&owners->names, index->entries[i].tensor,
+                            index->entries[i].tensor_length, &place))
+            return 0;
+    if (index->entry_count == 0 || owners->names.count == 0)
+        return 0;
+    return error_set(why, "other-tensors", EINVAL, "%s names no tensor that its shards hold",
+                     owners->discovery->scan.entries[candidate->index_entry].path);
+}
+
 int tensor_owners_settle(struct discovery *discovery, struct candidate *candidate,
                          struct unshard_error *why)
 {
@@ -192,7 +228,11 @@ int tensor_owners_settle(struct discovery *discovery, struct candidate *candidat
     bool indexed = candidate->index_entry != SCAN_NONE;
     int result = indexed ? read_index(&owners) : 0;
     if (result == 0)
-        result = find_owners(&owners, why);
+        result = find_owners(&owners);
+    if (result == 0 && indexed)
+        result = check_names(&owners, why);
+    if (result == 0 && owners.doubled)
+        result = check_doubled(&owners, why);
     if (result == 0 && owners.doubled)
         drop_others(&owners);
     if (result == 0 && indexed)
@@ -200,6 +240,7 @@ int tensor_owners_settle(struct discovery *discovery, struct candidate *candidat
     string_map_free(&owners.names);
     string_map_free(&owners.listed);
     free(owners.members);
+    free(owners.others);
     free(owners.members_of_index);
     return result;
 }

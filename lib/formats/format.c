@@ -15,7 +15,11 @@ static const char *const torch_extensions[] = {"bin", "pt", "pth", NULL};
 
 const struct format format_table[] = {
     {.name = "safetensors", .extensions = safetensors_extensions, .read = safetensors_read},
-    {.name = "gguf", .extensions = gguf_extensions, .read = gguf_read, .lay_out = gguf_lay_out},
+    {.name = "gguf",
+     .extensions = gguf_extensions,
+     .read = gguf_read,
+     .lay_out = gguf_lay_out,
+     .is_shard = gguf_is_split},
     {.name = "torch",
      .extensions = torch_extensions,
      .read = torch_file_read,

@@ -30,6 +30,9 @@ struct format {
      * shown, at most capacity bytes with its terminator. NULL: all stems are weights and kept. */
     enum format_claim (*claim)(const char *stem, const char *extension, char *shown_stem,
                                size_t capacity);
+    /* Whether a file, of which `read` has made the set, says that it is one of several. NULL: files
+     * do not say. Pure. */
+    bool (*is_shard)(const struct tensor_set *set);
     bool pickle; /* pickle=asis leaves its files alone */
     /* Lays the tensors of several files out as one file of this format; NULL: merged files are
      * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of

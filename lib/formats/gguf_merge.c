@@ -237,6 +237,11 @@ static int lay_out(const struct tensor_set *sets, size_t set_count, uint64_t tot
     return result == 0 && out->header.failed ? -ENOMEM : result;
 }
 
+bool gguf_is_split(const struct tensor_set *set)
+{
+    return set->detail != NULL && gguf_find(header_of(set), "split.count") != NULL;
+}
+
 int gguf_lay_out(const struct tensor_set *sets, size_t set_count, const char *component,
                  struct file_layout *out, struct unshard_error *error)
 {

@@ -16,5 +16,7 @@
  * whole set in this order. */
 int gguf_lay_out(const struct tensor_set *sets, size_t set_count, const char *component,
                  struct file_layout *out, struct unshard_error *error);
+/* Contract of format.is_shard: it has a key that only splits have. */
+bool gguf_is_split(const struct tensor_set *set);
 
 #endif

@@ -3,9 +3,9 @@
 """Writes tests/corpus/tree: directory trees as text, see tests/support/tree_input.h; and seeds for
 tests/fuzz/fuzz_planner.c. (Those of fuzz_status_text are what mounts wrote, cut to size.)
 
-accept-*: every component can be laid out. reject-*: a component fails, and says why. refuse-*: the
-directory shows no component at all. The files are committed too; tests/unit/test_tree.c and the
-fuzzer read those.
+accept-*: every component can be laid out. asis-*: all is shown as it is on disk. reject-*: a
+component fails, and says why. refuse-*: the directory shows no component at all. The files are
+committed too; tests/unit/test_tree.c and the fuzzer read those.
 """
 import json
 import pathlib
@@ -45,23 +45,13 @@ def good():
     yield "two-shards", PAIR
     yield "two-shards-and-index", PAIR + index(**MAP)
     yield "index-names-the-other-shard", PAIR + index(a=TWO, b=ONE, c=TWO)
-    yield "merged-name-is-taken", PAIR + shard("model.safetensors", z=4)
-    yield "merged-name-is-taken-beside-index", PAIR + index(**MAP) + shard("model.safetensors", a=5)
-    yield "merged-name-is-taken-and-index-is-stale", (shard(ONE, a=5) + index(**MAP) +
-                                                      shard("model.safetensors", a=5))
-    yield "single-and-index-of-what-is-gone", index(**MAP) + shard("model.safetensors", a=5)
-    yield "index-of-variant-alone", shard("model.safetensors", a=5) + index(
-        "model.safetensors.index.fp16.json", a="model.fp16-00001-of-00002.safetensors")
     yield "index-tensor-nowhere", PAIR + index(**MAP, ghost=TWO)
-    yield "same-tensor-twice", shard(ONE, a=4) + shard(TWO, a=4)
-    yield "same-tensor-other-shape", shard(ONE, a=4) + shard(TWO, a=8)
     yield "same-tensor-twice-and-index", (shard(ONE, a=4, b=3) + shard(TWO, a=4, c=2) +
                                           index(a=ONE, b=ONE, c=TWO))
-    yield "two-totals", shard(ONE, a=1) + shard("model-00001-of-00003.safetensors", b=1)
-    yield "number-zero", shard("model-00000-of-00002.safetensors", a=1) + shard(ONE, b=1)
-    yield "lora-of-three-steps", "".join(
-        shard(f"lora-0000{step}-of-00009.safetensors", a=4) for step in (1, 3, 5))
-    yield "lora-of-one-step", shard("lora-00004-of-00009.safetensors", a=4)
+    yield "same-tensor-thrice-and-index", "".join(
+        shard(f"model-0000{number}-of-00003.safetensors", a=4, **{f"t{number}": 1})
+        for number in (1, 2, 3)) + index(**{"a": "model-00003-of-00003.safetensors"}, **{
+            f"t{number}": f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)})
     yield "one-file", shard("model.safetensors", a=4)
     yield "mixed-dtypes-at-odd-places", (shard(ONE, a=3, b=("F32", 8)) + shard(TWO, c=("F16", 6)))
     yield "no-tensors", "s model.safetensors 0 {}\n"
@@ -89,6 +79,35 @@ def good():
     yield "manifest-not-json", PAIR + "f unshard-manifest.json {\n"
 
 
+def contradictory():
+    """Loaders differ on which files they take, so all is shown as it is."""
+    single = shard("model.safetensors", a=5, b=3, c=4)
+    yield "single-and-shards", PAIR + shard("model.safetensors", z=4)
+    yield "single-and-index", PAIR + index(**MAP) + single
+    yield "single-and-cut-set", shard(ONE, a=5) + index(**MAP) + single
+    yield "single-and-index-of-what-is-gone", index(**MAP) + single
+    yield "single-and-broken-index", PAIR + f"f {INDEX} {{\n" + single
+    yield "single-is-named-with-others", PAIR + single + index(a=ONE, b=ONE, c="model.safetensors")
+    yield "index-of-variant-never-fetched", single + index(
+        "model.safetensors.index.fp16.json", a="model.fp16-00001-of-00002.safetensors")
+    yield "index-never-fetched-beside-a-variant", (index(**MAP) +
+                                                   shard("model.fp16.safetensors", a=4))
+    yield "index-of-other-tensors", PAIR + index(x=ONE, y=TWO)
+    yield "two-indexes-of-one-shard", PAIR + index(**MAP) + index(
+        "model.safetensors.index.fp16.json", **MAP)
+    yield "same-tensor-twice", shard(ONE, a=4) + shard(TWO, a=4)
+    yield "same-tensor-other-shape", shard(ONE, a=4) + shard(TWO, a=8)
+    yield "same-tensor-twice-not-in-index", (shard(ONE, a=4, b=1) + shard(TWO, b=1, c=2) +
+                                             index(a=ONE, c=TWO))
+    yield "several-totals", PAIR + shard("model-00001-of-00003.safetensors", a=5)
+    yield "number-zero", shard("model-00000-of-00002.safetensors", a=5) + shard(ONE, b=3)
+    yield "number-above-total", shard("model-00003-of-00002.safetensors", a=5) + shard(ONE, b=3)
+    yield "training-steps", "".join(
+        shard(f"lora-{step:05}-of-00010.safetensors", w=3, v=2) for step in (2, 4, 10))
+    yield "training-step-alone", shard("lora-00004-of-00010.safetensors", a=4)
+    yield "merged-name-is-a-directory", PAIR + "d model.safetensors\n"
+
+
 def bad_names():
     for word, name in {"parent": "../../etc/passwd", "absolute": "/etc/passwd", "drive": "C:\\x",
                        "backslash": "a\\..\\b", "dots": "..", "dot": ".", "empty": "",
@@ -104,6 +123,9 @@ def bad():
     yield "index-not-json", PAIR + f"f {INDEX} {{\n"
     yield "index-no-weight-map", PAIR + f'f {INDEX} {{"metadata":{{}}}}\n'
     yield "shard-missing", shard(ONE, a=1)
+    yield "shard-missing-of-any-name", "".join(
+        shard(f"high_noise-0000{number}-of-00003.safetensors", **{f"t{number}": 4})
+        for number in (1, 3))
     yield "number-missing", (shard("model-00001-of-00003.safetensors", a=1) +
                              shard("model-00003-of-00003.safetensors", b=1))
     yield "number-missing-of-large-shards", "".join(
@@ -158,7 +180,8 @@ def main():
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    for prefix, cases in (("accept", good()), ("reject", bad()), ("refuse", none())):
+    for prefix, cases in (("accept", good()), ("asis", contradictory()), ("reject", bad()),
+                          ("refuse", none())):
         for name, text in cases:
             (folder / f"{prefix}-{name}").write_text(text)
 

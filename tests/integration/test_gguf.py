@@ -171,6 +171,18 @@ def test_a_split_missing(tmp_path):
     assert done.returncode == 3 and "shard 2 of 3 is missing" in done.stdout
 
 
+def test_numbered_models_that_are_no_splits(tmp_path):
+    """They are several models, as none of them says that it is a part of one."""
+    for number in (1, 3):
+        (tmp_path / f"step-0000{number}-of-00009.gguf").write_bytes(gguf_files.build(
+            [pair("x", U32, number)], [("t", [1], 0, b"abcd")]))
+    with mounted(tmp_path) as mount:
+        assert names(mount) == sorted(path.name for path in tmp_path.iterdir())
+        for path in tmp_path.iterdir():
+            assert (mount / path.name).read_bytes() == path.read_bytes()
+        assert mount.status()["errors"] == 0
+
+
 def swap(a, b):
     kept = a.read_bytes()
     a.write_bytes(b.read_bytes())

@@ -46,13 +46,13 @@ def by_index(folder, name=INDEX):
 
 def by_name(folder):
     """transformers, accelerate: the single file."""
-    return load(folder / SINGLE) if (folder / SINGLE).exists() else by_index(folder)
+    return load(folder / SINGLE) if (folder / SINGLE).is_file() else by_index(folder)
 
 
 def by_glob(folder, follow_index):
     """vLLM (which keeps of all files those that the index names) and TensorRT-LLM: every file; how
     often a tensor is found, and with which values."""
-    files = sorted(path for path in folder.glob("*.safetensors"))
+    files = sorted(path for path in folder.glob("*.safetensors") if path.is_file())
     if follow_index and (folder / INDEX).exists():
         named = set(json.loads((folder / INDEX).read_text())["weight_map"].values())
         files = [path for path in files if path.name in named]
@@ -107,6 +107,26 @@ def variant_never_fetched(folder):
     index(folder, "model.safetensors.index.fp16.json", a="model.fp16-00001-of-00002.safetensors")
 
 
+def two_indexes_of_the_shards(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    index(folder, a=ONE, b=TWO)
+    index(folder, "model.safetensors.index.fp16.json", a=ONE, b=TWO)
+
+
+def index_of_other_tensors(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    index(folder, x=ONE, y=TWO)
+
+
+def name_of_a_directory(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    index(folder, a=ONE, b=TWO)
+    (folder / "model.safetensors").mkdir()
+
+
 def steps(folder):
     for step in (1, 2, 3):
         save(folder / f"lora-0000{step}-of-00003.safetensors", up=step, down=step)
@@ -135,18 +155,21 @@ def doubled_without_index(folder):
 
 @pytest.mark.parametrize("make", [
     single_and_set, single_and_numbers, stale_index, half_a_set, index_of_the_single,
-    index_names_single_and_shard, variant_never_fetched, steps, some_steps, one_step, two_totals,
+    index_names_single_and_shard, variant_never_fetched, two_indexes_of_the_shards,
+    index_of_other_tensors, name_of_a_directory, steps, some_steps, one_step, two_totals,
     doubled_without_index], ids=lambda make: make.__name__)
 def test_every_loader_finds_what_it_finds_on_disk(tmp_path, make):
     make(tmp_path)
     with mounted(tmp_path) as mount:
         status = mount.status()
         assert status["errors"] == 0 and status["state"] != "failed", status
+        components = [component["name"] for component in status["components"]]
+        assert len(set(components)) == len(components)
         assert by_name(mount.path) == by_name(tmp_path)
         assert by_index(mount.path) == by_index(tmp_path)
         assert by_glob(mount.path, True) == by_glob(tmp_path, True)
         assert by_glob(mount.path, False) == by_glob(tmp_path, False)
-        for path in tmp_path.iterdir():  # and where one of them has gone, it is in the merged file
+        for path in filter(os.path.isfile, tmp_path.iterdir()):  # and where one of them has gone, it is in the merged file
             if (mount / path.name).exists() and path.name not in (INDEX, SINGLE):
                 assert (mount / path.name).read_bytes() == path.read_bytes()
 
@@ -159,6 +182,24 @@ def test_index_says_which_of_two_is_meant(tmp_path):
         assert os.listdir(mount.path).count(SINGLE) == 1 and ONE not in os.listdir(mount.path)
         assert by_index(mount.path) == load(mount / SINGLE) == {"a": 1, "b": 2}
         assert any("two shards" in note for note in mount.component(SINGLE)["notes"])
+
+
+def test_index_says_which_of_three_is_meant(tmp_path):
+    names = [f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3)]
+    for number, name in enumerate(names):
+        save(tmp_path / name, a=number, **{f"t{number}": number})
+    index(tmp_path, a=names[2], **{f"t{number}": name for number, name in enumerate(names)})
+    with mounted(tmp_path) as mount:
+        assert load(mount / SINGLE) == {"a": 2, "t0": 0, "t1": 1, "t2": 2}
+
+
+def test_shards_of_any_name_are_missed(tmp_path):
+    """Several files that hold different tensors are parts of one model, whatever it is called."""
+    for number in (1, 3):
+        save(tmp_path / f"high_noise-0000{number}-of-00003.safetensors", **{f"t{number}": number})
+    with mounted(tmp_path) as mount:
+        component = mount.component("high_noise.safetensors")
+        assert component["state"] == "failed" and "00002-of" in component["error"]["message"]
 
 
 def test_missing_shard_stays_an_error(tmp_path):
