@@ -16,7 +16,11 @@
 
 #include "base/error.h"
 #include "fs/close_others.h"
+#include "fs/monotonic.h"
 #include "fs/status_files.h"
+
+#define MOST_OTHERS 1000U
+#define MOST_MS 10000U
 
 /* What the child reports: how it ended and, when it failed, with what. */
 struct report {
@@ -36,16 +40,38 @@ static int look_up(const char *mountpoint, const char *name)
     return lstat(path, &attributes) && errno != EACCES ? errno : 0;
 }
 
+/* Views that are prefetched need an inode. Of other files a few show that the mount works; who
+ * reads one looks it up. */
+static bool is_wanted(const struct unshard_checkpoint *checkpoint, uint32_t view, unsigned *others)
+{
+    if (!unshard_view_listed(checkpoint, view))
+        return false;
+    return unshard_view_component(checkpoint, view) >= 0 || (*others)++ < MOST_OTHERS;
+}
+
+static bool is_past(const struct timespec *deadline)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec > deadline->tv_sec ||
+           (now.tv_sec == deadline->tv_sec && now.tv_nsec > deadline->tv_nsec);
+}
+
+/* Does not go on for ever: what it has not come to is prefetched when somebody looks it up. */
 static int look_up_views(const struct unshard_checkpoint *checkpoint, const char *mountpoint,
                          struct report *report)
 {
+    unsigned others = 0;
+    struct timespec end = monotonic_deadline(MOST_MS);
     report->view = UNSHARD_NO_VIEW;
     int result = look_up(mountpoint, STATUS_DIRECTORY_NAME);
     for (uint32_t view = 0; !result && view < unshard_view_count(checkpoint); view++) {
-        report->view = view;
-        if (!unshard_view_listed(checkpoint, view))
+        if (!is_wanted(checkpoint, view, &others))
             continue;
+        report->view = view;
         result = look_up(mountpoint, unshard_view_path(checkpoint, view));
+        if (is_past(&end))
+            break;
     }
     return result;
 }

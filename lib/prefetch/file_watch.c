@@ -17,6 +17,8 @@
 #include <time.h>
 
 #define WATCH_SECONDS 1
+/* As many files are looked at each time: of more, each in turn. */
+#define WATCH_AT_ONCE 4096U
 
 /* True when the engine is to stop. */
 static bool wait_a_moment(struct unshard_engine *engine)
@@ -138,14 +140,28 @@ static bool is_watched(const struct unshard_engine *engine, uint32_t number)
            (file->component != NO_COMPONENT || plain_file(engine, number));
 }
 
+/* Looks at files from `first` on, and tells where to go on the next time. */
+static uint32_t look_round(struct unshard_engine *engine, uint32_t first)
+{
+    uint32_t count = engine->checkpoint->file_count, number = first < count ? first : 0;
+    unsigned looked_at = 0;
+    for (uint32_t i = 0; i < count && looked_at < WATCH_AT_ONCE; i++) {
+        if (is_watched(engine, number)) {
+            look_at(engine, number);
+            looked_at++;
+        }
+        number = number + 1 < count ? number + 1 : 0;
+    }
+    return number;
+}
+
 void *file_watcher(void *argument)
 {
     struct unshard_engine *engine = argument;
+    uint32_t next = 0;
     while (!wait_a_moment(engine)) {
         keep_gained(engine);
-        for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-            if (is_watched(engine, i))
-                look_at(engine, i);
+        next = look_round(engine, next);
     }
     keep_gained(engine);
     return NULL;
