@@ -44,6 +44,7 @@ struct mount_run {
     bool given;                /* somebody else has mounted and gave us a descriptor */
     char given_path[24];       /* "/dev/fd/N" then */
     bool visible;              /* the mount is in our mount namespace */
+    bool terminal;             /* in the foreground of one, which may be gone by now */
     atomic_bool loop_ended;    /* requests are answered no more */
     struct filesystem filesystem;
     struct monitor monitor;
@@ -222,7 +223,7 @@ static int start_threads(struct mount_run *run)
     struct filesystem *filesystem = &run->filesystem;
     struct unshard_publisher publisher = publisher_for(filesystem);
     shutdown_init(&run->shutdown, filesystem, run->mountpoint,
-                  mountpoint_open_abort(run->connection), run->options.foreground);
+                  mountpoint_open_abort(run->connection), run->terminal);
     int result = log_writer_start();
     if (result)
         return error_set(&run->error, "threads", -result, "cannot start threads: %s",
@@ -372,6 +373,7 @@ static int run_mount(struct mount_run *run)
         fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-result));
         return 1;
     }
+    run->terminal = run->options.foreground && shutdown_has_terminal();
     if (!run->options.foreground)
         hold_hangups();
     result = log_open(run->options.log_path, !run->options.foreground);

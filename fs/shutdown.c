@@ -58,8 +58,7 @@ static void abort_connection(struct shutdown *shutdown, const char *reason)
         log_line(LOG_ERR, "mount", "event=abort-failed errno=%d", -result);
 }
 
-/* The process has a terminal that it lives and dies with. */
-static bool has_terminal(void)
+bool shutdown_has_terminal(void)
 {
     int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
     if (fd >= 0)
@@ -73,7 +72,7 @@ static bool has_terminal(void)
 static bool is_hangup(const struct shutdown *shutdown, const siginfo_t *info)
 {
     return shutdown->terminal &&
-           (info->si_code == SI_KERNEL || !has_terminal() || !log_writer_reopen());
+           (info->si_code == SI_KERNEL || !shutdown_has_terminal() || !log_writer_reopen());
 }
 
 /* Whether the signal that has come ends the mount. */
@@ -156,12 +155,12 @@ static void *wait_for_signals(void *argument)
 }
 
 void shutdown_init(struct shutdown *shutdown, struct filesystem *filesystem, const char *mountpoint,
-                   int abort_fd, bool foreground)
+                   int abort_fd, bool terminal)
 {
     *shutdown = (struct shutdown){.filesystem = filesystem,
                                   .mountpoint = mountpoint,
                                   .abort_fd = abort_fd,
-                                  .terminal = foreground && has_terminal()};
+                                  .terminal = terminal};
     pthread_mutex_init(&shutdown->mutex, NULL);
     monotonic_condition_init(&shutdown->changed);
 }

@@ -25,10 +25,12 @@ struct shutdown {
 
 /* Blocks the signals that this module handles, in this thread and those it will create. */
 void shutdown_block_signals(void);
-/* mountpoint is not copied; abort_fd is of mountpoint_open_abort, or negative. foreground: the
- * mount ends with the terminal that it was started from, if there is one. */
+/* The process has a terminal, with which it lives and dies when it stays in the foreground. */
+bool shutdown_has_terminal(void);
+/* mountpoint is not copied; abort_fd is of mountpoint_open_abort, or negative. terminal: there was
+ * one at the start, and the mount ends with it. */
 void shutdown_init(struct shutdown *shutdown, struct filesystem *filesystem, const char *mountpoint,
-                   int abort_fd, bool foreground);
+                   int abort_fd, bool terminal);
 /* Starts the thread that waits for SIGTERM, SIGINT or a hangup and then drains the stores and ends
  * the loop; SIGHUP without one opens the log again. A second signal, or stores that do not end,
  * aborts the connection. The calling thread must be the one that runs session_loop. 0 or a negative
