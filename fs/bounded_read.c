@@ -10,11 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/text.h"
 #include "base/write_all.h"
+#include "fs/monotonic.h"
 #include "fs/status_client.h"
 
 /* What the child sends: this byte, then the JSON or why there is none. */
@@ -62,20 +62,13 @@ void bounded_read_begin(struct bounded_read *read, const char *path)
         read->fd = ends[0];
 }
 
-static int64_t now_ms(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
 /* Collects what the child sends until it closes the pipe. 0 or a positive errno. */
 static int collect(int fd, int timeout_ms, struct text *out)
 {
-    int64_t end = now_ms() + timeout_ms;
+    int64_t end = monotonic_ms() + timeout_ms;
     char piece[65536];
     for (;;) {
-        int64_t left = end - now_ms();
+        int64_t left = end - monotonic_ms();
         struct pollfd entry = {.fd = fd, .events = POLLIN};
         int ready = poll(&entry, 1, left > 0 ? (int)left : 0);
         if (ready < 0 && errno != EINTR)
@@ -129,7 +122,10 @@ char *bounded_read_end(struct bounded_read *read, const char *path, int timeout_
     if (read->fd >= 0 && number == 0)
         json = unpack(&text, message, capacity, error_number);
     else if (number == ETIMEDOUT)
-        snprintf(message, capacity, "%s: the mount did not answer within %d ms", path, timeout_ms);
+        snprintf(message, capacity,
+                 "%s did not answer within %g s; if its daemon does not run on, 'unshard umount "
+                 "--force %s' ends it",
+                 path, timeout_ms / 1000.0, path);
     else
         snprintf(message, capacity, "%s: %s", path, strerror(number));
     text_free(&text);

@@ -8,6 +8,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+/* How long a command waits for a mount whose daemon, when it works, answers in milliseconds. */
+#define ANSWER_MS 5000
+
 /* A read under way. */
 struct bounded_read {
     pid_t process;

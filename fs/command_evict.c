@@ -3,6 +3,7 @@
  * unshard evict, unshard warm: what is asked of the daemon of a mount. */
 #include "base/error.h"
 #include "fs/bounded_read.h"
+#include "fs/bounded_run.h"
 #include "fs/commands.h"
 #include "fs/control_protocol.h"
 #include "fs/options.h"
@@ -20,7 +21,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ANSWER_MS 10000
 #define POLL_NS 20000000L
 /* Dropping pages waits for reads that are under way; those have their own limits. */
 #define SERVED_SECONDS 60.0
@@ -30,6 +30,7 @@ struct order {
     unsigned long request; /* CONTROL_EVICT */
     const char *mountpoint, *component;
     bool json;
+    char *status; /* the JSON, before anything was asked for; owned */
 };
 
 static int fail(const struct order *order, const char *message)
@@ -151,19 +152,14 @@ static void print_result(const struct order *order, uint64_t bytes, uint64_t tot
     }
 }
 
-static int carry_out(const struct order *order)
+/* In a process of its own: each step of it asks the mount. */
+static int carry_out(void *argument)
 {
-    char message[1200];
-    int number;
+    const struct order *order = argument;
     uint64_t total;
-    char *json =
-        bounded_read_status(order->mountpoint, ANSWER_MS, message, sizeof message, &number);
-    if (!json)
-        return fail(order, message);
-    cJSON *root = status_parse(json);
-    free(json);
+    cJSON *root = status_parse(order->status);
     int fd = open_control(order->mountpoint);
-    number = fd < 0 ? errno : 0;
+    int number = fd < 0 ? errno : 0;
     if (number == 0 && order->request == CONTROL_WARM)
         look_up_views(order, root);
     if (number == 0)
@@ -178,6 +174,27 @@ static int carry_out(const struct order *order)
     return EXIT_STATUS_OK;
 }
 
+static int ask_mount(struct order *order)
+{
+    char message[1200];
+    int number;
+    order->status =
+        bounded_read_status(order->mountpoint, ANSWER_MS, message, sizeof message, &number);
+    if (!order->status)
+        return fail(order, message);
+    int status = bounded_run(carry_out, order, -1, (int)(SERVED_SECONDS * 1000) + ANSWER_MS);
+    free(order->status);
+    if (status >= 0)
+        return status;
+    if (status != -ETIMEDOUT)
+        return fail_errno(order, -status);
+    snprintf(message, sizeof message,
+             "%s did not answer within %g s; if its daemon does not run on, 'unshard umount "
+             "--force %s' ends it",
+             order->mountpoint, SERVED_SECONDS + ANSWER_MS / 1000.0, order->mountpoint);
+    return fail(order, message);
+}
+
 static int run(const char *command, unsigned long request, int argc, char **argv)
 {
     struct options options;
@@ -185,9 +202,10 @@ static int run(const char *command, unsigned long request, int argc, char **argv
     int status = result < 0 ? EXIT_STATUS_USAGE : EXIT_STATUS_OK;
     if (result == 0) {
         const struct mount_options *mount = &options.mount;
-        struct order order = {command, request, mount->source,
-                              mount->mountpoint ? mount->mountpoint : "", options.json};
-        status = carry_out(&order);
+        struct order order = {command,       request,
+                              mount->source, mount->mountpoint ? mount->mountpoint : "",
+                              options.json,  NULL};
+        status = ask_mount(&order);
     }
     options_release(&options);
     return status;

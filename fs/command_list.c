@@ -17,7 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ANSWER_MS 2000
+/* One that does not answer is not to hold up the rest for long. */
+#define LIST_MS 2000
 
 struct listed {
     char *mountpoint, *source; /* owned */
@@ -74,7 +75,7 @@ static const char *state_without_status(int number)
 
 static void ask_all(struct list *list)
 {
-    double end = monotonic_seconds() + ANSWER_MS / 1000.0;
+    double end = monotonic_seconds() + LIST_MS / 1000.0;
     for (size_t i = 0; i < list->count; i++)
         bounded_read_begin(&list->mounts[i].read, list->mounts[i].mountpoint);
     for (size_t i = 0; i < list->count; i++) {

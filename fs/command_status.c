@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+#include "fs/bounded_read.h"
 #include "fs/commands.h"
 #include "fs/options.h"
 #include "fs/progress.h"
-#include "fs/status_client.h"
 #include "fs/terminal.h"
 #include "status/json_fields.h"
 #include "status/status_text.h"
@@ -113,14 +113,14 @@ static void wait_seconds(double seconds)
 /* Until interrupted, or until the mount is gone: both are how a watch ends well. */
 static int watch(const char *path, const struct options *options)
 {
-    char message[1024];
+    char message[1200];
     int number = 0, status = EXIT_STATUS_OK;
     bool seen = false;
     catch_interrupts();
     if (terminal_takes_escapes(stdout) && !options->json)
         fputs("\033[2J", stdout);
     while (!interrupted && !ferror(stdout)) {
-        char *json = status_client_read(path, message, sizeof message, &number);
+        char *json = bounded_read_status(path, ANSWER_MS, message, sizeof message, &number);
         if (!json) {
             if (seen && (number == ENOENT || number == ENOTDIR)) {
                 fprintf(stderr, "unshard status: %s is no longer mounted\n", path);
@@ -143,11 +143,11 @@ static int watch(const char *path, const struct options *options)
 static int show(const struct options *options)
 {
     const char *path = options->mount.source;
-    char message[1024];
+    char message[1200];
     int number;
     if (options->watch)
         return watch(path, options);
-    char *json = status_client_read(path, message, sizeof message, &number);
+    char *json = bounded_read_status(path, ANSWER_MS, message, sizeof message, &number);
     if (!json) {
         fprintf(stderr, "unshard status: %s\n", message);
         return EXIT_STATUS_FAILED;

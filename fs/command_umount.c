@@ -2,7 +2,10 @@
  *
  * unshard umount. The mount is looked up in the kernel's table and never touched, except for its
  * status, which tells the process that serves it: so a dead mount can be cleared too. */
+#include "fs/bounded_read.h"
+#include "fs/bounded_run.h"
 #include "fs/commands.h"
+#include "fs/monotonic.h"
 #include "fs/mount_table.h"
 #include "fs/mountpoint.h"
 #include "fs/options.h"
@@ -22,8 +25,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A daemon ends within its own deadlines; the source may still hold it in a read. */
-#define DAEMON_TIMEOUT_MS 30000
+/* All that the command takes. A daemon ends within its own deadlines; the source may still hold it
+ * in a read. */
+#define TOTAL_MS 30000
 #define BUSY_RETRIES 20
 #define BUSY_WAIT_NS 50000000
 
@@ -39,25 +43,28 @@ static bool has_name(pid_t pid, const char *name)
     return same;
 }
 
-/* A descriptor of the process that serves the mount, or -1: it is unknown, or in another namespace
- * of process numbers, where the number means another process. */
-static int open_daemon(const char *mountpoint)
+/* What the status tells of the process that serves the mount. */
+struct server {
+    int fd; /* of the process, or -1: it is unknown, or in another namespace of process numbers,
+               where the number means another process */
+    bool silent; /* it does not answer */
+};
+
+static struct server find_server(const char *mountpoint)
 {
-    char message[512];
+    char message[1200];
     int number;
-    char *json = status_client_read(mountpoint, message, sizeof message, &number);
-    if (!json)
-        return -1;
-    pid_t pid = status_client_daemon(json);
+    char *json = bounded_read_status(mountpoint, ANSWER_MS, message, sizeof message, &number);
+    struct server server = {.fd = -1, .silent = !json && number == ETIMEDOUT};
+    pid_t pid = json ? status_client_daemon(json) : 0;
     free(json);
-    if (pid <= 0)
-        return -1;
-    int fd = (int)syscall(SYS_pidfd_open, pid, 0);
-    if (fd >= 0 && !has_name(pid, "unshard")) {
-        close(fd);
-        return -1;
+    if (pid > 0)
+        server.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    if (server.fd >= 0 && !has_name(pid, "unshard")) {
+        close(server.fd);
+        server.fd = -1;
     }
-    return fd;
+    return server;
 }
 
 /* Starts fusermount3, which may unmount what its caller mounted, with its errors going to `output`.
@@ -141,6 +148,13 @@ static int unmount(const char *mountpoint, bool lazy)
     return result;
 }
 
+/* What is to be done. */
+struct removal {
+    const char *mountpoint;
+    bool lazy, force;
+    bool silent; /* the daemon did not answer */
+};
+
 /* Ends the connection, so that nothing of it can hang, then takes the mount away. */
 static int force(const char *mountpoint)
 {
@@ -155,38 +169,71 @@ static int force(const char *mountpoint)
     /* umount2(MNT_FORCE) may have taken it away already. */
     if (mountpoint_find(mountpoint, &entry) == -ENOENT)
         return 0;
-    int detached = mountpoint_detach(mountpoint);
-    return result ? result : detached;
+    /* While pages of a connection that goes on are waited for, one that was detached would make
+     * every sync(2) of the machine wait too, with nobody able to find it any more. */
+    return result ? result : mountpoint_detach(mountpoint);
 }
 
-static int report_failure(const char *mountpoint, int result)
+/* In a process of its own, since it can wait for what waits for the daemon. A positive errno. */
+static int take_away(void *argument)
 {
-    if (result == -EBUSY)
+    const struct removal *removal = argument;
+    return removal->force ? -force(removal->mountpoint)
+                          : -unmount(removal->mountpoint, removal->lazy);
+}
+
+static int report_failure(const struct removal *removal, int result)
+{
+    const char *path = removal->mountpoint;
+    if (result == -ETIMEDOUT || (result == -EBUSY && removal->silent))
+        fprintf(
+            stderr,
+            "unshard umount: %s did not answer within %d s; 'unshard umount --force %s' ends it "
+            "all the same: whoever reads from it gets an error\n",
+            path, (result == -EBUSY ? ANSWER_MS : TOTAL_MS) / 1000, path);
+    else if (result == -EBUSY)
         fprintf(stderr,
                 "unshard umount: %s is busy: something has a file of it open, or runs in it.\n"
                 "'fuser -vm %s' tells who; 'unshard umount -l %s' detaches it all the same.\n",
-                mountpoint, mountpoint, mountpoint);
+                path, path, path);
     else if (result == -ENOENT)
         fputs("unshard umount: fusermount3 is not installed, and only root can do without\n",
               stderr);
+    else if (removal->force && (result == -EPERM || result == -EACCES))
+        fprintf(
+            stderr,
+            "unshard umount: %s: its connection cannot be ended, so it is left: that needs root, "
+            "or /sys/fs/fuse/connections mounted and the user who made the mount\n",
+            path);
     else
-        fprintf(stderr, "unshard umount: %s: %s\n", mountpoint, strerror(-result));
+        fprintf(stderr, "unshard umount: %s: %s\n", path, strerror(-result));
     return EXIT_STATUS_FAILED;
 }
 
 /* A process's descriptor becomes readable when the process has ended. */
-static int wait_for_daemon(int daemon)
+static int wait_for_daemon(const struct server *server, int64_t end)
 {
-    struct pollfd poll_entry = {.fd = daemon, .events = POLLIN};
     int count;
-    do
-        count = poll(&poll_entry, 1, DAEMON_TIMEOUT_MS);
-    while (count < 0 && errno == EINTR);
+    if (server->silent) {
+        fprintf(
+            stderr,
+            "unshard umount: unmounted, but its daemon did not answer within %d s; it ends when "
+            "it runs on\n",
+            ANSWER_MS / 1000);
+        return EXIT_STATUS_FAILED;
+    }
+    if (server->fd < 0)
+        return EXIT_STATUS_OK;
+    do {
+        struct pollfd entry = {.fd = server->fd, .events = POLLIN};
+        int64_t left = end - monotonic_ms();
+        count = poll(&entry, 1, left > 0 ? (int)left : 0);
+    } while (count < 0 && errno == EINTR);
     if (count > 0)
         return EXIT_STATUS_OK;
     fprintf(stderr,
             "unshard umount: unmounted, but its daemon still runs after %d s; see the log\n",
-            DAEMON_TIMEOUT_MS / 1000);
+            TOTAL_MS / 1000);
     return EXIT_STATUS_FAILED;
 }
 
@@ -206,6 +253,24 @@ static int check_mounted(const char *mountpoint)
     return -EINVAL;
 }
 
+static int remove_mount(const struct options *options, const char *mountpoint)
+{
+    struct removal removal = {mountpoint, options->lazy, options->force, false};
+    struct server server = {.fd = -1};
+    int64_t end = monotonic_ms() + TOTAL_MS;
+    /* A lazy unmount is for mounts in trouble: nothing of them is read first. */
+    if (!options->lazy && !options->force)
+        server = find_server(mountpoint);
+    removal.silent = server.silent;
+    int result = -bounded_run(take_away, &removal, -1, (int)(end - monotonic_ms()));
+    if (result > 0) /* bounded_run itself has failed */
+        result = -result;
+    int status = result < 0 ? report_failure(&removal, result) : wait_for_daemon(&server, end);
+    if (server.fd >= 0)
+        close(server.fd);
+    return status;
+}
+
 static int unmount_and_wait(const struct options *options)
 {
     char *mountpoint = mount_table_resolve(options->mount.source);
@@ -218,16 +283,7 @@ static int unmount_and_wait(const struct options *options)
     if (options->force && mountpoint_find(mountpoint, &entry) == -ENOENT) {
         status = EXIT_STATUS_OK; /* as it was to be */
     } else if (check_mounted(mountpoint) == 0) {
-        /* A lazy unmount is for mounts in trouble: nothing of them is read first. */
-        bool gently = !options->lazy && !options->force;
-        int daemon = gently ? open_daemon(mountpoint) : -1;
-        int result = options->force ? force(mountpoint) : unmount(mountpoint, options->lazy);
-        if (result < 0)
-            status = report_failure(mountpoint, result);
-        else
-            status = daemon >= 0 ? wait_for_daemon(daemon) : EXIT_STATUS_OK;
-        if (daemon >= 0)
-            close(daemon);
+        status = remove_mount(options, mountpoint);
     }
     free(mountpoint);
     return status;

@@ -18,8 +18,6 @@
 #include <time.h>
 
 #define POLL_NS 100000000L
-/* A mount whose daemon works answers in milliseconds. */
-#define ANSWER_MS 10000
 
 enum {
     WAIT_WARM = 0,

@@ -22,3 +22,10 @@ struct timespec monotonic_deadline(unsigned milliseconds)
     }
     return deadline;
 }
+
+int64_t monotonic_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}

@@ -234,6 +234,30 @@ def test_interrupted_before_it_stands(llama, mountpoint, number):
         assert not is_mounted(mountpoint)
 
 
+# ---- a daemon that does not answer ---------------------------------------------------------------
+
+def test_commands_answer_when_the_daemon_does_not(llama):
+    """Stopped, as a frozen container is: every command says so within its bound."""
+    with mounted(llama) as mount:
+        mount.wait_warm()
+        with open(mount / "model.safetensors", "rb") as file:
+            os.kill(mount.pid, signal.SIGSTOP)
+            try:
+                commands = (["status"], ["status", "--json"], ["status", "--watch"], ["wait"],
+                            ["warm"], ["evict"], ["umount"])
+                begun = [subprocess.Popen([UNSHARD, *words, mount.path], stderr=subprocess.PIPE,
+                                          stdout=subprocess.PIPE, text=True) for words in commands]
+                for words, process in zip(commands, begun):
+                    output, errors = process.communicate(timeout=PATIENCE)
+                    assert process.returncode == 1 and not output, (words, errors)
+                    assert "did not answer within 5" in errors, (words, errors)
+                    assert "unshard umount --force" in errors, (words, errors)
+                run("umount", "--force", mount.path, check=True)
+            finally:
+                os.kill(mount.pid, signal.SIGCONT)
+        wait_for(lambda: not is_alive(mount.pid), what="a daemon without a mount ends")
+
+
 BAD_COMMANDS = {
     "no such source": ["mount", "/nonexistent/source", "{mnt}"],
     "source is a file": ["mount", "{file}", "{mnt}"],
