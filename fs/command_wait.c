@@ -18,6 +18,9 @@
 #include <time.h>
 
 #define POLL_NS 100000000L
+/* Storage that fails is tried again every few seconds; what has not got better for so long is an
+ * answer. */
+#define PATIENCE_SECONDS 30
 
 enum {
     WAIT_WARM = 0,
@@ -31,7 +34,8 @@ struct wait_run {
     const struct options *options;
     double end; /* monotonic_seconds; 0: no limit */
     struct progress_line line;
-    bool shown; /* progress has been begun */
+    bool shown;           /* progress has been begun */
+    double failing_since; /* 0: storage does not fail */
 };
 
 static double seconds_left(const struct wait_run *run)
@@ -103,6 +107,17 @@ static void show_progress(struct wait_run *run, const struct warmth *warmth)
 /* ---- waiting -----------------------------------------------------------------------------------
  */
 
+/* Whether storage that fails may get better within the time that there is. */
+static bool may_heal(struct wait_run *run, enum warmth_state state)
+{
+    double now = monotonic_seconds();
+    if (state != WARMTH_FAILING)
+        run->failing_since = 0;
+    else if (run->failing_since <= 0)
+        run->failing_since = now;
+    return state == WARMTH_FAILING && now - run->failing_since < PATIENCE_SECONDS && !is_over(run);
+}
+
 /* Looks once. True when there is nothing more to wait for, with the exit status in *result. */
 static bool look(struct wait_run *run, int *result)
 {
@@ -123,7 +138,7 @@ static bool look(struct wait_run *run, int *result)
     cJSON *root = status_parse(json);
     free(json);
     enum warmth_state state = warmth_of(root, run->options->verified, &warmth);
-    bool ended = state != WARMTH_RISING;
+    bool ended = state != WARMTH_RISING && !may_heal(run, state);
     if (ended) {
         *result =
             finish(run, root, state == WARMTH_REACHED ? WAIT_WARM : WAIT_FAILED, warmth.message);

@@ -30,12 +30,37 @@ static const char *error_message(const cJSON *component)
     return field_string(error, "message", "it has failed; 'unshard status' says more");
 }
 
-static enum warmth_state never(struct warmth *out, const char *name, const char *why)
+static void tell(struct warmth *out, const char *name, const char *why)
 {
     char quoted[2][QUOTED_CAPACITY];
     snprintf(out->message, sizeof out->message, "%s: %s", quote(quoted[0], name),
              quote(quoted[1], why));
+}
+
+static enum warmth_state never(struct warmth *out, const char *name, const char *why)
+{
+    tell(out, name, why);
     return WARMTH_NEVER;
+}
+
+static bool lasts(const cJSON *item)
+{
+    const cJSON *error = field_object(item, "error");
+    return error && !field_is(error, "code", "read-error");
+}
+
+/* Everything that is wrong with a failed component is reads that have failed: they are tried again
+ * without end. */
+static bool is_tried_again(const cJSON *component)
+{
+    const cJSON *shard;
+    bool again = !lasts(component), found = false;
+    cJSON_ArrayForEach(shard, field_array(component, "shards"))
+    {
+        again = again && !lasts(shard);
+        found = found || field_object(shard, "error");
+    }
+    return again && found;
 }
 
 /* Of one component; adds its bytes. */
@@ -44,8 +69,13 @@ static enum warmth_state judge_component(const cJSON *component, bool prefetched
 {
     const char *name = status_component_label(component);
     bool evicted = field_number(component, "evicted") > 0;
-    if (field_is(component, "state", "failed"))
+    bool failed = field_is(component, "state", "failed"), failing = is_tried_again(component);
+    if (failed && !failing)
         return never(out, name, error_message(component));
+    if (failed) {
+        tell(out, name, error_message(component));
+        return WARMTH_FAILING;
+    }
     if (verified && field_is(component, "state", "unverified"))
         return never(out, name,
                      "no digest of it is known, so it cannot be verified; 'unshard seal' makes "
@@ -83,7 +113,7 @@ static enum warmth_state judge_whole(const cJSON *root, bool finished, struct wa
 enum warmth_state warmth_of(const cJSON *root, bool verified, struct warmth *out)
 {
     const cJSON *component;
-    bool finished = true, prefetched = field_is(root, "prefetch", "all");
+    bool finished = true, failing = false, prefetched = field_is(root, "prefetch", "all");
     *out = (struct warmth){.unfinished = ""};
     if (!root)
         return never(out, "status", "of a version that this program does not know");
@@ -92,8 +122,11 @@ enum warmth_state warmth_of(const cJSON *root, bool verified, struct warmth *out
         enum warmth_state state = judge_component(component, prefetched, verified, out);
         if (state == WARMTH_NEVER)
             return state;
+        failing = failing || state == WARMTH_FAILING;
         finished = finished && state == WARMTH_REACHED;
     }
+    if (failing && !field_is(root, "state", "stopping"))
+        return WARMTH_FAILING;
     if (verified && !finished && !field_is(root, "state", "stopping"))
         return WARMTH_RISING;
     return judge_whole(root, finished, out);

@@ -10,13 +10,14 @@
 enum warmth_state {
     WARMTH_RISING,  /* there is more to come */
     WARMTH_REACHED, /* all that is to be prefetched has been, as far as memory allows */
+    WARMTH_FAILING, /* storage fails now; the mount goes on trying */
     WARMTH_NEVER    /* it will not come to that: something has failed or cannot be verified */
 };
 
 struct warmth {
     uint64_t done, total;   /* bytes of the components that are to be warm */
     const char *unfinished; /* name of the first that is not, of the JSON; "" for none */
-    char message[1024];     /* of REACHED and NEVER: for a person */
+    char message[1024];     /* of all but RISING: for a person */
 };
 
 /* Judges a parsed status (NULL or another schema: NEVER). verified: every component must also match
