@@ -310,7 +310,6 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
         file->has_error = false;
     if (file->closed) {
         file_open(engine, number);
-        schedule_restart(engine);
         wake_for_demand(engine);
     }
 }
@@ -367,6 +366,8 @@ static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
         log_verified(engine, number);
     else
         free(gained);
+    if (current)
+        log_recovery(engine, number);
 }
 
 void keep_gained(struct unshard_engine *engine)

@@ -17,6 +17,16 @@ uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32
     return rest < engine->chunk_bytes ? (uint32_t)rest : engine->chunk_bytes;
 }
 
+/* What has failed several times is tried again after 1, 2, 4, 8 seconds, and so on. */
+#define MOST_DOUBLINGS 3U
+/* So many failed chunks, and a file rests. */
+#define FAILURES_TO_REST 3U
+
+static uint64_t again_after_ns(unsigned before)
+{
+    return UINT64_C(1000000000) << (before < MOST_DOUBLINGS ? before : MOST_DOUBLINGS);
+}
+
 #ifdef UNSHARD_CHECK_INVARIANTS
 static void require(bool holds, const char *what, uint32_t file, uint32_t index)
 {
@@ -33,7 +43,13 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
     bool active = chunk->state == CHUNK_QUEUED || chunk->state == CHUNK_READING ||
                   chunk->state == CHUNK_READY;
     bool buffered = chunk->state == CHUNK_READING || chunk->state == CHUNK_READY;
+    bool left = active || chunk->state == CHUNK_PUBLISHED;
+    const struct wanted *wanted = &engine->files[file].wanted;
     require((fetch != NULL) == active, "a fetch exactly in QUEUED, READING, READY", file, index);
+    require(!left || !wanted_has(wanted, WANTED_BY_READERS, index),
+            "what is there or on its way is not wanted", file, index);
+    require(chunk->state != CHUNK_ABSENT || wanted_has(wanted, WANTED_BY_READERS, index),
+            "what is ABSENT is wanted", file, index);
     require(engine->free_count <= engine->buffer_count, "no buffer returned twice", file, index);
     require(engine->stalled_count + engine->staged_reading <= engine->reading_count,
             "what is left out of the reads in flight is part of them", file, index);
@@ -70,7 +86,7 @@ void fetch_list_remove(struct fetch_list *list, struct fetch *fetch)
     list->count--;
 }
 
-void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index)
+void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, enum wanted_by by)
 {
     struct file_state *state = &engine->files[file];
     struct chunk *chunk = &state->chunks[index];
@@ -85,6 +101,7 @@ void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index)
         engine->unconsumed_bytes -= length;
     chunk->consumed = false;
     chunk->state = CHUNK_ABSENT;
+    wanted_put(&state->wanted, index, by);
 }
 
 struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_t index)
@@ -95,7 +112,8 @@ struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_
     if (fetch == NULL)
         return NULL;
     chunk_touch(state, index);
-    chunk_forget(engine, file, index);
+    chunk_forget(engine, file, index, WANTED_BY_READERS);
+    wanted_take(&state->wanted, index);
     fetch->file = file;
     fetch->index = index;
     fetch->length = chunk_length(engine, file, index);
@@ -131,7 +149,6 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
     fetch->generation = engine->files[fetch->file].generation;
     fetch->staged = fetch->counts_staged = chunk_of(engine, fetch)->staged;
     engine->staged_reading += fetch->counts_staged;
-    fetch->plan_round = engine->plan_round;
     chunk_of(engine, fetch)->state = CHUNK_READING;
     fetch_list_append(&engine->reading, fetch);
     engine->reading_count++;
@@ -153,6 +170,31 @@ void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch)
         pthread_cond_signal(&engine->work);
 }
 
+static void chunk_published(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    bool passed = fetch->demanded || schedule_stream_ended(engine, fetch->stream);
+    chunk->state = CHUNK_PUBLISHED;
+    chunk->doubted = false;
+    chunk->published_tick = engine_tick(engine, engine_now_ns());
+    chunk->consumed = passed && engine->window_limited;
+    state->bytes_published += fetch->length;
+    engine->published_bytes += fetch->length;
+    if (chunk->consumed)
+        drop_behind_note(engine, fetch->file, fetch->index);
+    else
+        engine->unconsumed_bytes += fetch->length;
+}
+
+/* The fetch has ended and nothing is there of it. */
+static void chunk_is_absent(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    chunk_of(engine, fetch)->state = CHUNK_ABSENT;
+    wanted_put(&engine->files[fetch->file].wanted, fetch->index, WANTED_BY_PLAN);
+    schedule_offer(engine, fetch->file);
+}
+
 void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct file_state *state = &engine->files[fetch->file];
@@ -161,20 +203,11 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
         return;
     fetch_return_buffer(engine, fetch);
     chunk->fetch = NULL;
-    chunk->state = CHUNK_ABSENT;
     bool current = fetch->generation == state->generation && !state->blocked;
-    if (fetch->stored && !fetch->given_up && current) {
-        chunk->state = CHUNK_PUBLISHED;
-        chunk->consumed = fetch->demanded && engine->window_limited;
-        state->bytes_published += fetch->length;
-        engine->published_bytes += fetch->length;
-        if (chunk->consumed)
-            drop_behind_note(engine, fetch->file, fetch->index);
-        else
-            engine->unconsumed_bytes += fetch->length;
-    } else if (fetch->plan_round != engine->plan_round) {
-        schedule_restart(engine); /* the plan has passed over it while it was under way */
-    }
+    if (fetch->stored && !fetch->given_up && current)
+        chunk_published(engine, fetch);
+    else
+        chunk_is_absent(engine, fetch);
     chunk_check(engine, fetch->file, fetch->index);
     free(fetch);
 }
@@ -206,8 +239,23 @@ void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct wai
     if (fetch->pass)
         pass_abandon(engine, fetch->file);
     chunk->fetch = NULL;
-    chunk->state = CHUNK_ABSENT;
+    chunk_is_absent(engine, fetch);
     free(fetch);
+}
+
+/* A chunk of the file has failed for now: it is tried again later, and where one fails after the
+ * other the file rests. */
+static void put_off(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    unsigned attempts = chunk_of(engine, fetch)->attempts;
+    uint64_t now = engine_now_ns();
+    wanted_put_off(&state->wanted, fetch->index, WANTED_BY_PLAN,
+                   now + again_after_ns(attempts < MAX_ATTEMPTS ? 0 : attempts - MAX_ATTEMPTS));
+    if (state->chunks_failed < FAILURES_TO_REST || state->wanted.rest_until_ns != 0)
+        return;
+    wanted_rest(&state->wanted, now + again_after_ns(state->rests));
+    state->rests++;
 }
 
 bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
@@ -225,7 +273,8 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
     if (chunk->attempts < UINT8_MAX)
         chunk->attempts++;
     if (error_is_transient(error) && fetch->generation == state->generation &&
-        chunk->attempts < MAX_ATTEMPTS && !engine->stopping) {
+        chunk->attempts < MAX_ATTEMPTS && !engine->stopping &&
+        (fetch->waiters != NULL || fetch->pass || state->wanted.rest_until_ns == 0)) {
         fetch->since_ns = engine_now_ns();
         chunk->state = CHUNK_QUEUED;
         fetch_list_append(&engine->retries, fetch);
@@ -251,6 +300,8 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
         note_chunk_mismatch(state, fetch, error->offset);
     }
     state->chunks_failed++;
+    if (error_is_transient(error))
+        put_off(engine, fetch);
     chunk_check(engine, fetch->file, fetch->index);
     free(fetch);
     return false;

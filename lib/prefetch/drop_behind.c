@@ -60,7 +60,8 @@ static bool take_oldest(struct unshard_engine *engine, struct passed_chunk *out)
         const struct chunk *chunk = &file->chunks[out->index];
         if (chunk->state != CHUNK_PUBLISHED || !chunk->consumed)
             continue;
-        chunk_forget(engine, out->file, out->index);
+        chunk_forget(engine, out->file, out->index, WANTED_BY_READERS);
+        schedule_dropped(engine, out->file);
         engine->bytes_dropped += chunk_length(engine, out->file, out->index);
         /* Drops block on readers as stores do, and are drained with them. */
         engine->stores_running++;

@@ -320,7 +320,8 @@ static void forget_view(struct unshard_engine *engine, uint32_t view)
         const struct file_state *state = &engine->files[file];
         for (uint32_t c = chunk_next_touched(state, 0); c < state->chunk_count;
              c = chunk_next_touched(state, c + 1))
-            chunk_forget(engine, file, c);
+            chunk_forget(engine, file, c, WANTED_BY_PLAN);
+        schedule_offer(engine, file);
     }
 }
 
@@ -331,8 +332,10 @@ void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, boo
     engine->views[view].known = known;
     if (changed && !known && engine->checkpoint->views[view].prefetch)
         forget_view(engine, view);
-    if (changed && known)
-        schedule_restart(engine);
+    if (changed && known) {
+        schedule_note_store(engine, view, false);
+        schedule_offer_view(engine, view);
+    }
     pthread_mutex_unlock(&engine->lock);
     if (changed && !known)
         held_pages_forget(&engine->held, view);
@@ -364,12 +367,33 @@ int unshard_engine_view_evict(struct unshard_engine *engine, uint32_t view, unsi
     return -result;
 }
 
+/* Nothing of the view waits for a time, and the plan wants what readers have passed. */
+static void wake_view(struct unshard_engine *engine, uint32_t view)
+{
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        struct file_state *file = &engine->files[i];
+        bool shown = false;
+        for (uint32_t k = 0; k < file->view_count; k++)
+            shown = shown || engine->file_views[file->first_view + k] == view;
+        if (!shown)
+            continue;
+        wanted_wake(&file->wanted);
+        file->rests = 0;
+        for (uint32_t c = chunk_next_touched(file, 0); c < file->chunk_count;
+             c = chunk_next_touched(file, c + 1))
+            if (file->chunks[c].state == CHUNK_ABSENT)
+                wanted_put(&file->wanted, c, WANTED_BY_PLAN);
+    }
+    schedule_note_store(engine, view, false);
+}
+
 void unshard_engine_view_warm(struct unshard_engine *engine, uint32_t view)
 {
     pthread_mutex_lock(&engine->lock);
     engine->views[view].evicted = false;
     forget_view(engine, view);
-    schedule_restart(engine);
+    wake_view(engine, view);
+    schedule_offer_view(engine, view);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -377,6 +401,8 @@ void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, in
 {
     pthread_mutex_lock(&engine->lock);
     engine->views[view].opened += (unsigned)change;
+    if (engine->views[view].opened == 0)
+        schedule_closed(engine, view);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -435,6 +461,7 @@ static void fail_queue(struct unshard_engine *engine, struct fetch_list *list)
         struct chunk *chunk = chunk_of(engine, fetch);
         chunk->fetch = NULL;
         chunk->state = CHUNK_ABSENT;
+        wanted_put(&engine->files[fetch->file].wanted, fetch->index, WANTED_BY_PLAN);
         free(fetch);
     }
 }

@@ -15,9 +15,10 @@
  *
  *   ABSENT -> READING     prefetched       READY -> ABSENT      nothing was stored
  *   ABSENT -> QUEUED      a read asks      PUBLISHED -> QUEUED  a read asks: the kernel dropped it
- *   READING -> QUEUED     to be retried    PUBLISHED -> ABSENT  passed by readers, or evicted
+ *   READING -> QUEUED     to be retried    PUBLISHED -> ABSENT  passed by readers, evicted, doubted
  *   READING -> ABSENT     what was read is void: the file has changed, or is blocked
  *   FAILED -> QUEUED      a read asks, and the error is not one that stays
+ *   FAILED -> READING     likewise, prefetched when its time has come
  *
  *   state      fetch      buffer   lists its fetch is on              who owns it
  *   ABSENT     NULL       -        -                                  nobody
@@ -29,8 +30,20 @@
  *   PUBLISHED  NULL       -        -                                  the kernel's page cache
  *   FAILED     NULL       -        -                                  nobody
  *
+ * PUBLISHED is what we believe, a hint: the kernel drops pages and tells nobody. It keeps the chunk
+ * from being fetched unasked. When a READ of a reader that sees the page cache comes for whole
+ * pages of such a chunk they are gone (a READ that raced with the store would have kept it from
+ * ending), and the stretch ahead of that reader is believed no more either (schedule_doubt).
+ *
+ * What is fetched unasked is derived: `wanted` of each file, which the chunk's state keeps up to
+ * date (wanted.h). FAILED chunks are wanted again after a time; a file of which several have failed
+ * rests as a whole, and a view whose stores fail is fetched for more and more rarely. All three
+ * heal by themselves, at once when a reader's own read or store succeeds, and by `warm`.
+ *
  * Invariants, checked in debug builds by chunk_check() wherever a state changes:
  * - chunk->fetch is non-NULL exactly in QUEUED, READING and READY.
+ * - ABSENT chunks are wanted, now or later; QUEUED, READING, READY and PUBLISHED ones are not. When
+ *   the plan is taken for done, a search through all of it finds nothing to fetch.
  * - Only QUEUED and READING fetches have waiters; READY answers at once.
  * - A fetch has a buffer exactly in READING and READY; a READY fetch has at least one reference.
  * - A fetch of a closed file is on its `held` list only; a blocked file has no QUEUED fetch.
@@ -64,6 +77,7 @@
 #include "digest/digest_cache.h"
 #include "prefetch/chunk_runs.h"
 #include "prefetch/held_pages.h"
+#include "prefetch/wanted.h"
 #include "source/source.h"
 
 #include <pthread.h>
@@ -110,7 +124,9 @@ struct chunk {
     bool seen;         /* read successfully at least once; file_state.digests has what it was */
     bool checked;      /* matched the digest that it must match */
     bool staged;       /* staging has a copy */
+    bool doubted;      /* was taken for published when a reader found that its pages are gone */
     uint32_t retry_at; /* FAILED: second of the engine's clock from which a read tries again */
+    uint32_t published_tick; /* PUBLISHED: since when, see engine_tick */
 };
 
 struct read_request;
@@ -136,6 +152,7 @@ struct read_request {
     bool direct; /* one piece of one chunk: answered from the chunk's buffer */
     bool ahead;  /* of unshard_engine_read_ahead */
     size_t size;
+    uint32_t view;
     const struct extent_map *map; /* it was cut by this one */
     uint64_t start_ns;
     atomic_uint pending; /* waiters, and one for the thread that issues the request */
@@ -156,7 +173,7 @@ struct fetch {
     bool reported;                  /* ... and the log has said so */
     bool retried;                   /* counted in its file's `retrying` */
     bool stored;                    /* its pages are in the page cache */
-    unsigned plan_round;            /* of the engine when the read began */
+    uint32_t stream;                /* number of the stream that it was fetched for; 0: none */
     bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
     bool pass;                      /* a pass over its file hashes it */
     bool hashed;                    /* ... has hashed it already */
@@ -196,10 +213,19 @@ struct mismatch {
     const char *origin;
 };
 
+/* Failed reads of a file from the first one until all is well again: the log tells of the first
+ * ones, of the end, and how many there were. */
+struct failure_episode {
+    uint64_t since_ns, count;
+    unsigned lasting_told; /* of those that no second try cures */
+    bool failed_told;
+};
+
 struct file_state {
     struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
     XXH128_hash_t *digests;     /* of chunks that are `seen`; lazy too */
     uint64_t *touched;          /* see chunk_next_touched */
+    struct wanted wanted;       /* which of them are to be fetched unasked */
     struct chunk_runs shown;    /* some view shows some of them; the others need not be read */
     struct chunk_runs gathered; /* some of them is gathered */
     struct gained *gained;      /* digests that passes have brought, newest first */
@@ -234,7 +260,9 @@ struct file_state {
     uint64_t unshown_bytes;     /* of these */
     uint32_t chunks_failed;     /* in FAILED */
     uint32_t retrying;          /* on `retries`, or read again after a failure */
-    struct fetch_list held;     /* QUEUED, until the file is opened */
+    unsigned rests;             /* in a row, since a chunk of it was read */
+    struct failure_episode episode;
+    struct fetch_list held; /* QUEUED, until the file is opened */
     bool has_error;
     struct unshard_error error; /* the newest */
 };
@@ -253,16 +281,24 @@ struct view_state {
     bool known;       /* the kernel has the inode: stores find it */
     bool evicted;     /* by request: not prefetched */
     unsigned opened;
-    unsigned storing; /* stores into it that run */
+    unsigned storing;        /* stores into it that run */
+    unsigned store_failures; /* in a row */
+    uint64_t store_rest_ns;  /* nothing is fetched unasked for it before; 0: does not rest */
+    uint64_t planned_to;     /* before here the plan has nothing to fetch now */
+    bool plan_waits;         /* ... but will have, when something changes that is told of */
 };
 
 /* Somebody who reads a view from some place onwards. */
 struct reader_stream {
     uint64_t position; /* end of what was asked for last */
-    uint64_t cursor;   /* up to here everything was scheduled or there */
+    uint64_t cursor;   /* up to here there is nothing to fetch now */
+    uint64_t reached;  /* the farthest that this was */
     uint64_t last_ns;
+    uint64_t stretch;    /* as far ahead what was published is not believed; 0: all is */
+    uint32_t doubt_tick; /* ... unless it was published after this */
     uint32_t view;
-    uint32_t hits; /* reads that continued it; 0: unused */
+    uint32_t hits;   /* reads that continued it; 0: unused */
+    uint32_t number; /* of its own, never 0 */
 };
 
 struct passed_chunk {
@@ -273,11 +309,6 @@ struct passed_chunk {
 struct passed_ring {
     struct passed_chunk *chunks;
     size_t first, count, capacity;
-};
-
-struct plan_cursor {
-    uint32_t position; /* in engine->plan */
-    uint64_t offset;   /* in that view */
 };
 
 /* How many reads to keep in flight: raised while that makes the source faster. */
@@ -310,9 +341,11 @@ struct unshard_engine {
     struct view_state *views;
     uint32_t *plan; /* views in the order in which they are prefetched */
     uint32_t plan_count;
-    struct plan_cursor cursor;
-    bool plan_done;
-    unsigned plan_round; /* how often the plan has been begun anew */
+    uint32_t plan_first;      /* before here in `plan` there is nothing to fetch now */
+    bool plan_done;           /* nor will there be by itself */
+    bool search_on;           /* a search was interrupted: there may be work all the same */
+    uint32_t last_stream;     /* number of the newest */
+    uint64_t typical_read_ns; /* how long reads of storage take these days */
     struct reader_stream streams[MAX_STREAMS];
     uint32_t chunk_bytes;
 
@@ -364,6 +397,11 @@ struct unshard_engine {
 
 /* A clock that never jumps. */
 uint64_t engine_now_ns(void);
+/* The same since the engine was started, coarse, for what is kept of each chunk. */
+static inline uint32_t engine_tick(const struct unshard_engine *engine, uint64_t now_ns)
+{
+    return (uint32_t)((now_ns - engine->start_ns) >> 24); /* 17 ms */
+}
 /* Hands a line to the publisher's log. No lock held. */
 void engine_log(struct unshard_engine *engine, int priority, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -389,8 +427,9 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch);
  * otherwise *waiters are the caller's to end. */
 bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
                 const struct unshard_error *error, struct waiter **waiters);
-/* Forgets a published chunk: the kernel has dropped (some of) its pages. */
-void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index);
+/* Forgets a published chunk: (some of) its pages are not there any more, and it is wanted. Whoever
+ * does that with many says so afterwards by schedule_offer. */
+void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, enum wanted_by by);
 /* The first chunk from `index` on that may not be as it was at the start, or file->chunk_count. Of
  * a huge file few are: who goes through all chunks goes from one of these to the next. */
 uint32_t chunk_next_touched(const struct file_state *file, uint32_t index);
@@ -440,6 +479,8 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
 /* worker.c: logs a failed read. No lock held. */
 void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
                  bool will_retry);
+/* worker.c: ends the file's failures, if there were any, and logs that. No lock held. */
+void log_recovery(struct unshard_engine *engine, uint32_t file);
 /* chunk.c: the newest error of the file, for the status, with the time when it has none. The caller
  * holds engine->lock. */
 void file_note_error(struct file_state *file, const struct unshard_error *error);
@@ -594,8 +635,25 @@ void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t o
                         uint64_t end);
 /* A reader took a sentinel page: everything since the sentinel before it has been passed. */
 void schedule_note_sentinel(struct unshard_engine *engine, uint32_t view, uint64_t page);
-/* Starts over: something became absent or a view became known. */
-void schedule_restart(struct unshard_engine *engine);
+/* Some of the file can be fetched that could not be: it is wanted, or served again. */
+void schedule_offer(struct unshard_engine *engine, uint32_t file);
+/* Some of the file is not there any more; the plan doesn't want it. */
+void schedule_dropped(struct unshard_engine *engine, uint32_t file);
+/* The same of all that a view shows. */
+void schedule_offer_view(struct unshard_engine *engine, uint32_t view);
+/* A READ of a reader that sees the page cache asks for whole pages at [offset, end) of the view,
+ * of a chunk that was published, or is doubted: what was published ahead of it isn't believed any
+ * more. */
+void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
+                    struct chunk *chunk);
+/* Nobody has the view open any more: readers' streams of it end. */
+void schedule_closed(struct unshard_engine *engine, uint32_t view);
+/* The housekeeper's share: what was put off and is due, streams that have been idle. */
+void schedule_tick(struct unshard_engine *engine, uint64_t now);
+/* What was fetched for this stream is not waited for any more: it has ended. */
+bool schedule_stream_ended(const struct unshard_engine *engine, uint32_t number);
+/* A store into the view has failed, or succeeded. */
+void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool failed);
 
 /* worker.c */
 /* Wakes a worker that can take the demand queue's next fetch. The caller holds engine->lock. */

@@ -27,7 +27,8 @@ int file_chunks_make(const struct unshard_engine *engine, struct file_state *fil
     file->chunks = lazy_array_new(count + 1, sizeof *file->chunks);
     file->digests = lazy_array_new(count + 1, sizeof *file->digests);
     file->touched = lazy_array_new(touched_words((uint32_t)count), sizeof *file->touched);
-    if (file->chunks != NULL && file->digests != NULL && file->touched != NULL)
+    bool made = file->chunks != NULL && file->digests != NULL && file->touched != NULL;
+    if (made && wanted_init(&file->wanted, (uint32_t)count) == 0)
         return 0;
     file_chunks_free(file);
     return -ENOMEM;
@@ -39,6 +40,7 @@ void file_chunks_free(struct file_state *file)
     lazy_array_free(file->chunks, count, sizeof *file->chunks);
     lazy_array_free(file->digests, count, sizeof *file->digests);
     lazy_array_free(file->touched, touched_words(file->chunk_count), sizeof *file->touched);
+    wanted_free(&file->wanted);
     chunk_runs_free(&file->shown);
     chunk_runs_free(&file->gathered);
     file->chunks = NULL;

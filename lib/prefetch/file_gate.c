@@ -33,19 +33,22 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
     for (uint32_t i = chunk_next_touched(file, 0); i < file->chunk_count;
          i = chunk_next_touched(file, i + 1)) {
         struct chunk *chunk = &file->chunks[i];
-        chunk_forget(engine, number, i);
+        chunk_forget(engine, number, i, WANTED_BY_PLAN);
         if (chunk->state == CHUNK_FAILED) {
             chunk->state = CHUNK_ABSENT;
+            wanted_put(&file->wanted, i, WANTED_BY_PLAN);
             file->chunks_failed--;
         }
         if (chunk->staged)
             engine->staged_bytes -= chunk_length(engine, number, i);
         chunk->staged = false;
-        chunk->seen = chunk->checked = false;
+        chunk->seen = chunk->checked = chunk->doubted = false;
         chunk->attempts = 0;
     }
     file->chunks_seen = file->chunks_checked = 0;
     file->bytes_seen = 0;
+    file->rests = 0;
+    wanted_wake(&file->wanted);
 }
 
 /* Takes the file's pages, and those that it shares with others, from readers. No lock held. */
@@ -78,7 +81,9 @@ static void forget_neighbours(struct unshard_engine *engine, uint32_t view, uint
         uint64_t last = (piece.source_offset + piece.length - 1) / engine->chunk_bytes;
         for (uint64_t i = piece.source_offset / engine->chunk_bytes;
              piece.source != EXTENT_LITERAL && i <= last; i++)
-            chunk_forget(engine, piece.source, (uint32_t)i);
+            chunk_forget(engine, piece.source, (uint32_t)i, WANTED_BY_PLAN);
+        if (piece.source != EXTENT_LITERAL)
+            schedule_offer(engine, piece.source);
         start += piece.length;
     }
 }
@@ -223,8 +228,9 @@ void file_reset(struct unshard_engine *engine, uint32_t number)
     file->verified = file->blocked = file->has_error = file->failed_at_start = false;
     file->pass_retry_ns = file->pass_attempts = 0;
     file->mismatch = (struct mismatch){0};
+    file->episode = (struct failure_episode){0};
     republish_seams(engine, number);
-    schedule_restart(engine);
+    schedule_offer(engine, number);
     pthread_mutex_unlock(&engine->lock);
     if (engine->checkpoint->files[number].gathered == NULL)
         engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
@@ -240,6 +246,7 @@ void file_open(struct unshard_engine *engine, uint32_t number)
         fetch_list_remove(&file->held, fetch);
         fetch_list_append(&engine->demand, fetch);
     }
+    schedule_offer(engine, number);
     gathered_source_opened(engine, number);
 }
 

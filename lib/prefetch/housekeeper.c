@@ -11,8 +11,9 @@
 
 #define TICK_NS 100000000
 #define WINDOW_TICKS 20
-/* A read that takes longer hangs, as far as scheduling is concerned. */
+/* A read that takes longer hangs, as far as scheduling is concerned, unless reads do that here. */
 #define STALL_NS UINT64_C(2000000000)
+#define MOST_STALL_NS UINT64_C(60000000000)
 /* A read that takes longer is worth a line in the log. */
 #define REPORT_NS UINT64_C(10000000000)
 /* Worker count: a trial needs this long and this many chunks, and holds its verdict so long. */
@@ -76,10 +77,17 @@ static void adapt_jobs(struct unshard_engine *engine, uint64_t now)
     begin_epoch(jobs, now);
 }
 
+static uint64_t stall_ns(const struct unshard_engine *engine)
+{
+    uint64_t typical = 4 * engine->typical_read_ns;
+    return typical < STALL_NS ? STALL_NS : typical > MOST_STALL_NS ? MOST_STALL_NS : typical;
+}
+
 static void find_stalls(struct unshard_engine *engine, uint64_t now)
 {
+    uint64_t limit = stall_ns(engine);
     for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
-        if (!fetch->stalled && now - fetch->since_ns > STALL_NS) {
+        if (!fetch->stalled && now - fetch->since_ns > limit) {
             fetch->stalled = true;
             engine->staged_reading -= fetch->counts_staged; /* each read is left out once */
             fetch->counts_staged = false;
@@ -232,6 +240,7 @@ void *housekeeper(void *argument)
         }
         uint64_t now = engine_now_ns();
         requeue_retries(engine, now);
+        schedule_tick(engine, now);
         find_stalls(engine, now);
         adapt_jobs(engine, now);
         update_rate(engine, now);

@@ -88,12 +88,14 @@ static void take_replacement(struct file_state *file, struct view_state *view,
     struct file_state old = {.chunks = file->chunks,
                              .digests = file->digests,
                              .touched = file->touched,
+                             .wanted = file->wanted,
                              .shown = file->shown,
                              .gathered = file->gathered,
                              .chunk_count = file->chunk_count};
     file->chunks = new->chunks.chunks;
     file->digests = new->chunks.digests;
     file->touched = new->chunks.touched;
+    file->wanted = new->chunks.wanted;
     file->shown = new->chunks.shown;
     file->gathered = new->chunks.gathered;
     file->chunk_count = new->chunks.chunk_count;

@@ -141,7 +141,9 @@ static void note_store_error(struct unshard_engine *engine, uint32_t view, int e
         return;
     }
     pthread_mutex_lock(&engine->lock);
-    bool first = engine->store_errors++ == 0;
+    engine->store_errors++;
+    bool first = engine->views[view].store_failures == 0;
+    schedule_note_store(engine, view, true);
     pthread_mutex_unlock(&engine->lock);
     if (first)
         engine_log(engine, 4, "event=store-failed view=\"%s\" errno=%d",
@@ -165,9 +167,12 @@ static bool begin_store(struct unshard_engine *engine, const struct fetch *fetch
     return go;
 }
 
-static void end_store(struct unshard_engine *engine, const struct fetch *fetch, uint32_t view)
+static void end_store(struct unshard_engine *engine, const struct fetch *fetch, uint32_t view,
+                      int error)
 {
     pthread_mutex_lock(&engine->lock);
+    if (error == 0)
+        schedule_note_store(engine, view, false);
     struct file_state *file = &engine->files[fetch->file];
     engine->stores_running--;
     file->stores--;
@@ -187,7 +192,7 @@ bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch)
         if (!begin_store(engine, fetch, view, &sentinel_pages))
             continue;
         int error = publish_to_view(engine, view, fetch, sentinel_pages);
-        end_store(engine, fetch, view);
+        end_store(engine, fetch, view, error);
         stored = stored || error == 0;
         if (error != 0)
             note_store_error(engine, view, error);

@@ -101,6 +101,23 @@ static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file
     return fetch;
 }
 
+/* The READ tells of a reader to whom the kernel had no page of the chunk to give although all were
+ * stored. The page has to be one that is the chunk's alone and is not held back. */
+static void note_missing(struct unshard_engine *engine, const struct read_request *request,
+                         struct extent_piece piece, uint64_t length)
+{
+    struct chunk *chunk =
+        &engine->files[piece.source].chunks[piece.source_offset / engine->chunk_bytes];
+    uint64_t first = (piece.view_offset + PAGE_BYTES - 1) / PAGE_BYTES;
+    uint64_t end = (piece.view_offset + length) / PAGE_BYTES, every = engine->sentinel_pages;
+    if (chunk->state != CHUNK_PUBLISHED && !chunk->doubted)
+        return;
+    if (every != 0 && first % every == every - 1)
+        first++;
+    if (first < end && !engine->files[piece.source].blocked)
+        schedule_doubt(engine, request->view, piece.view_offset, piece.view_offset + length, chunk);
+}
+
 /* One extent's part of a request: splits it at chunk boundaries. Caller holds engine->lock. READY
  * chunks go to *ready, referenced. 0 or a positive errno. */
 static int add_source_piece(struct unshard_engine *engine, struct read_request *request,
@@ -116,6 +133,7 @@ static int add_source_piece(struct unshard_engine *engine, struct read_request *
         struct read_piece part = {NULL, in_chunk, (uint32_t)(piece.view_offset - request_offset),
                                   (uint32_t)length};
         int error = 0;
+        note_missing(engine, request, piece, part.length);
         struct fetch *fetch = fetch_for_read(engine, piece.source, index, &error);
         if (fetch == NULL)
             return error;
@@ -323,6 +341,7 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     request->cookie = cookie;
     request->size = size;
     request->map = map;
+    request->view = view;
     request->start_ns = engine_now_ns();
     request->ahead = ahead && size > PAGE_BYTES;
     pthread_mutex_lock(&engine->lock);

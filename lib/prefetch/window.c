@@ -7,6 +7,7 @@
  */
 #include "prefetch/engine_internal.h"
 
+#define MOST_SENTINEL_BYTES (UINT64_C(256) << 20)
 /* Where tensors of several files are interleaved, pages wait for the other half of their bytes: as
  * many as a small share of memory holds. One that is dropped costs two chunks read again. */
 #define MOST_HELD_PAGES ((size_t)1 << 18)
@@ -32,6 +33,8 @@ void window_update(struct unshard_engine *engine, uint64_t available)
     held_pages_set_limit(&engine->held, held_pages_for(available));
     engine->window_limited = engine->window_bytes < engine->total_bytes;
     uint64_t span = engine->window_limited ? engine->window_bytes / 8 : 0;
+    if (span > MOST_SENTINEL_BYTES) /* a slow reader is not to be taken for one that went away */
+        span = MOST_SENTINEL_BYTES;
     if (engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW && (span == 0 || span > (64U << 20)))
         span = 64U << 20;
     engine->sentinel_pages = span / PAGE_BYTES;

@@ -4,8 +4,12 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
+
+/* Bad chunks of one file are told of one by one up to here. */
+#define MOST_LASTING_TOLD 16U
 
 void wake_for_demand(struct unshard_engine *engine)
 {
@@ -63,6 +67,7 @@ static struct fetch *take_work(struct unshard_engine *engine)
         wake_for_demand(engine);
         return fetch;
     }
+    engine->search_on = false;
     if (engine->free_count <= engine->reserve)
         return NULL;
     fetch = next_demand(engine);
@@ -106,11 +111,19 @@ void end_reading(struct unshard_engine *engine, struct fetch *fetch)
     fetch->counts_staged = false;
     if (fetch->stalled) {
         engine->stalled_count--;
-        engine->files[fetch->file].stalled--;
         fetch->stalled = false;
+        if (--engine->files[fetch->file].stalled == 0)
+            schedule_offer(engine, fetch->file);
     }
     if (engine->idle_workers > 0 && engine->passes_in_memory == 0) /* for the next read */
         pthread_cond_signal(&engine->work);
+}
+
+/* Of the last dozen reads or so. */
+static void note_duration(struct unshard_engine *engine, uint64_t ns)
+{
+    engine->typical_read_ns += ns / 8;
+    engine->typical_read_ns -= engine->typical_read_ns / 8;
 }
 
 void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging)
@@ -125,6 +138,12 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
         file->bytes_read += fetch->length;
         engine->bytes_read += fetch->length;
         jobs_note_chunk(engine, fetch->length);
+        note_duration(engine, engine_now_ns() - fetch->since_ns);
+    }
+    file->rests = 0;
+    if (file->wanted.rest_until_ns != 0) { /* storage gives again */
+        wanted_rest(&file->wanted, 0);
+        schedule_offer(engine, fetch->file);
     }
     if (!chunk->seen) {
         chunk->seen = true;
@@ -136,16 +155,51 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
         file->has_error = file->retrying > 0;
 }
 
+/* Whether the log is told of one more failure. */
+static bool is_told(struct failure_episode *episode, bool transient, bool will_retry)
+{
+    if (episode->count++ == 0)
+        episode->since_ns = engine_now_ns();
+    if (!transient)
+        return episode->lasting_told++ < MOST_LASTING_TOLD;
+    if (will_retry)
+        return episode->count == 1;
+    bool told = episode->failed_told;
+    episode->failed_told = true;
+    return !told;
+}
+
 void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
                  bool will_retry)
 {
     char path[512], message[2048];
+    pthread_mutex_lock(&engine->lock);
+    bool told = is_told(&engine->files[file].episode, error_is_transient(error), will_retry);
+    pthread_mutex_unlock(&engine->lock);
+    if (!told)
+        return;
     engine_log(engine, will_retry ? 4 : 3,
                "event=%s shard=\"%s\" code=%s offset=%lld errno=%d message=\"%s\"",
                will_retry ? "read-retry" : "shard-failed",
                error_field(path, sizeof path, engine->checkpoint->files[file].path), error->code,
                error->offset == UNSHARD_NO_OFFSET ? -1LL : (long long)error->offset,
                error->errno_value, error_field(message, sizeof message, error->message));
+}
+
+void log_recovery(struct unshard_engine *engine, uint32_t file)
+{
+    char path[512];
+    pthread_mutex_lock(&engine->lock);
+    struct failure_episode episode = engine->files[file].episode;
+    bool over = episode.count > 0 && !engine->files[file].has_error;
+    if (over)
+        engine->files[file].episode = (struct failure_episode){0};
+    pthread_mutex_unlock(&engine->lock);
+    if (over)
+        engine_log(engine, 5, "event=shard-recovered shard=\"%s\" failures=%llu seconds=%.1f",
+                   error_field(path, sizeof path, engine->checkpoint->files[file].path),
+                   (unsigned long long)episode.count,
+                   (double)(engine_now_ns() - episode.since_ns) / 1e9);
 }
 
 /* Fills the buffer, from the staged copy when there is one that is right. No lock held. */
@@ -189,7 +243,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
     uint32_t file = fetch->file, generation = fetch->generation;
     int result = read_chunk(engine, fetch, &error);
     struct waiter *waiters = NULL;
-    bool will_retry = false;
+    bool will_retry = false, recovered = false;
     pthread_mutex_lock(&engine->lock);
     end_reading(engine, fetch);
     if (result == 0)
@@ -199,6 +253,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
         fetch->waiters = NULL;
         chunk_of(engine, fetch)->state = CHUNK_READY;
         note_success(engine, fetch, fetch->staged);
+        recovered = engine->files[file].episode.count > 0 && !engine->files[file].has_error;
         if (fetch->pass)
             fetch_hold(fetch);
         chunk_check(engine, fetch->file, fetch->index);
@@ -211,6 +266,8 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
         file_block(engine, file, generation, &error, NULL);
     else if (result != 0)
         log_failure(engine, file, &error, will_retry);
+    else if (recovered)
+        log_recovery(engine, file);
     return result == 0;
 }
 
@@ -261,6 +318,12 @@ void *prefetch_worker(void *argument)
         if (file_drop_next(engine))
             continue;
         struct fetch *fetch = take_work(engine);
+        if (fetch == NULL && engine->search_on) { /* others have had no turn for long */
+            pthread_mutex_unlock(&engine->lock);
+            sched_yield();
+            pthread_mutex_lock(&engine->lock);
+            continue;
+        }
         if (fetch == NULL) {
             engine->idle_workers++;
             pthread_cond_wait(&engine->work, &engine->lock);

@@ -224,6 +224,23 @@ def test_read_error_in_the_middle(big):
                                         bytes), what="the read to be retried on demand")
 
 
+def test_an_outage_heals(big, tmp_path):
+    """Nobody reads: what failed while storage was away is prefetched when it is back."""
+    log = tmp_path / "log"
+    with slow(big, total=4_000_000) as storage, mounted(storage.path, f"log={log}") as mount:
+        storage.command("fail * 0 100000000000 5")
+        wait_for(lambda: mount.component("model.safetensors")["state"] == "failed")
+        storage.command("reset")
+        done = run("wait", "--timeout", "30", mount.path)
+        assert done.returncode == 0, done.stderr
+        status = mount.status()
+        assert status["bytes_published"] == status["bytes_total"]
+        lines = log.read_text().splitlines()
+        assert any("event=shard-failed" in line for line in lines)
+        assert any("event=shard-recovered" in line and "failures=" in line for line in lines)
+        assert len(lines) < 40
+
+
 def test_short_reads_are_completed(big):
     expected = checkpoints.tensors_of(checkpoints.shard_files(big))
     with slow(big, direct=1) as storage:

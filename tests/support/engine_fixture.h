@@ -139,6 +139,7 @@ struct cache {
     bool *present; /* a flag a page */
     uint64_t pages, stored, wrong, dropped;
     bool blocked; /* stores wait until this is false */
+    int failing;  /* what stores fail with, a negative errno; 0: they do not */
     unsigned waiting;
 };
 
@@ -168,6 +169,11 @@ static inline int cache_store(void *context, uint32_t view, uint64_t offset, con
     while (cache->blocked)
         pthread_cond_wait(&cache->changed, &cache->lock);
     cache->waiting--;
+    int failing = cache->failing;
+    if (failing != 0) {
+        pthread_mutex_unlock(&cache->lock);
+        return failing;
+    }
     uint64_t end = offset + size, view_size = cache->fixture->view.size;
     if (offset % PAGE != 0 || end > view_size || (end % PAGE != 0 && end != view_size) ||
         memcmp(cache->fixture->expected + offset, data, size) != 0)
@@ -194,6 +200,22 @@ static inline void set_blocked(struct cache *cache, bool blocked)
     pthread_mutex_lock(&cache->lock);
     cache->blocked = blocked;
     pthread_cond_broadcast(&cache->changed);
+    pthread_mutex_unlock(&cache->lock);
+}
+
+static inline void set_failing(struct cache *cache, int error)
+{
+    pthread_mutex_lock(&cache->lock);
+    cache->failing = error;
+    pthread_mutex_unlock(&cache->lock);
+}
+
+/* The kernel drops everything, and tells nobody. */
+static inline void lose_pages(struct cache *cache)
+{
+    pthread_mutex_lock(&cache->lock);
+    memset(cache->present, 0, cache->pages * sizeof *cache->present);
+    cache->stored = 0;
     pthread_mutex_unlock(&cache->lock);
 }
 

@@ -105,6 +105,129 @@ static void test_window_bounds_what_nobody_has_read(void **state)
     free(cache.present);
 }
 
+/* A number of the status. */
+static uint64_t figure(struct unshard_engine *engine, const char *name)
+{
+    char pattern[64];
+    char *json = unshard_status_json(engine);
+    snprintf(pattern, sizeof pattern, "\"%s\":\t", name);
+    const char *at = json != NULL ? strstr(json, pattern) : NULL;
+    assert_non_null(at);
+    uint64_t value = strtoull(at + strlen(pattern), NULL, 10);
+    free(json);
+    return value;
+}
+
+static void wait_for_figure(struct unshard_engine *engine, const char *name, uint64_t least)
+{
+    struct timespec until = deadline(), now;
+    do {
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+    } while (figure(engine, name) < least);
+}
+
+/* The plan goes round a file whose storage hangs, and comes back to it. */
+static void test_a_file_that_hangs_keeps_its_place(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine = start(fixture, &cache, small);
+    pthread_mutex_lock(&engine->lock);
+    engine->files[2].stalled = 1;
+    pthread_mutex_unlock(&engine->lock);
+    unshard_engine_view_known(engine, 0, true);
+    uint64_t without = pages_with_shard_bytes(fixture) - file_sizes[2] / PAGE - 2;
+    wait_for_pages(&cache, without);
+    wait_for_status(engine, "\"buffer_used_bytes\":\t0");
+    assert_true(bytes_stored(&cache) / PAGE < pages_with_shard_bytes(fixture));
+    assert_true(status_has(engine, "\"state\":\t\"prefetching\""));
+    pthread_mutex_lock(&engine->lock);
+    engine->files[2].stalled = 0;
+    schedule_offer(engine, 2);
+    pthread_mutex_unlock(&engine->lock);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    wait_for_status(engine, "\"state\":\t\"ready\"");
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+/* Storage is not read again and again for pages that nobody takes, and nothing is lost by it. */
+static void test_stores_that_fail_are_tried_again_later(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    cache_init(&cache, fixture);
+    struct unshard_fetch_options options = small;
+    options.jobs = 1;
+    cache.failing = -ENOMEM;
+    struct unshard_engine *engine = start(fixture, &cache, options);
+    unshard_engine_view_known(engine, 0, true);
+    wait_for_figure(engine, "store_errors", 4 + HELPERS);
+    uint64_t errors = figure(engine, "store_errors");
+    assert_true(figure(engine, "bytes_read") <= (errors + 1 + HELPERS) * CHUNK);
+    assert_true(errors < 64);
+    set_failing(&cache, 0);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+/* The kernel has dropped the pages: a reader that comes again is read ahead of again. */
+static void test_dropped_pages_come_back_ahead_of_a_reader(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    cache_init(&cache, fixture);
+    struct unshard_fetch_options options = small;
+    options.prefetch = UNSHARD_PREFETCH_FOLLOW;
+    struct unshard_engine *engine = start(fixture, &cache, options);
+    unshard_engine_view_known(engine, 0, true);
+    check_read(fixture, engine, 5000, 100);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    wait_for_status(engine, "\"buffer_used_bytes\":\t0");
+    /* What was published just now is believed. */
+    nanosleep(&(struct timespec){.tv_nsec = 40000000}, NULL);
+    lose_pages(&cache);
+    uint64_t read = figure(engine, "bytes_read");
+    check_read(fixture, engine, 0, 4 * PAGE);
+    wait_for_pages(&cache, 8 * CHUNK / PAGE);
+    assert_true(figure(engine, "bytes_read") - read >= 8 * CHUNK);
+    /* And only once. */
+    for (uint64_t at = 0; at < 8 * CHUNK; at += PAGE)
+        if (!is_present(&cache, at / PAGE))
+            check_read(fixture, engine, at, PAGE);
+    wait_for_status(engine, "\"buffer_used_bytes\":\t0");
+    assert_true(figure(engine, "bytes_read") - read <= fixture->view.size + CHUNK);
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+/* What was fetched for a reader that has gone away keeps no room from others. */
+static void test_a_reader_that_leaves_frees_the_window(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    cache_init(&cache, fixture);
+    struct unshard_fetch_options options = small;
+    options.prefetch = UNSHARD_PREFETCH_FOLLOW;
+    options.window_bytes = 8 * CHUNK;
+    struct unshard_engine *engine = start(fixture, &cache, options);
+    unshard_engine_view_known(engine, 0, true);
+    unshard_engine_view_opened(engine, 0, 1);
+    check_read(fixture, engine, 5000, 100);
+    wait_for_figure(engine, "unconsumed_bytes", CHUNK);
+    unshard_engine_view_opened(engine, 0, -1);
+    wait_for_status(engine, "\"buffer_used_bytes\":\t0");
+    assert_int_equal(figure(engine, "unconsumed_bytes"), 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
 static void test_truncated_file_fails_only_its_ranges(void **state)
 {
     struct fixture *fixture = *state;
@@ -173,6 +296,13 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reads_are_answered_while_all_stores_block, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_window_bounds_what_nobody_has_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_that_hangs_keeps_its_place, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_stores_that_fail_are_tried_again_later, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_dropped_pages_come_back_ahead_of_a_reader, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_reader_that_leaves_frees_the_window, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_truncated_file_fails_only_its_ranges, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bytes_that_change_silently_are_noticed, setup,
                                         teardown),
