@@ -26,14 +26,13 @@ int safetensors_parse(const char *json, size_t length, uint64_t file_size, const
 
 /* Appends the header of a file that holds `tensors` in this order, one after the other: the 8 bytes
  * of N, the JSON exactly as the reference writes it (metadata first and in the order given), and
- * spaces so that 8 + N is congruent to `phase` modulo `alignment` (alignment a multiple of 8, phase
- * a multiple of 8 below it; 8 and 0 give the reference's form). have_metadata: write `__metadata__`
- * at all. Fails with "header-too-large" above the limit. Offsets come from the lengths, not from
- * `offset`. */
+ * spaces so that 8 + N is a multiple of `alignment`, itself one of 8 (which gives the reference's
+ * form). have_metadata: write `__metadata__` at all. Fails with "header-too-large" above the limit.
+ * Offsets come from the lengths, not from `offset`. */
 int safetensors_write_header(const struct tensor *const *tensors, size_t tensor_count,
                              const struct metadata_entry *metadata, size_t metadata_count,
-                             bool have_metadata, uint64_t alignment, uint64_t phase,
-                             struct text *out, struct unshard_error *error);
+                             bool have_metadata, uint64_t alignment, struct text *out,
+                             struct unshard_error *error);
 
 /* True when a comes before b in the canonical order: dtype rank descending, then name as bytes. For
  * qsort: negative, 0, positive. */

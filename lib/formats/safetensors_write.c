@@ -78,8 +78,8 @@ static void append_spaces(struct text *text, uint64_t count)
 
 int safetensors_write_header(const struct tensor *const *tensors, size_t tensor_count,
                              const struct metadata_entry *metadata, size_t metadata_count,
-                             bool have_metadata, uint64_t alignment, uint64_t phase,
-                             struct text *out, struct unshard_error *error)
+                             bool have_metadata, uint64_t alignment, struct text *out,
+                             struct unshard_error *error)
 {
     size_t start = out->length;
     int result;
@@ -91,7 +91,7 @@ int safetensors_write_header(const struct tensor *const *tensors, size_t tensor_
     text_append(out, "}", 1);
 
     uint64_t length = out->length - start;
-    uint64_t padding = (phase + alignment - length % alignment) % alignment;
+    uint64_t padding = (alignment - length % alignment) % alignment;
 
     append_spaces(out, padding);
     if (result != 0)

@@ -15,7 +15,6 @@
 
 #define PAGE_SIZE UINT64_C(4096)
 #define HEADER_ALIGNMENT UINT64_C(8)
-#define PHASE_COUNT (PAGE_SIZE / HEADER_ALIGNMENT)
 
 /* ---- collecting --------------------------------------------------------------------------------
  */
@@ -131,50 +130,21 @@ static int order_tensors(enum unshard_order order, struct merged_view *view,
     return all_aligned(view) ? 0 : sort_by_element_size(view, error);
 }
 
-/* ---- where the data begins ---------------------------------------------------------------------
+/* ---- the header --------------------------------------------------------------------------------
  */
-
-/* Each tensor would like the data to begin so that it keeps its offset within a page: then whole
- * pages of the source are whole pages of the view. The wish with the most bytes behind it wins. A
- * wish that is no multiple of 8 cannot be granted, as it would break the alignment of all tensors.
- */
-static bool best_phase(const struct merged_view *view, uint64_t *phase)
-{
-    uint64_t bytes[PHASE_COUNT] = {0}, offset = 0;
-    size_t best = 0;
-
-    for (size_t i = 0; i < view->tensor_count; i++) {
-        const struct tensor *tensor = view->tensors[i];
-        uint64_t wish = (tensor->offset - offset) % PAGE_SIZE;
-
-        offset += tensor->length;
-        if (tensor->gather != NULL)
-            continue;
-        if (wish % HEADER_ALIGNMENT == 0)
-            bytes[wish / HEADER_ALIGNMENT] += tensor->length;
-    }
-    for (size_t i = 1; i < PHASE_COUNT; i++)
-        if (bytes[i] > bytes[best])
-            best = i;
-    *phase = best * HEADER_ALIGNMENT;
-    return bytes[best] > 0;
-}
 
 static int write_header(const struct planner_input *input, const struct merged_view *view,
                         const struct planner_metadata *metadata, struct text *header,
                         struct unshard_error *error)
 {
-    uint64_t alignment = HEADER_ALIGNMENT, phase = 0;
-    char message[sizeof error->message];
-    int result;
-
     /* A page that held a part of the header and of a shard could not be read when that shard is
-     * bad, and with it all others. Of one shard by itself it is as well that it keeps its pages. */
-    if (!view->canonical && (input->set_count > 1 || best_phase(view, &phase)))
-        alignment = PAGE_SIZE;
-    result = safetensors_write_header(view->tensors, view->tensor_count, metadata->entries,
-                                      metadata->count, metadata->present, alignment, phase, header,
-                                      error);
+     * bad, and with it all others. The reference knows no shards, and pads to its own alignment. */
+    uint64_t alignment = view->canonical ? HEADER_ALIGNMENT : PAGE_SIZE;
+    char message[sizeof error->message];
+    int result =
+        safetensors_write_header(view->tensors, view->tensor_count, metadata->entries,
+                                 metadata->count, metadata->present, alignment, header, error);
+
     if (result != 0 && error != NULL) {
         memcpy(message, error->message, sizeof message);
         error_set(error, error->code, error->errno_value, "%s: %s", input->component, message);

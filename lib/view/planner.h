@@ -34,13 +34,12 @@ struct merged_view {
  * asked; order has no meaning there. All others become one safetensors file: UNSHARD_ORDER_SHARD
  * keeps shard and data order where every tensor then starts at a multiple of its element size;
  * otherwise tensors are sorted stably by element size descending, which always does. The header is
- * padded to whole pages, so that it can be read whatever shard is bad; that of a single shard so
- * that as many bytes as possible keep their offset modulo the page size. UNSHARD_ORDER_CANONICAL:
- * exactly what the reference library writes for these tensors. Metadata is the union, keys sorted
- * by bytes; a key with differing values keeps the first shard's and is reported in `conflict`. A
- * tensor that is not contiguous is one extent for each run of its bytes where these are few and
- * long, otherwise a piece of a file that is put together on reading; tensors from the same files
- * share one. Errors: "duplicate-tensor" (names tensor and both files by number),
+ * padded to whole pages, so that it can be read whatever shard is bad. UNSHARD_ORDER_CANONICAL:
+ * exactly what the reference library writes for these tensors, padding too. Metadata is the union,
+ * keys sorted by bytes; a key with differing values keeps the first shard's and is reported in
+ * `conflict`. A tensor that is not contiguous is one extent for each run of its bytes where these
+ * are few and long, otherwise a piece of a file that is put together on reading; tensors from the
+ * same files share one. Errors: "duplicate-tensor" (names tensor and both files by number),
  * "header-too-large", those of lay_out, memory. */
 int planner_merge(const struct planner_input *input, struct merged_view *out,
                   struct unshard_error *error);

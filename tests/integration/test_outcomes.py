@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import digests
 from harness import mounted
 
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -221,6 +222,48 @@ def test_both_layouts_and_loaders_that_take_every_file(tmp_path, with_index):
         assert sorted(os.listdir(mount.path)) == sorted([ONE, TWO, SINGLE, INDEX])
         assert by_glob(mount.path, True) == {"a": [1], "b": [2]}
         assert by_name(mount.path) == by_index(mount.path) == {"a": 1, "b": 2}
+
+
+def spoil(path):
+    """Another value of a tensor than its digest says."""
+    digests.by_sha256sum(path.parent, path.name)
+    data = bytearray(path.read_bytes())
+    data[data.index(bytes.fromhex("0000803f"))] ^= 1  # 1.0
+    path.write_bytes(data)
+
+
+def a_set(folder):
+    save(folder / ONE, a=1)
+    save(folder / TWO, b=2)
+    spoil(folder / ONE)
+    return SINGLE, {"a", "b"}
+
+
+def a_component_of_a_file(folder):
+    save(folder / "whole.safetensors", **{"model.diffusion_model.x": 1, "first_stage_model.y": 2})
+    spoil(folder / "whole.safetensors")
+    return "vae/diffusion_pytorch_model.safetensors", {"y"}
+
+
+def a_pickle(folder):
+    torch.save({"a": torch.ones(5)}, folder / "pytorch_model.bin")
+    (folder / "config.json").write_text("{}")
+    spoil(folder / "pytorch_model.bin")
+    return SINGLE, {"a"}
+
+
+@pytest.mark.parametrize("make", [a_set, a_component_of_a_file, a_pickle],
+                         ids=lambda make: make.__name__)
+def test_header_is_read_whatever_shard_is_bad(tmp_path, make):
+    view, tensors = make(tmp_path)
+    with mounted(tmp_path, "split=first_stage_model.=vae") as mount:
+        mount.wait_warm()
+        with open(mount / view, "rb", buffering=0) as file:
+            length = int.from_bytes(file.read(8), "little")
+            assert set(json.loads(file.read(length))) - {"__metadata__"} == tensors
+            assert (8 + length) % 4096 == 0
+            with pytest.raises(OSError):
+                file.read(1)
 
 
 def test_splits_show_their_own_file(tmp_path):

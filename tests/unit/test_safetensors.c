@@ -103,8 +103,8 @@ static void check_vector(const char *name)
             assert_true(safetensors_canonical_compare(tensors[i - 1], tensors[i]) < 0);
     }
     assert_int_equal(safetensors_write_header(tensors, set.tensor_count, set.metadata,
-                                              set.metadata_count, set.metadata != NULL, 8, 0,
-                                              &header, &error),
+                                              set.metadata_count, set.metadata != NULL, 8, &header,
+                                              &error),
                      0);
     assert_int_equal(header.length, set.data_offset);
     assert_memory_equal(header.data, data, header.length);
