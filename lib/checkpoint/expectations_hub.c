@@ -68,9 +68,21 @@ static const struct scan_entry *entry_of(const struct hub *hub, uint32_t entry)
 /* ---- one file ----------------------------------------------------------------------------------
  */
 
-/* The directory that a symlink at `entry` finds its target in, as O_PATH; or a negative errno. */
-static int open_target_directory(const struct hub *hub, const struct scan_entry *entry,
-                                 size_t length)
+/* "DIRECTORY/blobs/ETAG": where the last two names begin; NULL for other texts. */
+static const char *blob_in(const char *target)
+{
+    static const char blobs[] = "blobs/";
+    const char *slash = strrchr(target, '/');
+    if (slash == NULL || slash - target + 1 < (ptrdiff_t)sizeof blobs - 1)
+        return NULL;
+    const char *start = slash + 1 - (sizeof blobs - 1);
+    bool whole = start == target || start[-1] == '/';
+    return whole && memcmp(start, blobs, sizeof blobs - 1) == 0 ? start : NULL;
+}
+
+/* The directory of which a symlink at `entry` says `length` bytes, as O_PATH; or a negative errno.
+ */
+static int open_said(const struct hub *hub, const struct scan_entry *entry, size_t length)
 {
     char path[PATH_MAX];
     const char *parent = entry_of(hub, entry->parent)->path;
@@ -83,22 +95,51 @@ static int open_target_directory(const struct hub *hub, const struct scan_entry 
     return openat(checkpoint_of(hub)->source_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 }
 
+static bool is_repository(int fd)
+{
+    char path[PATH_MAX];
+    if (path_policy_path_of(fd, path) != 0)
+        return false;
+    const char *name = strrchr(path, '/') + 1;
+    return path_policy_is_repository(name, strlen(name));
+}
+
+/* A symlink to a file of a snapshot, or by another way: where all of them end may be a blob. */
+static void look_at_end(const struct hub *hub, struct hub_fact *fact)
+{
+    char path[PATH_MAX];
+    struct stat status;
+    int fd = path_policy_resolve(checkpoint_of(hub), entry_of(hub, fact->entry)->path, &status);
+    if (fd < 0)
+        return;
+    if (path_policy_path_of(fd, path) == 0) {
+        char *name = strrchr(path, '/');
+        *name++ = '\0';
+        if (path_policy_is_of_repository(path, "blobs"))
+            hub_etag_digest(name, strlen(name), &fact->blob);
+    }
+    close(fd);
+}
+
 /* What the symlink's text ends with is a blob's name: it counts when the blob of that name, in a
  * repository's directory of blobs, is what the symlink leads to. */
 static void look_at_symlink(const struct hub *hub, struct hub_fact *fact)
 {
     const struct scan_entry *entry = entry_of(hub, fact->entry);
-    const char *slash = strrchr(entry->target, '/');
-    char path[PATH_MAX];
+    const char *blob = blob_in(entry->target);
     struct stat status;
     struct digest digest;
-    if (slash == NULL || !hub_etag_digest(slash + 1, strlen(slash + 1), &digest))
+    if (blob == NULL) {
+        look_at_end(hub, fact);
         return;
-    int fd = open_target_directory(hub, entry, (size_t)(slash - entry->target));
+    }
+    const char *name = strchr(blob, '/') + 1;
+    if (!hub_etag_digest(name, strlen(name), &digest))
+        return;
+    int fd = open_said(hub, entry, (size_t)(blob - entry->target));
     if (fd < 0)
         return;
-    if (path_policy_path_of(fd, path) == 0 && path_policy_is_of_repository(path, "blobs") &&
-        fstatat(fd, slash + 1, &status, 0) == 0 && status.st_dev == entry->device &&
+    if (is_repository(fd) && fstatat(fd, blob, &status, 0) == 0 && status.st_dev == entry->device &&
         status.st_ino == entry->inode)
         fact->blob = digest;
     close(fd);

@@ -285,6 +285,36 @@ static void blobs_are_known_below_any_source(void **state)
     fixture_remove(root);
 }
 
+/* A repository that only a symlink leads to, and whose blobs lie on another disk. */
+static void blobs_are_known_where_symlinks_are_followed(void **state)
+{
+    (void)state;
+    struct unshard_view_options follow = {.follow_symlinks = true};
+    struct unshard_checkpoint *checkpoint = NULL;
+    char *root = fixture_directory();
+    fixture_text(root, "disk/" SHA256, "hello");
+    fixture_symlink(root, "models--a--b/blobs", "../disk");
+    fixture_symlink(root, SNAPSHOT "/a.bin", "../../blobs/" SHA256);
+    fixture_symlink(root, "source/model", "../" SNAPSHOT);
+    fixture_symlink(root, "source/a.bin", "../" SNAPSHOT "/a.bin");
+    assert_int_equal(
+        unshard_checkpoint_open(fixture_path(root, "source"), &follow, &checkpoint, NULL), 0);
+    assert_digest(expectation_of(checkpoint, "model/a.bin"), 0, DIGEST_SHA256, SHA256,
+                  "hub cache blob name");
+    assert_digest(expectation_of(checkpoint, "a.bin"), 0, DIGEST_SHA256, SHA256,
+                  "hub cache blob name");
+    unshard_checkpoint_close(checkpoint);
+    fixture_text(root, "models--c--d/blobs/" SHA256, "hello");
+    fixture_symlink(root, "models--c--d/snapshots/main/b.bin", "../../blobs/" SHA256);
+    fixture_symlink(root, "alone/b.bin", "../models--c--d/snapshots/main/b.bin");
+    assert_int_equal(
+        unshard_checkpoint_open(fixture_path(root, "alone"), &follow, &checkpoint, NULL), 0);
+    assert_digest(expectation_of(checkpoint, "b.bin"), 0, DIGEST_SHA256, SHA256,
+                  "hub cache blob name");
+    unshard_checkpoint_close(checkpoint);
+    fixture_remove(root);
+}
+
 /* The name of a file that repositories share is another hash than that of its bytes. */
 static void names_of_shared_blobs_are_no_digests(void **state)
 {
@@ -534,6 +564,7 @@ int main(void)
         cmocka_unit_test(a_manifest_comes_first_and_brings_chunks),
         cmocka_unit_test(blob_names_are_digests),
         cmocka_unit_test(blobs_are_known_below_any_source),
+        cmocka_unit_test(blobs_are_known_where_symlinks_are_followed),
         cmocka_unit_test(names_of_shared_blobs_are_no_digests),
         cmocka_unit_test(nothing_else_of_a_cache_is_inside),
         cmocka_unit_test(trees_count_for_snapshots_of_their_commit),
