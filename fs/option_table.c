@@ -43,8 +43,9 @@ const struct option_entry option_table[] = {
      "order of tensors: as in the shards, or as the safetensors library writes them"},
     {"layout", 0, true, OPTION_CHOICE, "merged|both", VIEWS, AT(mount.view.layout),
      "show merged files only (default), or the shards too"},
-    {"pickle", 0, true, OPTION_CHOICE, "safetensors|asis", VIEWS, AT(mount.view.pickle),
-     "PyTorch files: as safetensors, without running their pickle (default), or as they are"},
+    {"pickle", 0, true, OPTION_CHOICE, "auto|safetensors|asis", VIEWS, AT(mount.view.pickle),
+     "PyTorch files as safetensors besides: where it misleads no loader, wherever possible, or "
+     "not"},
     {"split", 0, true, OPTION_LIST, "auto|off|LIST", VIEWS, AT(mount.split),
      "show components of one file also by themselves: as recognised, none, or PREFIX[=NAME],..."},
     {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS | HASHING, AT(mount.view.follow_symlinks),

@@ -44,7 +44,7 @@ struct unshard_error {
 enum unshard_index { UNSHARD_INDEX_REWRITE, UNSHARD_INDEX_HIDE };
 enum unshard_order { UNSHARD_ORDER_SHARD, UNSHARD_ORDER_CANONICAL };
 enum unshard_layout { UNSHARD_LAYOUT_MERGED, UNSHARD_LAYOUT_BOTH };
-enum unshard_pickle { UNSHARD_PICKLE_SAFETENSORS, UNSHARD_PICKLE_ASIS };
+enum unshard_pickle { UNSHARD_PICKLE_AUTO, UNSHARD_PICKLE_SAFETENSORS, UNSHARD_PICKLE_ASIS };
 enum unshard_verify { UNSHARD_VERIFY_STRICT, UNSHARD_VERIFY_ASYNC, UNSHARD_VERIFY_OFF };
 enum unshard_prefetch { UNSHARD_PREFETCH_ALL, UNSHARD_PREFETCH_FOLLOW, UNSHARD_PREFETCH_OFF };
 
@@ -53,7 +53,8 @@ struct unshard_view_options {
     enum unshard_index index;
     enum unshard_order order;
     enum unshard_layout layout;
-    enum unshard_pickle pickle; /* PyTorch files as safetensors, or as they are */
+    enum unshard_pickle pickle; /* where PyTorch files are shown as safetensors besides: where that
+                                 * misleads no loader, wherever it can be done, nowhere */
     bool follow_symlinks;       /* also follow symlinks that leave the checkpoint */
     bool ignore_manifest;       /* take no digests from unshard-manifest.json: to seal anew */
     /* Which components of files that hold several are shown by themselves, too: NULL or "auto"
@@ -262,13 +263,13 @@ int unshard_cache_check(struct unshard_error *error);
 /* Progress of a long operation: called from one thread at a time, a few times a second. */
 typedef void (*unshard_progress)(void *context, const char *path, uint64_t done, uint64_t total);
 
-/* Writes the tree of a checkpoint, without what is not listed, to the directory `target`, which
- * must not exist or be empty, or hold what an export of the same source has left that did not come
- * to its end: views in parallel, each to a temporary name, fsync, rename. What was finished then,
- * and is what would be written now, is kept. Blocks. On failure what was finished stays, temporary
- * files do not; after SIGKILL they do until the next run. A failed component makes the export fail
- * after the rest is written. cancelled: NULL, or what ends it with -ECANCELED when it becomes other
- * than 0, which is to be written atomically. */
+/* Writes the tree of a checkpoint, without what is not listed and PyTorch files beside what they
+ * are shown as, to the directory `target`, which must not exist or be empty, or hold what an export
+ * of the same source has left that did not come to its end: views in parallel, each to a temporary
+ * name, fsync, rename. What was finished then, and is what would be written now, is kept. Blocks.
+ * On failure what was finished stays, temporary files do not; after SIGKILL they do until the next
+ * run. A failed component makes the export fail after the rest is written. cancelled: NULL, or what
+ * ends it with -ECANCELED when it becomes other than 0, which is to be written atomically. */
 int unshard_export(const struct unshard_checkpoint *checkpoint,
                    const struct unshard_fetch_options *options, const char *target,
                    const int *cancelled, unshard_progress progress, void *context,

@@ -64,7 +64,8 @@ void candidate_add_member(struct discovery *discovery, struct candidate *candida
     candidate->members[candidate->member_count++] = entry;
     entry_of(discovery, entry)->shared = entry_of(discovery, entry)->claimed;
     entry_of(discovery, entry)->claimed = true;
-    if (!candidate->passthrough && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED)
+    if (!candidate->passthrough && !candidate->format->pickle &&
+        discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED)
         entry_of(discovery, entry)->unlisted = true;
 }
 
@@ -155,7 +156,7 @@ int candidate_settle_merged_name(struct discovery *discovery, struct candidate *
 {
     uint32_t entry = scan_child(&discovery->scan, candidate->directory, candidate->merged_name,
                                 strlen(candidate->merged_name));
-    if (entry == SCAN_NONE || candidate->passthrough)
+    if (entry == SCAN_NONE || candidate->passthrough || candidate->format->pickle)
         return 0;
     switch (entry_of(discovery, entry)->kind) {
     case SCAN_FILE:

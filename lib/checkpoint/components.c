@@ -70,14 +70,15 @@ static void add_file(struct build *build, const char *name, uint32_t view,
                      const struct scan_entry *like, int64_t mtime_ns)
 {
     struct discovery *discovery = build->discovery;
-    discovery->added[discovery->added_count++] =
-        (struct added_file){.directory = build->candidate->directory,
-                            .name = name,
-                            .view = view,
-                            .mtime_ns = mtime_ns,
-                            .mode = like->mode,
-                            .uid = like->uid,
-                            .gid = like->gid};
+    discovery->added[discovery->added_count++] = (struct added_file){
+        .directory = build->candidate->directory,
+        .name = name,
+        .view = view,
+        .mtime_ns = mtime_ns,
+        .mode = like->mode,
+        .uid = like->uid,
+        .gid = like->gid,
+        .unlisted = view == build->component->view && build->candidate->unlisted_view};
 }
 
 /* The view of a text made up by us. */
@@ -198,6 +199,39 @@ static int add_gathered(struct build *build, const struct merged_view *merged, c
     return added ? 0 : -ENOMEM;
 }
 
+/* Where the view is not listed, its file is what is prefetched. */
+static int prefetch_file(struct build *build)
+{
+    uint32_t entry = build->candidate->members[0];
+    uint64_t size = build->discovery->scan.entries[entry].size;
+    return discovery_add_passthrough(build->discovery, entry, size, build->number) ==
+                   UNSHARD_NO_VIEW
+               ? -ENOMEM
+               : 0;
+}
+
+/* The merged file stands, beside the pickles that it is made of: the shards of a set need not be
+ * listed any more. */
+static void settle_pickles(struct build *build)
+{
+    static const char metadata[] = ".metadata";
+    const struct candidate *candidate = build->candidate;
+    struct scan *scan = &build->discovery->scan;
+    bool set = candidate->member_count > 1 || candidate->index_entry != SCAN_NONE;
+    uint32_t index = candidate->dcp != NULL
+                         ? scan_child(scan, candidate->directory, metadata, sizeof metadata - 1)
+                         : candidate->index_entry;
+    if (build->discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH)
+        return;
+    for (uint32_t i = 0; i <= candidate->member_count; i++) {
+        uint32_t entry = i < candidate->member_count ? candidate->members[i] : index;
+        if (entry == SCAN_NONE)
+            continue;
+        scan->entries[entry].replaced = true;
+        scan->entries[entry].unlisted = set && candidate->dcp == NULL;
+    }
+}
+
 static int show_merged(struct build *build, struct merged_view *merged)
 {
     struct component *component = build->component;
@@ -217,9 +251,14 @@ static int show_merged(struct build *build, struct merged_view *merged)
         discovery_add_view(build->discovery, component->view_path, &merged->map, build->number);
     if (component->view == UNSHARD_NO_VIEW)
         return -ENOMEM;
-    build->discovery->checkpoint->views[component->view].prefetch = true;
+    build->discovery->checkpoint->views[component->view].prefetch =
+        !build->candidate->unlisted_view;
     struct scan_entry like = merged_attributes(build);
     add_file(build, component->view_name, component->view, &like, like.mtime_ns);
+    if (build->candidate->unlisted_view && prefetch_file(build) != 0)
+        return -ENOMEM;
+    if (build->candidate->format->pickle && !build->candidate->unlisted_view)
+        settle_pickles(build);
     return add_index_view(build, merged->tensors, merged->tensor_count, merged->data_bytes);
 }
 
@@ -266,7 +305,8 @@ static int build_merged(struct build *build)
 }
 
 /* Something is to be seen where a loader looks, so that it fails with the input/output error that
- * the status explains, and neither takes the component for absent nor loads another form of it. */
+ * the status explains, and neither takes the component for absent nor loads another form of it. Of
+ * pickles the files themselves are there. */
 static int show_unreadable(struct build *build)
 {
     const struct candidate *candidate = build->candidate;
@@ -407,7 +447,8 @@ static int build_component(struct discovery *discovery, uint32_t number)
     int result = component->view_path != NULL ? list_files(&build) : -ENOMEM;
     if (result == 0)
         result = build_views(&build);
-    if (result == 0 && component->failed && component->view == UNSHARD_NO_VIEW)
+    if (result == 0 && component->failed && component->view == UNSHARD_NO_VIEW &&
+        !candidate->format->pickle)
         result = show_unreadable(&build);
     if (result != 0)
         return result;

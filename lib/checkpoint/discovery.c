@@ -2,6 +2,7 @@
 #include "checkpoint/discovery.h"
 
 #include "base/error.h"
+#include "checkpoint/added_views.h"
 #include "checkpoint/outcome.h"
 #include "checkpoint/path_policy.h"
 #include "formats/gather.h"
@@ -302,8 +303,10 @@ static int run(struct discovery *discovery, struct unshard_error *error)
         result = error_no_memory(error);
     if (result == 0)
         result = outcomes_settle(discovery, error);
-    if (result == 0)
+    if (result == 0) {
+        added_views_settle(discovery);
         result = splitting_find(discovery, error);
+    }
     if (result == 0 && reserve_views(discovery) != 0)
         result = error_no_memory(error);
     if (result == 0) {

@@ -5,6 +5,7 @@
  *   grouping*.c  which files form a component (names and index files only)
  *   headers.c    what tensors they hold (reads headers, several at once)
  *   outcome.c    what comes of each group: merged, as it is, or damaged
+ *   added_views.c  which PyTorch files are shown as safetensors besides
  *   splitting.c  which files hold several components, and the views of each
  *   components.c the views of components
  *   expectations.c  the digests that are known of the files
@@ -38,9 +39,10 @@ struct candidate {
     const char *merged_name;
     const char *index_name; /* under which an index is shown; NULL without one */
     const struct format *format;
-    bool passthrough;  /* one complete file, shown as it is */
-    bool perhaps;      /* shown as it is when its file turns out not to be weights */
-    uint32_t *members; /* scan entries in shard order */
+    bool passthrough;   /* one complete file, shown as it is */
+    bool perhaps;       /* shown as it is when its file turns out not to be weights */
+    bool unlisted_view; /* what is added for it is opened by name, not listed */
+    uint32_t *members;  /* scan entries in shard order */
     uint32_t member_count;
     struct absent_shard *absent; /* shards that belong to it and cannot be used */
     uint32_t absent_count;
@@ -80,6 +82,7 @@ struct added_file {
     mode_t mode;
     uid_t uid;
     gid_t gid;
+    bool unlisted;
 };
 
 struct discovery {

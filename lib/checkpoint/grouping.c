@@ -83,27 +83,6 @@ static int group_shards(struct discovery *discovery, uint32_t directory, struct 
     return 0;
 }
 
-/* Loaders look into the directory for files of certain names or follow an index: one more file
- * that looks like weights, made from one that did not, would be loaded with them. */
-static bool makes_model_directory(const struct candidate *candidate)
-{
-    static const char *const names[] = {"model", "diffusion_pytorch_model", "consolidated"};
-    if (candidate->index_entry != SCAN_NONE || candidate->member_count > 1)
-        return true;
-    for (size_t k = 0; k < sizeof names / sizeof *names && !candidate->perhaps; k++)
-        if (strcmp(candidate->stem, names[k]) == 0)
-            return true;
-    return false;
-}
-
-/* Asked for each file: looks at the candidates that have come since. */
-static bool is_model_directory(const struct discovery *discovery, struct directory_weights *weights)
-{
-    while (!weights->is_model && weights->looked_at < discovery->candidate_count)
-        weights->is_model = makes_model_directory(discovery->candidates[weights->looked_at++]);
-    return weights->is_model;
-}
-
 /* The format shows a file of its own for it: that is to have a name that no other has. */
 static int group_converted_file(struct discovery *discovery, uint32_t directory,
                                 const struct weight_file *file, struct directory_weights *weights)
@@ -115,8 +94,6 @@ static int group_converted_file(struct discovery *discovery, uint32_t directory,
                  entry_of(discovery, file->entry)->path);
         return 0;
     }
-    if (file->claim == FORMAT_CLAIM_PERHAPS && is_model_directory(discovery, weights))
-        return 0;
     struct candidate *candidate = candidate_of_file(discovery, directory, file);
     if (candidate == NULL || candidate_reserve(discovery, candidate, 1) != 0)
         return -ENOMEM;
@@ -165,10 +142,8 @@ static void drop_taken_names(struct discovery *discovery, struct directory_weigh
             continue;
         }
         struct candidate *candidate = discovery->candidates[other];
-        entry->hidden = !candidate->failed && entry->kind == SCAN_FILE &&
-                        discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
         note_add(&candidate->notes, &discovery->checkpoint->arena,
-                 "%s is another form of it, which is not used.", entry->path);
+                 "%s is another form of it; it is shown as it is.", entry->path);
     }
     weights->count = kept;
 }

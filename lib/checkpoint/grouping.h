@@ -60,7 +60,8 @@ struct candidate *candidate_of_file(struct discovery *discovery, uint32_t direct
                                     const struct weight_file *file);
 /* Room for `count` members in place of those that it has. */
 int candidate_reserve(struct discovery *discovery, struct candidate *candidate, size_t count);
-/* Claims a scan entry for it, and hides it unless it is shown besides. There must be room. */
+/* Claims a scan entry for it, and does not list it unless it is shown besides; of pickles only once
+ * the merged file stands. There must be room. */
 void candidate_add_member(struct discovery *discovery, struct candidate *candidate, uint32_t entry);
 /* It has not been found failed yet, or more absent shards of it will be listed. */
 bool candidate_may_add_absent(const struct discovery *discovery, const struct candidate *candidate);
@@ -73,7 +74,7 @@ void candidate_fail_to_read(struct candidate *candidate, const char *path, int r
 /* The merged name is a complete file on disk already: that one is the component. */
 int candidate_use_complete_file(struct discovery *discovery, struct candidate *candidate,
                                 uint32_t entry);
-/* Settles what becomes of what stands under its merged name on disk. */
+/* Settles what becomes of what stands under its merged name on disk (of pickles: added_views.c). */
 int candidate_settle_merged_name(struct discovery *discovery, struct candidate *candidate);
 /* "DIRECTORY/NAME", in malloc'd memory; NULL without memory. */
 char *scan_path_in(const struct discovery *discovery, uint32_t directory, const char *name);

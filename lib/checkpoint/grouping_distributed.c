@@ -65,7 +65,6 @@ static void claim(struct discovery *discovery, struct candidate *candidate, uint
     struct scan_entry *entry = entry_of(discovery, number);
     candidate->members[candidate->member_count++] = number;
     entry->claimed = true;
-    entry->unlisted = discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
 }
 
 /* Of metadata that cannot be used the files in the directory are taken for its own. */
@@ -147,8 +146,6 @@ static int group(struct discovery *discovery, uint32_t directory, uint32_t metad
         note_add(&candidate->notes, &discovery->checkpoint->arena,
                  "%s: %zu entries that are no tensors are left out.", entry->path,
                  candidate->dcp->other_count);
-    entry->unlisted =
-        entry->kind == SCAN_FILE && discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED;
     return candidate->dcp != NULL ? claim_named(discovery, candidate, entry->path)
                                   : claim_all(discovery, candidate);
 }

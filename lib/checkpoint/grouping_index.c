@@ -126,10 +126,10 @@ static int group_index(struct discovery *discovery, uint32_t directory,
     if (result == 0)
         result = candidate_settle_merged_name(discovery, candidate);
     struct scan_entry *entry = entry_of(discovery, file->entry);
-    /* An index of files that are shown as they are, under a name of its own, is shown with them. */
+    /* An index of files that are shown as they are is shown with them. */
     bool both = discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH;
-    entry->hidden = entry->kind == SCAN_FILE &&
-                    !(both && (candidate->failed || file->format->shown_extension != NULL));
+    entry->hidden =
+        entry->kind == SCAN_FILE && !file->format->pickle && !(both && candidate->failed);
     return result;
 }
 

@@ -60,8 +60,9 @@ struct component {
     size_t prefix_length;
     uint32_t *files; /* numbers of its source files in shard order */
     uint32_t file_count;
-    uint32_t view; /* UNSHARD_NO_VIEW only when its name is taken. When the layout of a failed
-                    * component is known, reads of what is bad fail; else all reads do */
+    uint32_t view; /* UNSHARD_NO_VIEW only when its name is taken, or when it is made of PyTorch
+                    * files that cannot be read: these are shown themselves. When the layout of a
+                    * failed component is known, reads of what is bad fail; else all reads do */
     const char *view_path; /* where the merged file is, or would be */
     uint64_t bytes;        /* size of the view */
     uint64_t tensor_count;
@@ -80,6 +81,7 @@ struct view {
     uint32_t node;
     bool prefetch;   /* part of what prefetch=all fills: merged and single weight files */
     bool unlisted;   /* as its node says */
+    bool replaced;   /* it is shown beside a merged file that holds the same: not exported */
     bool unreadable; /* its layout is not known: the map is empty, and every read fails */
 };
 

@@ -109,6 +109,7 @@ static void fill_from_entry(struct tree_builder *builder, struct unshard_node *n
     } else {
         node->mode = shown_mode(entry->mode, S_IFREG);
         set_file(builder, node, entry->view);
+        builder->discovery->checkpoint->views[entry->view].replaced = entry->replaced;
     }
 }
 
@@ -119,6 +120,7 @@ static void fill_from_added(struct tree_builder *builder, struct unshard_node *n
     node->gid = added->gid;
     node->mtime_ns = added->mtime_ns;
     node->mode = shown_mode(added->mode, S_IFREG);
+    node->unlisted = added->unlisted;
     set_file(builder, node, added->view);
 }
 

@@ -38,15 +38,16 @@ static int compare_numbers(uint32_t a, uint32_t b)
 }
 
 /* Turns a name on disk into that of the file that is shown for it. False: it is none of weights. */
-static bool claim_weight(const struct format *format, struct weight_name *name,
-                         struct weight_file *out)
+static bool claim_weight(const struct format *format, enum unshard_pickle pickle,
+                         struct weight_name *name, struct weight_file *out)
 {
     char stem[WEIGHT_NAME_CAPACITY];
     out->format = format;
     out->claim = FORMAT_CLAIM_WEIGHTS;
     if (format->claim != NULL) {
         out->claim = format->claim(name->stem, name->extension, stem, sizeof stem);
-        if (out->claim == FORMAT_CLAIM_NONE)
+        if (out->claim == FORMAT_CLAIM_NONE ||
+            (out->claim == FORMAT_CLAIM_PERHAPS && pickle != UNSHARD_PICKLE_SAFETENSORS))
             return false;
         snprintf(name->stem, sizeof name->stem, "%s", stem);
     }
@@ -80,6 +81,7 @@ int weight_files_collect(struct discovery *discovery, uint32_t directory,
                          const struct format *format, struct directory_weights *out)
 {
     const struct scan_entry *parent = entry_of(discovery, directory);
+    enum unshard_pickle pickle = discovery->checkpoint->options.pickle;
     out->count = 0;
     out->files = calloc(parent->child_count + 1U, sizeof *out->files);
     if (out->files == NULL)
@@ -90,7 +92,8 @@ int weight_files_collect(struct discovery *discovery, uint32_t directory,
         struct weight_file *file = &out->files[out->count];
         if (entry->kind == SCAN_DIRECTORY || entry->set_aside ||
             !weight_name_parse(entry->name, &name) ||
-            format_of_extension(name.extension) != format || !claim_weight(format, &name, file))
+            format_of_extension(name.extension) != format ||
+            !claim_weight(format, pickle, &name, file))
             continue;
         file->entry = parent->first_child + i;
         if (fill_weight(discovery, &name, file) != 0)

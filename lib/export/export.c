@@ -92,16 +92,17 @@ static uint64_t item_length(const struct view *view, uint64_t offset)
     return ITEM_BYTES + (within ? to_boundary % CHUNK_BYTES : 0);
 }
 
-static bool is_listed(const struct export *export, uint32_t view)
+/* Every tensor is written once, as what is listed shows it. */
+static bool is_exported(const struct export *export, uint32_t view)
 {
-    return unshard_view_listed(export->checkpoint, view);
+    return !export->checkpoint->views[view].unlisted && !export->checkpoint->views[view].replaced;
 }
 
 /* Goes on to the next view that is to be written, this one included. */
 static void skip_others(struct export *export)
 {
     while (export->next_view < export->checkpoint->view_count &&
-           (!is_listed(export, export->next_view) || export->outputs[export->next_view].kept))
+           (!is_exported(export, export->next_view) || export->outputs[export->next_view].kept))
         export->next_view++;
 }
 
@@ -417,7 +418,7 @@ static void plan(struct export *export)
         export->outputs[i].fd = -1;
         export->outputs[i].failed = export->checkpoint->views[i].unreadable;
         export->outputs[i].left = export->checkpoint->views[i].size;
-        if (is_listed(export, i))
+        if (is_exported(export, i))
             export->total += export->checkpoint->views[i].size;
         if (export->outputs[i].kept)
             export->done += export->checkpoint->views[i].size;
@@ -430,7 +431,7 @@ static void plan(struct export *export)
 static void open_views(struct export *export)
 {
     for (uint32_t i = 0; i < export->checkpoint->view_count; i++)
-        if (is_listed(export, i))
+        if (is_exported(export, i))
             unshard_engine_view_opened(export->engine, i, 1);
 }
 
@@ -461,7 +462,7 @@ static int clear_leftovers(struct export *export)
     if (paths == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < checkpoint->view_count; i++)
-        if (is_listed(export, i))
+        if (is_exported(export, i))
             paths[count++] = checkpoint->views[i].path;
     qsort(paths, count, sizeof *paths, compare_paths);
     for (uint32_t i = 0; i < journal->record_count; i++) {
@@ -504,7 +505,7 @@ static int take_over(struct export *export, struct unshard_error *error)
     if (result < 0)
         return error_no_memory(error);
     for (uint32_t i = 0; i < export->checkpoint->view_count && result == 0; i++)
-        if (is_listed(export, i))
+        if (is_exported(export, i))
             result = look_at_earlier(export, i, error);
     return result;
 }

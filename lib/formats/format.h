@@ -24,16 +24,17 @@ struct format {
      * the file is well but not weights of this format. NULL: its files are not read one by one. */
     int (*read)(const struct byte_reader *reader, const char *path, struct arena *arena,
                 struct tensor_set *out, struct unshard_error *error);
-    /* The extension of the file that is shown for it; NULL: its own. */
+    /* The extension of the file that is shown besides; NULL: its own. */
     const char *shown_extension;
     /* What a stem says ("model" of "model.fp16.safetensors"), and the stem of the file that is
-     * shown, at most capacity bytes with its terminator. NULL: all stems are weights and kept. */
+     * shown besides, at most capacity bytes with its terminator. NULL: all stems are weights and
+     * kept. */
     enum format_claim (*claim)(const char *stem, const char *extension, char *shown_stem,
                                size_t capacity);
     /* Whether a file, of which `read` has made the set, says that it is one of several. NULL: files
      * do not say. Pure. */
     bool (*is_shard)(const struct tensor_set *set);
-    bool pickle; /* pickle=asis leaves its files alone */
+    bool pickle; /* its files stay as they are, see checkpoint/added_views.h for what is added */
     /* Lays the tensors of several files out as one file of this format; NULL: merged files are
      * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of
      * the files; no two tensors have one name; `component` is for messages. On success *out is to

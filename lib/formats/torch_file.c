@@ -67,7 +67,7 @@ static int check_stored(struct torch_zip *file, const struct zip_entry *entry)
     char quoted[96];
     if (entry->stored)
         return 0;
-    return error_set_at(file->error, "malformed-zip", 0, entry->header_offset,
+    return error_set_at(file->error, "unsupported-zip", ENOTSUP, entry->header_offset,
                         "%s: zip archive: entry \"%s\" is compressed", file->path,
                         error_quote(quoted, sizeof quoted, entry->name, entry->name_length));
 }
@@ -149,12 +149,12 @@ static int place_storages(struct torch_zip *file)
         if (entry == NULL)
             return error_set(file->error, "malformed-zip", 0, "%s: there is no entry data/%s",
                              file->path, quoted);
-        if (entry->size != storage->bytes)
+        result = check_stored(file, entry);
+        if (result == 0 && entry->size != storage->bytes)
             return error_set_at(file->error, "malformed-zip", 0, entry->data_offset,
                                 "%s: data/%s has %" PRIu64 " bytes, the pickle needs %" PRIu64,
                                 file->path, quoted, entry->size, storage->bytes);
         storage->offset = entry->data_offset;
-        result = check_stored(file, entry);
     }
     return result;
 }
@@ -242,8 +242,10 @@ enum format_claim torch_file_claim(const char *stem, const char *extension, char
         length = snprintf(shown_stem, capacity, "open_clip_model%s", stem + sizeof open_clip - 1);
     else {
         length = snprintf(shown_stem, capacity, "%s", stem);
-        if (!begins_with(stem, diffusers))
-            claim = bin ? FORMAT_CLAIM_NONE : FORMAT_CLAIM_PERHAPS;
+        if (bin && !begins_with(stem, diffusers))
+            claim = FORMAT_CLAIM_NONE;
     }
+    if (!bin)
+        claim = FORMAT_CLAIM_PERHAPS;
     return length > 0 && (size_t)length < capacity ? claim : FORMAT_CLAIM_NONE;
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * Chunks of which no view that is listed shows a byte: headers that have been replaced by one of
+ * Chunks of which no view of a component shows a byte: headers that have been replaced by one of
  * ours, the directory of a zip archive, storages of which a tensor uses a part. Hardly anybody will
- * ask for them (who opens the file itself by its name), so nothing is read ahead for that and no
- * state waits for it; but the views were planned from some of them.
+ * ask for them (who opens the file itself by its name, beside the component), so nothing is read
+ * ahead for that and no state waits for it; but the views were planned from some of them.
  */
 #include "prefetch/engine_internal.h"
 
@@ -57,12 +57,21 @@ static void count_unshown(struct unshard_engine *engine, struct file_state *file
     file->unshown_bytes = file->size - shown;
 }
 
+/* Whether it shows a file as it is beside the component that the file is a part of. */
+static bool is_beside(const struct unshard_checkpoint *checkpoint, uint32_t number)
+{
+    const struct view *view = &checkpoint->views[number];
+    return view->component == NO_COMPONENT && view->map.count == 1 &&
+           view->map.extents[0].source != EXTENT_LITERAL &&
+           checkpoint->files[view->map.extents[0].source].component != NO_COMPONENT;
+}
+
 int unread_mark(struct unshard_engine *engine)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     bool marked = true;
     for (uint32_t v = 0; v < checkpoint->view_count && marked; v++)
-        marked = checkpoint->views[v].unlisted || mark_all_shown(engine, &checkpoint->views[v].map);
+        marked = is_beside(checkpoint, v) || mark_all_shown(engine, &checkpoint->views[v].map);
     for (uint32_t i = 0; i < checkpoint->file_count && marked; i++) {
         const struct gathered *gathered = checkpoint->files[i].gathered;
         for (uint32_t k = 0; gathered != NULL && k < gathered->count && marked; k++)

@@ -365,7 +365,9 @@ def torch_files():
     yield "reject-malformed-zip--storage-name-escapes", one(tensor(storage=persistent("../data/0")))
     yield "reject-malformed-zip--byteorder-x", one(tensor(), byteorder=b"x")
     yield "reject-malformed-zip--byteorder-long", one(tensor(), byteorder=b"little" * 2000)
-    yield "reject-malformed-zip--compressed-pickle", Zip().add("a/data.pkl", b"xx", method=8, size=100).bytes()
+    yield "reject-unsupported-zip--compressed-pickle", Zip().add("a/data.pkl", b"xx", method=8, size=100).bytes()
+    yield "reject-unsupported-zip--compressed-storage", Zip().add(
+        "a/data.pkl", state(("w", tensor()))).add("a/data/0", b"xx", method=8, size=len(DATA)).bytes()
     yield "reject-unsupported-pickle--byteorder-big", one(tensor(), byteorder=b"big")
     yield "reject-unsupported-pickle--conj", one(tensor(flags=dictionary((text("conj"), b"\x88"))))
     yield "reject-unsupported-pickle--neg-false", one(tensor(flags=dictionary((text("neg"), b"\x89"))))

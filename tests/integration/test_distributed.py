@@ -49,7 +49,7 @@ def nested(tensors):
 @pytest.mark.parametrize("chunk", ["64K", "2M"])
 def test_dcp(saved, whole, chunk):
     with mounted(saved / "dcp", f"chunk={chunk}") as mount:
-        assert visible(mount.path) == ["model.safetensors"]
+        assert visible(mount.path) == [*visible(saved / "dcp"), "model.safetensors"]
         assert_same(load_file(mount / "model.safetensors"), nested(whole))
         with safe_open(mount / "model.safetensors", framework="pt") as file:
             assert file.metadata() == {"format": "pt"}
@@ -60,6 +60,40 @@ def test_dcp(saved, whole, chunk):
             [f"__{rank}_0.distcp" for rank in range(4)]
         assert component["bytes_published"] == component["bytes_total"] > 0
         assert any("no tensors" in note for note in component["notes"])
+
+
+def test_the_mount_loads_as_the_directory(saved, whole):
+    """What torch.distributed.checkpoint reads is there as it is, whatever is shown besides."""
+    import torch.distributed.checkpoint as dcp
+
+    wanted = [name for name in whole if name not in ("scalar", "empty")]
+    expected = {"model": {name: torch.zeros_like(whole[name]) for name in wanted}}
+    found = {"model": {name: torch.zeros_like(whole[name]) for name in wanted}}
+    dcp.load(expected, checkpoint_id=str(saved / "dcp"))
+    with mounted(saved / "dcp") as mount:
+        dcp.load(found, checkpoint_id=str(mount.path))
+        for name in [".metadata", *(f"__{rank}_0.distcp" for rank in range(4))]:
+            assert (mount / name).read_bytes() == (saved / "dcp" / name).read_bytes()
+    assert_same(found["model"], expected["model"])
+
+
+def test_the_hugging_face_flavour_loads_through_the_mount(saved, whole):
+    import torch.distributed.checkpoint as dcp
+
+    wanted = ["row.uneven", "row"]
+    with mounted(saved / "hf") as mount:
+        found = {name: torch.zeros_like(whole[name]) for name in wanted}
+        dcp.load(found, storage_reader=dcp.HuggingFaceStorageReader(str(mount.path)))
+        assert_same(found, {name: whole[name] for name in wanted})
+
+
+@pytest.mark.parametrize("beside", ["model.bin", "meta.pt", "adapter_model.safetensors"])
+def test_nothing_is_added_where_a_loader_finds_weights(saved, tmp_path, beside):
+    source = shutil.copytree(saved / "dcp", tmp_path / "source")
+    torch.save({"w": torch.ones(3)}, source / beside)
+    with mounted(source) as mount:
+        assert visible(mount.path) == visible(source)
+        assert any(beside in note for note in mount.status()["notes"])
 
 
 def test_dcp_is_what_torch_loads(saved, whole):
@@ -110,7 +144,7 @@ def test_layouts(saved, whole):
     with mounted(saved / "dcp", "pickle=asis") as mount:
         assert visible(mount.path) == visible(saved / "dcp")
     with mounted(saved / "dcp", "layout=both") as mount:
-        assert visible(mount.path) == sorted([*visible(saved / "dcp"), "model.safetensors"])
+        assert visible(mount.path) == [*visible(saved / "dcp"), "model.safetensors"]
         for name in visible(saved / "dcp"):
             assert (mount / name).read_bytes() == (saved / "dcp" / name).read_bytes()
         assert_same(load_file(mount / "model.safetensors"), nested(whole))
