@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "checkpoint/added_views.h"
+#include "checkpoint/hub_markers.h"
 #include "checkpoint/outcome.h"
 #include "checkpoint/path_policy.h"
 #include "formats/gather.h"
@@ -317,6 +318,8 @@ static int run(struct discovery *discovery, struct unshard_error *error)
         result = splitting_build(discovery, error);
     if (result == 0)
         result = expectations_gather(discovery, error);
+    if (result == 0 && hub_markers_hide(discovery) != 0)
+        result = error_no_memory(error);
     if (result == 0)
         result = tree_build(discovery, error);
     if (result == 0 && notes_take(&discovery->notes, &checkpoint->arena, &checkpoint->notes,

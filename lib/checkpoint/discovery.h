@@ -9,6 +9,7 @@
  *   splitting.c  which files hold several components, and the views of each
  *   components.c the views of components
  *   expectations.c  the digests that are known of the files
+ *   hub_markers.c  what a hub cache says to be missing and the mount adds
  *   tree.c       the views of all other files, and the nodes
  * What lives only during discovery is here; what stays is in model.h. */
 #ifndef CHECKPOINT_DISCOVERY_H

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What loaders find by their own rules for files is the same on disk and on the mount."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -10,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import checkpoints
 import loaders
 import torch_files
 from compare import assert_same, assert_same_models
@@ -212,3 +214,59 @@ def test_who_takes_all_files_finds_the_same(tmp_path):
         assert not (mount / "shards and one more/model.safetensors").exists()
         assert_same(load_file(mount / "one/model.safetensors"), WEIGHTS["a"])
         assert mount.status()["errors"] == 0
+
+
+def hub(folder, saved, missing):
+    """A cache in which an earlier run has asked for names that the repository does not have."""
+    snapshot = checkpoints.hub_cache(folder, saved)
+    marker = snapshot.parent.parent / ".no_exist" / snapshot.name
+    for name in missing:
+        (marker / name).parent.mkdir(parents=True, exist_ok=True)
+        (marker / name).touch()
+    return snapshot
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "one bin"])
+def test_the_hub_library_is_not_told_that_what_is_there_is_not(llama, tmp_path, monkeypatch, form):
+    from huggingface_hub import scan_cache_dir
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model, saved = AutoModelForCausalLM.from_pretrained(llama), llama
+    if form != "safetensors":
+        saved = tmp_path / "saved"
+        torch_files.transformers_bin(saved, model, 1 if form == "one bin" else 3)
+    missing = ["model.safetensors", "adapter_config.json"]
+    if form != "safetensors":
+        missing.append("model.safetensors.index.json")
+    snapshot = hub(tmp_path / "hub", saved, missing)
+    commit = snapshot.name
+    with mounted(tmp_path / "hub") as mount:
+        found = AutoModelForCausalLM.from_pretrained("acme/tiny", cache_dir=mount.path,
+                                                     local_files_only=True)
+        assert_same_models(found, model)
+        del found
+        markers = mount / "models--acme--tiny/.no_exist" / commit
+        # What is added is not said to be missing; of the rest nothing changes.
+        assert "model.safetensors" not in os.listdir(markers)
+        assert (markers / "adapter_config.json").exists()
+        info = scan_cache_dir(mount.path)
+        assert not info.warnings and [repo.repo_id for repo in info.repos] == ["acme/tiny"]
+    with mounted(snapshot) as mount:
+        assert (mount / "config.json").is_file()
+
+
+def test_a_snapshot_is_complete_by_the_listing_that_the_hub_library_keeps(llama, tmp_path):
+    """trees/COMMIT.json names the shards: they are there for who asks by name."""
+    from huggingface_hub import snapshot_download
+
+    snapshot = checkpoints.hub_cache(tmp_path / "hub", llama)
+    tree = {path.name: {"size": path.stat().st_size, "blob_id": "0" * 40}
+            for path in llama.iterdir()}
+    folder = snapshot.parent.parent / "trees"
+    folder.mkdir()
+    (folder / f"{snapshot.name}.json").write_text(json.dumps({"format_version": 1, "files": tree}))
+    with mounted(tmp_path / "hub") as mount:
+        found = snapshot_download("acme/tiny", cache_dir=mount.path, local_files_only=True)
+        assert sorted(os.listdir(found)) == sorted(os.listdir(mount.path /
+                                                              snapshot.relative_to(tmp_path / "hub")))
