@@ -175,6 +175,10 @@ static int settle_file(struct unshard_checkpoint *checkpoint, const struct claim
         if (claims[i].chunks != NULL && expectation->chunks == NULL)
             expectation->chunks = claims[i].chunks;
     }
+    for (size_t i = 0; i < count; i++)
+        if (claims[i].chunks != expectation->chunks &&
+            digest_is_cryptographic(claims[i].digest.algorithm))
+            expectation->whole_elsewhere = true;
     file->expectation = expectation;
     return 0;
 }

@@ -187,6 +187,7 @@ static int claim_manifest_file(struct gathering *gathering, uint32_t entry,
         return -ENOMEM;
     *chunks = (struct expected_chunks){.chunk_bytes = manifest->chunk_bytes,
                                        .count = file->chunk_count,
+                                       .algorithm = manifest->chunk_algorithm,
                                        .digests = file->chunks,
                                        .origin = origin};
     struct claim claim = {.rank = CLAIM_MANIFEST,

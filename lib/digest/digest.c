@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "digest/digest.h"
 
+#include "digest/secret.h"
+
+#include <openssl/core_names.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,11 +29,13 @@ static const struct properties {
     [DIGEST_XXH64] = {.name = "xxh64", .size = 8},
     [DIGEST_XXH3_64] = {.name = "xxh3-64", .size = 8},
     [DIGEST_XXH3_128] = {.name = "xxh3-128", .size = 16},
+    [DIGEST_KEYED] = {.name = "keyed", .size = 16},
 };
 
 struct hasher {
     _Alignas(64) union {
         EVP_MD_CTX *crypto;
+        EVP_MAC_CTX *keyed;
         XXH32_state_t xxh32;
         XXH64_state_t xxh64;
         XXH3_state_t xxh3;
@@ -141,20 +147,65 @@ static bool begin(struct hasher *hasher, uint64_t file_size)
     }
 }
 
-struct hasher *hasher_new(enum digest_algorithm algorithm, uint64_t file_size)
+static bool keyed_begin(struct hasher *hasher, const struct secret *secret)
 {
-    if (digest_size(algorithm) == 0)
-        return NULL;
+    static char cipher[] = "AES-256-GCM";
+    static unsigned char nonce[12];
+    const OSSL_PARAM parameters[] = {
+        OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_CIPHER, cipher, 0),
+        OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_IV, nonce, sizeof nonce),
+        OSSL_PARAM_construct_end()};
+    EVP_MAC *mac = EVP_MAC_fetch(NULL, "GMAC", NULL);
+    hasher->state.keyed = mac != NULL ? EVP_MAC_CTX_new(mac) : NULL;
+    EVP_MAC_free(mac);
+    return hasher->state.keyed != NULL &&
+           EVP_MAC_init(hasher->state.keyed, secret->bytes, sizeof secret->bytes, parameters) == 1;
+}
+
+static struct hasher *hasher_allocate(enum digest_algorithm algorithm)
+{
     struct hasher *hasher = aligned_alloc(_Alignof(struct hasher), sizeof *hasher);
     if (hasher == NULL)
         return NULL;
     memset(hasher, 0, sizeof *hasher);
     hasher->algorithm = algorithm;
-    if (!begin(hasher, file_size)) {
+    return hasher;
+}
+
+struct hasher *hasher_new(enum digest_algorithm algorithm, uint64_t file_size)
+{
+    struct hasher *hasher = digest_size(algorithm) == 0 || algorithm == DIGEST_KEYED
+                                ? NULL
+                                : hasher_allocate(algorithm);
+    if (hasher != NULL && !begin(hasher, file_size)) {
         hasher_free(hasher);
         return NULL;
     }
     return hasher;
+}
+
+struct hasher *hasher_new_keyed(const struct secret *secret)
+{
+    struct hasher *hasher = hasher_allocate(DIGEST_KEYED);
+    if (hasher != NULL && !keyed_begin(hasher, secret)) {
+        hasher_free(hasher);
+        return NULL;
+    }
+    return hasher;
+}
+
+struct digest digest_of(enum digest_algorithm algorithm, const struct secret *secret,
+                        const void *data, size_t length)
+{
+    struct digest digest = {.algorithm = DIGEST_NONE};
+    struct hasher *hasher =
+        algorithm == DIGEST_KEYED ? hasher_new_keyed(secret) : hasher_new(algorithm, length);
+    if (hasher == NULL)
+        return digest;
+    hasher_update(hasher, data, length);
+    hasher_finish(hasher, &digest);
+    hasher_free(hasher);
+    return digest;
 }
 
 void hasher_update(struct hasher *hasher, const void *data, size_t length)
@@ -173,6 +224,10 @@ void hasher_update(struct hasher *hasher, const void *data, size_t length)
         break;
     case DIGEST_XXH3_128:
         XXH3_128bits_update(&hasher->state.xxh3, data, length);
+        break;
+    case DIGEST_KEYED:
+        if (EVP_MAC_update(hasher->state.keyed, data, length) != 1)
+            hasher->failed = true;
         break;
     default:
         if (EVP_DigestUpdate(hasher->state.crypto, data, length) != 1)
@@ -200,6 +255,11 @@ void hasher_finish(struct hasher *hasher, struct digest *out)
         XXH128_canonicalFromHash((XXH128_canonical_t *)digest.bytes,
                                  XXH3_128bits_digest(&hasher->state.xxh3));
         break;
+    case DIGEST_KEYED:
+        if (EVP_MAC_final(hasher->state.keyed, digest.bytes, &(size_t){0}, sizeof digest.bytes) !=
+            1)
+            hasher->failed = true;
+        break;
     default:
         if (EVP_DigestFinal_ex(hasher->state.crypto, digest.bytes, NULL) != 1)
             hasher->failed = true;
@@ -213,5 +273,7 @@ void hasher_free(struct hasher *hasher)
         return;
     if (properties_of(hasher->algorithm)->crypto != NULL)
         EVP_MD_CTX_free(hasher->state.crypto);
+    else if (hasher->algorithm == DIGEST_KEYED)
+        EVP_MAC_CTX_free(hasher->state.keyed);
     free(hasher);
 }

@@ -19,6 +19,7 @@ enum digest_algorithm {
     DIGEST_XXH64,
     DIGEST_XXH3_64,
     DIGEST_XXH3_128,
+    DIGEST_KEYED, /* of chunks, under a secret of the user's: see secret.h; made here, never read */
     DIGEST_ALGORITHM_COUNT
 };
 
@@ -51,6 +52,15 @@ struct hasher;
 /* file_size: of the whole content, which git's digest needs beforehand. NULL: no memory, or the
  * crypto library does not offer the algorithm. */
 struct hasher *hasher_new(enum digest_algorithm algorithm, uint64_t file_size);
+/* Of DIGEST_KEYED: AES-256-GMAC with a constant nonce. Two contents have the same digest with a
+ * chance of length / 2^132 for whoever knows neither the secret nor digests made with it: so these
+ * are shown to nobody. NULL as above. */
+struct secret;
+struct hasher *hasher_new_keyed(const struct secret *secret);
+/* The digest of one piece; secret: of DIGEST_KEYED, else not used. DIGEST_NONE as above, or when
+ * there is no memory. */
+struct digest digest_of(enum digest_algorithm algorithm, const struct secret *secret,
+                        const void *data, size_t length);
 void hasher_update(struct hasher *hasher, const void *data, size_t length);
 /* The digest of all that was fed; the hasher can only be freed then. DIGEST_NONE, which no
  * expectation equals, when the crypto library failed. */

@@ -23,6 +23,7 @@
 struct digest_cache {
     int directory;
     uint64_t limit_bytes;
+    struct secret secret;
 };
 
 int digest_cache_open(uint64_t limit_bytes, struct digest_cache **out, struct unshard_error *error)
@@ -33,9 +34,10 @@ int digest_cache_open(uint64_t limit_bytes, struct digest_cache **out, struct un
         return error_no_memory(error);
     cache->limit_bytes = limit_bytes != 0 ? limit_bytes : DIGEST_CACHE_DEFAULT_LIMIT;
     cache->directory = cache_directory_open(error);
-    if (cache->directory < 0) {
-        int result = cache->directory;
-        free(cache);
+    int result = cache->directory < 0 ? cache->directory
+                                      : secret_load(cache->directory, &cache->secret, error);
+    if (result != 0) {
+        digest_cache_close(cache);
         return result;
     }
     *out = cache;
@@ -46,8 +48,14 @@ void digest_cache_close(struct digest_cache *cache)
 {
     if (cache == NULL)
         return;
-    close(cache->directory);
+    if (cache->directory >= 0)
+        close(cache->directory);
     free(cache);
+}
+
+const struct secret *digest_cache_secret(const struct digest_cache *cache)
+{
+    return cache != NULL ? &cache->secret : NULL;
 }
 
 static void entry_name(const struct digest_cache_key *key, char out[DIGEST_MAX_HEX])
@@ -56,9 +64,8 @@ static void entry_name(const struct digest_cache_key *key, char out[DIGEST_MAX_H
         uint64_t device, inode, algorithm;
         uint8_t bytes[DIGEST_MAX_BYTES];
     } fixed = {key->device, key->inode, (uint64_t)key->whole.algorithm, {0}};
-    struct digest name = {.algorithm = DIGEST_XXH3_128};
     memcpy(fixed.bytes, key->whole.bytes, digest_size(key->whole.algorithm));
-    XXH128_canonicalFromHash((XXH128_canonical_t *)name.bytes, XXH3_128bits(&fixed, sizeof fixed));
+    struct digest name = digest_of(DIGEST_XXH3_128, NULL, &fixed, sizeof fixed);
     digest_to_hex(&name, out);
 }
 
@@ -66,8 +73,8 @@ static void entry_name(const struct digest_cache_key *key, char out[DIGEST_MAX_H
  */
 
 /* 0, -EINVAL when the entry is not to be believed, -ENOMEM. */
-static int read_entry(int fd, const struct digest_cache_key *key, uint64_t *chunk_bytes,
-                      XXH128_hash_t **digests, uint32_t *count)
+static int read_entry(const struct digest_cache *cache, int fd, const struct digest_cache_key *key,
+                      uint64_t *chunk_bytes, uint8_t **digests, uint32_t *count)
 {
     uint8_t header[CACHE_ENTRY_HEADER];
     struct stat status;
@@ -78,13 +85,13 @@ static int read_entry(int fd, const struct digest_cache_key *key, uint64_t *chun
         (uint64_t)status.st_size != length)
         return -EINVAL;
     uint8_t *entry = malloc(length);
-    XXH128_hash_t *all = calloc((size_t)*count + 1, sizeof *all);
+    uint8_t *all = calloc((size_t)*count + 1, CACHE_ENTRY_DIGEST);
     int result = entry == NULL || all == NULL ? -ENOMEM : 0;
     if (result == 0) {
         /* The header again, from the copy that the digest is computed over. */
         bool good = read_fully(fd, 0, entry, length) == (ssize_t)length &&
                     memcmp(entry, header, sizeof header) == 0 &&
-                    cache_entry_decode(entry, length, *count, all);
+                    cache_entry_decode(entry, length, *count, &cache->secret, all);
         result = good ? 0 : -EINVAL;
     }
     free(entry);
@@ -96,7 +103,7 @@ static int read_entry(int fd, const struct digest_cache_key *key, uint64_t *chun
 }
 
 int digest_cache_load(struct digest_cache *cache, const struct digest_cache_key *key,
-                      uint64_t *chunk_bytes, XXH128_hash_t **digests, uint32_t *count)
+                      uint64_t *chunk_bytes, uint8_t **digests, uint32_t *count)
 {
     char name[DIGEST_MAX_HEX];
     if (cache == NULL)
@@ -108,7 +115,7 @@ int digest_cache_load(struct digest_cache *cache, const struct digest_cache_key 
             unlinkat(cache->directory, name, 0);
         return -ENOENT;
     }
-    int result = read_entry(fd, key, chunk_bytes, digests, count);
+    int result = read_entry(cache, fd, key, chunk_bytes, digests, count);
     if (result == 0)
         futimens(fd, NULL); /* used just now: among the last to be removed */
     else if (result == -EINVAL)
@@ -147,14 +154,14 @@ static int publish(struct digest_cache *cache, const char *name, const uint8_t *
 }
 
 int digest_cache_store(struct digest_cache *cache, const struct digest_cache_key *key,
-                       uint64_t chunk_bytes, const XXH128_hash_t *digests, uint32_t count,
+                       uint64_t chunk_bytes, const uint8_t *digests, uint32_t count,
                        struct unshard_error *error)
 {
     char name[DIGEST_MAX_HEX];
     size_t length;
     if (cache == NULL)
         return 0;
-    uint8_t *entry = cache_entry_encode(key, chunk_bytes, digests, count, &length);
+    uint8_t *entry = cache_entry_encode(key, chunk_bytes, digests, count, &cache->secret, &length);
     if (entry == NULL)
         return error_set(error, "cache-error", EINVAL,
                          "%u chunk digests of %llu bytes each cannot be kept", count,

@@ -5,11 +5,12 @@
 #include "digest/manifest.h"
 
 #include <endian.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char magic[8] = "unshdig1";
-#define VERSION 1U
+#define VERSION 2U
 
 static void put32(uint8_t *at, uint32_t value)
 {
@@ -49,6 +50,7 @@ static void put_key(uint8_t header[CACHE_ENTRY_HEADER], const struct digest_cach
     put64(header + 32, key->size);
     put64(header + 40, (uint64_t)key->mtime_ns);
     memcpy(header + 64, key->whole.bytes, digest_size(key->whole.algorithm));
+    put64(header + 128, (uint64_t)key->ctime_ns);
 }
 
 static bool entry_length(uint64_t size, uint64_t chunk_bytes, uint32_t *count, size_t *length)
@@ -65,7 +67,8 @@ static bool entry_length(uint64_t size, uint64_t chunk_bytes, uint32_t *count, s
 }
 
 uint8_t *cache_entry_encode(const struct digest_cache_key *key, uint64_t chunk_bytes,
-                            const XXH128_hash_t *digests, uint32_t count, size_t *length)
+                            const uint8_t *digests, uint32_t count, const struct secret *secret,
+                            size_t *length)
 {
     uint32_t expected;
     if (!entry_length(key->size, chunk_bytes, &expected, length) || expected != count ||
@@ -77,11 +80,15 @@ uint8_t *cache_entry_encode(const struct digest_cache_key *key, uint64_t chunk_b
     put_key(entry, key);
     put64(entry + 48, chunk_bytes);
     put32(entry + 56, count);
-    uint8_t *at = entry + CACHE_ENTRY_HEADER;
-    for (uint32_t i = 0; i < count; i++, at += CACHE_ENTRY_DIGEST)
-        XXH128_canonicalFromHash((XXH128_canonical_t *)at, digests[i]);
-    XXH128_canonicalFromHash((XXH128_canonical_t *)at, XXH3_128bits(entry, (size_t)(at - entry)));
-    return entry;
+    size_t before = CACHE_ENTRY_HEADER + (size_t)count * CACHE_ENTRY_DIGEST;
+    if (count > 0)
+        memcpy(entry + CACHE_ENTRY_HEADER, digests, before - CACHE_ENTRY_HEADER);
+    struct digest own = digest_of(DIGEST_KEYED, secret, entry, before);
+    memcpy(entry + before, own.bytes, CACHE_ENTRY_DIGEST);
+    if (own.algorithm == DIGEST_KEYED)
+        return entry;
+    free(entry);
+    return NULL;
 }
 
 bool cache_entry_check_header(const uint8_t *header, const struct digest_cache_key *key,
@@ -97,16 +104,17 @@ bool cache_entry_check_header(const uint8_t *header, const struct digest_cache_k
     return get32(header + 8) == VERSION && memcmp(header, expected, sizeof expected) == 0;
 }
 
-bool cache_entry_decode(const uint8_t *entry, size_t length, uint32_t count, XXH128_hash_t *digests)
+bool cache_entry_decode(const uint8_t *entry, size_t length, uint32_t count,
+                        const struct secret *secret, uint8_t *digests)
 {
     if (length != CACHE_ENTRY_HEADER + ((size_t)count + 1) * CACHE_ENTRY_DIGEST)
         return false;
-    const uint8_t *at = entry + CACHE_ENTRY_HEADER;
-    const uint8_t *end = entry + length - CACHE_ENTRY_DIGEST;
-    XXH128_hash_t own = XXH128_hashFromCanonical((const XXH128_canonical_t *)end);
-    if (!XXH128_isEqual(own, XXH3_128bits(entry, (size_t)(end - entry))))
+    size_t before = length - CACHE_ENTRY_DIGEST;
+    struct digest own = digest_of(DIGEST_KEYED, secret, entry, before);
+    if (own.algorithm != DIGEST_KEYED ||
+        CRYPTO_memcmp(own.bytes, entry + before, CACHE_ENTRY_DIGEST) != 0)
         return false;
-    for (uint32_t i = 0; i < count; i++, at += CACHE_ENTRY_DIGEST)
-        digests[i] = XXH128_hashFromCanonical((const XXH128_canonical_t *)at);
+    if (count > 0)
+        memcpy(digests, entry + CACHE_ENTRY_HEADER, (size_t)count * CACHE_ENTRY_DIGEST);
     return true;
 }

@@ -19,9 +19,10 @@ struct manifest_parse {
     struct arena *arena;
     struct manifest_file *files; /* malloc'd until the end */
     uint32_t file_count, file_capacity;
-    XXH128_hash_t *chunks; /* of the file at hand, malloc'd */
+    uint8_t *chunks; /* of the file at hand, malloc'd */
     uint32_t chunk_count, chunk_capacity;
     uint64_t chunk_bytes;
+    enum digest_algorithm chunk_algorithm; /* as the version says */
     bool have_version, have_files;
     struct string_map paths;
 };
@@ -55,19 +56,19 @@ bool manifest_chunk_count(uint64_t size, uint64_t chunk_bytes, uint32_t *out)
 static int add_chunk(struct manifest_parse *parse, const char *where)
 {
     struct digest digest;
-    int result = digest_json_read_digest(&parse->json, DIGEST_XXH3_128, where, &digest);
+    size_t size = digest_size(parse->chunk_algorithm);
+    int result = digest_json_read_digest(&parse->json, parse->chunk_algorithm, where, &digest);
     if (result != 0)
         return result;
     if (parse->chunk_count == parse->chunk_capacity) {
         uint32_t capacity = parse->chunk_capacity == 0 ? 1024 : parse->chunk_capacity * 2;
-        XXH128_hash_t *grown = reallocarray(parse->chunks, capacity, sizeof *grown);
+        uint8_t *grown = reallocarray(parse->chunks, capacity, size);
         if (grown == NULL)
             return error_no_memory(parse->json.error);
         parse->chunks = grown;
         parse->chunk_capacity = capacity;
     }
-    parse->chunks[parse->chunk_count++] =
-        XXH128_hashFromCanonical((const XXH128_canonical_t *)digest.bytes);
+    memcpy(parse->chunks + parse->chunk_count++ * size, digest.bytes, size);
     return 0;
 }
 
@@ -150,11 +151,12 @@ static int take_chunks(struct manifest_parse *parse, struct manifest_file *file)
         return refuse(parse, where, problem);
     }
     file->chunk_count = expected;
-    file->chunks = arena_alloc_array(parse->arena, expected, sizeof *file->chunks);
+    size_t size = digest_size(parse->chunk_algorithm);
+    file->chunks = arena_alloc_array(parse->arena, expected, size);
     if (file->chunks == NULL)
         return error_no_memory(parse->json.error);
     if (expected > 0)
-        memcpy(file->chunks, parse->chunks, expected * sizeof *file->chunks);
+        memcpy(file->chunks, parse->chunks, expected * size);
     return 0;
 }
 
@@ -216,10 +218,11 @@ static int parse_version(struct manifest_parse *parse)
     if (parse->have_version)
         return refuse(parse, "version", "appears twice");
     parse->have_version = true;
-    if (version == MANIFEST_VERSION)
+    parse->chunk_algorithm = version == MANIFEST_VERSION ? DIGEST_SHA256 : DIGEST_XXH3_128;
+    if (version == MANIFEST_VERSION || version == 1)
         return 0;
     return error_set(parse->json.error, "unknown-version", ENOTSUP,
-                     "%s: manifest version %llu; this unshard knows version %u, seal it again or "
+                     "%s: manifest version %llu; this unshard knows up to %u, seal it again or "
                      "use a newer one",
                      parse->json.path, (unsigned long long)version, MANIFEST_VERSION);
 }
@@ -272,7 +275,9 @@ static int parse_top(struct manifest_parse *parse)
 
 static int deliver(struct manifest_parse *parse, struct manifest *out)
 {
-    struct manifest manifest = {.chunk_bytes = parse->chunk_bytes, .file_count = parse->file_count};
+    struct manifest manifest = {.chunk_bytes = parse->chunk_bytes,
+                                .chunk_algorithm = parse->chunk_algorithm,
+                                .file_count = parse->file_count};
     manifest.files = arena_alloc_array(parse->arena, parse->file_count, sizeof *manifest.files);
     if (manifest.files == NULL)
         return error_no_memory(parse->json.error);

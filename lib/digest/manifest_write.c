@@ -40,11 +40,12 @@ const char *manifest_path_problem(const char *path, size_t length)
 
 static void write_chunks(const struct manifest_file *file, struct text *out)
 {
+    size_t size = digest_size(DIGEST_SHA256);
     text_append_string(out, "\"chunks\": [");
     for (uint32_t i = 0; i < file->chunk_count; i++) {
-        struct digest digest = {.algorithm = DIGEST_XXH3_128};
+        struct digest digest = {.algorithm = DIGEST_SHA256};
         char hex[DIGEST_MAX_HEX];
-        XXH128_canonicalFromHash((XXH128_canonical_t *)digest.bytes, file->chunks[i]);
+        memcpy(digest.bytes, file->chunks + i * size, size);
         text_append_string(out, i == 0 ? "\"" : ", \"");
         text_append_string(out, digest_to_hex(&digest, hex));
         text_append_string(out, "\"");

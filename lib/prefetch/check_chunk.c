@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * One chunk against the digest it must match. Chunk digests are XXH3-128: they come from a
- * manifest, or are a by-product of a pass in which the whole file matched its digest. Without any,
- * a chunk must read as it did the first time.
+ * One chunk against the digest it must match. Chunk digests come from a manifest, or are a
+ * by-product of a pass in which the whole file matched its digest. Without any, a chunk must read
+ * as it did the first time. Those made here are keyed, so that nobody can make other bytes that
+ * have them, and are not told: who knew them could.
  */
 #include "prefetch/engine_internal.h"
 
@@ -12,44 +13,50 @@
 #include <stdio.h>
 #include <string.h>
 
-static void to_hex(XXH128_hash_t hash, char out[33])
+/* What is said of a chunk that is another one than it was when the whole file was verified. */
+static int fail_kept(struct unshard_engine *engine, uint32_t file, uint64_t offset,
+                     const char *origin, struct unshard_error *error)
 {
-    snprintf(out, 33, "%016llx%016llx", (unsigned long long)hash.high64,
-             (unsigned long long)hash.low64);
+    return error_set_at(
+        error, "mismatch", EIO, offset,
+        "%s: the chunk at %llu does not match: it is not what it was when the whole "
+        "file matched its digest (%s)",
+        engine->checkpoint->files[file].path, (unsigned long long)offset, origin);
 }
 
-static int fail(struct unshard_engine *engine, const struct fetch *fetch, const char *code,
-                uint64_t offset, XXH128_hash_t expected, XXH128_hash_t actual, const char *why,
-                struct unshard_error *error)
+static int fail_trusted(struct unshard_engine *engine, uint32_t file,
+                        const struct expected_chunks *trusted, uint64_t offset,
+                        const struct digest *actual, struct unshard_error *error)
 {
-    char expected_hex[33], actual_hex[33];
-    to_hex(expected, expected_hex);
-    to_hex(actual, actual_hex);
-    *error = (struct unshard_error){.code = code, .errno_value = EIO, .offset = offset};
-    snprintf(error->message, sizeof error->message,
-             "%s: the chunk at %llu does not match: xxh3-128 is %s, expected %s (%s)",
-             engine->checkpoint->files[fetch->file].path, (unsigned long long)offset, actual_hex,
-             expected_hex, why);
-    return -EIO;
+    char expected_hex[DIGEST_MAX_HEX], actual_hex[DIGEST_MAX_HEX];
+    struct digest expected = expected_chunk(trusted, offset / trusted->chunk_bytes);
+    if (trusted->algorithm == DIGEST_KEYED)
+        return fail_kept(engine, file, offset, trusted->origin, error);
+    return error_set_at(error, "mismatch", EIO, offset,
+                        "%s: the chunk at %llu does not match: %s is %s, expected %s (%s)",
+                        engine->checkpoint->files[file].path, (unsigned long long)offset,
+                        digest_algorithm_name(trusted->algorithm),
+                        digest_to_hex(actual, actual_hex), digest_to_hex(&expected, expected_hex),
+                        trusted->origin);
+}
+
+static bool matches(struct unshard_engine *engine, const struct expected_chunks *trusted,
+                    uint64_t offset, const char *bytes, uint64_t length, struct digest *actual)
+{
+    *actual = digest_of(trusted->algorithm, &engine->secret, bytes, (size_t)length);
+    return expected_chunks_match(trusted, offset / trusted->chunk_bytes, actual);
 }
 
 int check_bytes(struct unshard_engine *engine, uint32_t file, const struct expected_chunks *trusted,
                 uint64_t offset, const char *bytes, uint64_t length, struct unshard_error *error)
 {
-    struct fetch fetch = {.file = file}; /* for the message */
-    uint64_t index = offset / trusted->chunk_bytes;
-    XXH128_hash_t actual = XXH3_128bits(bytes, (size_t)length);
-    if (index < trusted->count && XXH128_isEqual(actual, trusted->digests[index]))
+    struct fetch fetch = {.file = file, .check = CHECK_CHUNKS, .trusted = *trusted};
+    if (matches(engine, trusted, offset, bytes, length, &fetch.digest))
         return 0;
-    fetch.check = CHECK_CHUNKS;
-    fetch.trusted = *trusted;
-    fetch.digest = actual;
     pthread_mutex_lock(&engine->lock);
     note_chunk_mismatch(&engine->files[file], &fetch, offset);
     pthread_mutex_unlock(&engine->lock);
-    return fail(engine, &fetch, "mismatch", offset,
-                index < trusted->count ? trusted->digests[index] : (XXH128_hash_t){0, 0}, actual,
-                trusted->origin, error);
+    return fail_trusted(engine, file, trusted, offset, &fetch.digest, error);
 }
 
 /* Trusted digests may be of smaller pieces than a chunk, never of larger ones. */
@@ -58,18 +65,12 @@ static int check_trusted(struct unshard_engine *engine, struct fetch *fetch,
 {
     const struct expected_chunks *trusted = &fetch->trusted;
     uint64_t start = (uint64_t)fetch->index * engine->chunk_bytes;
-    for (uint64_t done = 0; done < fetch->length;) {
-        uint64_t index = (start + done) / trusted->chunk_bytes;
-        uint64_t length = fetch->length - done;
+    for (uint64_t done = 0, length; done < fetch->length; done += length) {
+        length = fetch->length - done;
         if (length > trusted->chunk_bytes)
             length = trusted->chunk_bytes;
-        XXH128_hash_t actual = XXH3_128bits(fetch->buffer + done, (size_t)length);
-        fetch->digest = actual;
-        if (index >= trusted->count || !XXH128_isEqual(actual, trusted->digests[index]))
-            return fail(engine, fetch, "mismatch", start + done,
-                        index < trusted->count ? trusted->digests[index] : (XXH128_hash_t){0, 0},
-                        actual, trusted->origin, error);
-        done += length;
+        if (!matches(engine, trusted, start + done, fetch->buffer + done, length, &fetch->digest))
+            return fail_trusted(engine, fetch->file, trusted, start + done, &fetch->digest, error);
     }
     return 0;
 }
@@ -78,13 +79,14 @@ void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uin
 {
     const struct expected_chunks *trusted = &fetch->trusted;
     if (fetch->check != CHECK_CHUNKS || trusted->chunk_bytes == 0 ||
-        offset / trusted->chunk_bytes >= trusted->count)
+        trusted->algorithm == DIGEST_KEYED || offset / trusted->chunk_bytes >= trusted->count)
         return;
+    struct digest expected = expected_chunk(trusted, offset / trusted->chunk_bytes);
     file->mismatch = (struct mismatch){.known = true, .origin = trusted->origin};
     snprintf(file->mismatch.algorithm, sizeof file->mismatch.algorithm, "%s",
-             digest_algorithm_name(DIGEST_XXH3_128));
-    to_hex(trusted->digests[offset / trusted->chunk_bytes], file->mismatch.expected);
-    to_hex(fetch->digest, file->mismatch.actual);
+             digest_algorithm_name(trusted->algorithm));
+    digest_to_hex(&expected, file->mismatch.expected);
+    digest_to_hex(&fetch->digest, file->mismatch.actual);
 }
 
 /* The views were planned from a header, which must have been the one that is there. A file that
@@ -110,8 +112,10 @@ int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unsha
         return 0;
     if (fetch->check == CHECK_CHUNKS)
         result = check_trusted(engine, fetch, error);
-    else
-        fetch->digest = XXH3_128bits(fetch->buffer, fetch->length);
+    else if ((fetch->digest =
+                  digest_of(DIGEST_KEYED, &engine->secret, fetch->buffer, fetch->length))
+                 .algorithm == DIGEST_NONE)
+        result = error_no_memory(error);
     if (result == 0 && fetch->generation == 0)
         result = check_header(engine, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
                               fetch->buffer, fetch->length, error);
@@ -131,10 +135,13 @@ int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
     }
     if (fetch->check == CHECK_CHUNKS || engine->options.verify == UNSHARD_VERIFY_OFF)
         return 0;
+    struct chunk_tag *seen = &file->digests[fetch->index];
+    uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
     if (!chunk->seen)
-        file->digests[fetch->index] = fetch->digest;
-    if (XXH128_isEqual(file->digests[fetch->index], fetch->digest))
+        memcpy(seen->bytes, fetch->digest.bytes, sizeof seen->bytes);
+    if (memcmp(seen->bytes, fetch->digest.bytes, sizeof seen->bytes) == 0)
         return 0;
-    return fail(engine, fetch, "changed", (uint64_t)fetch->index * engine->chunk_bytes,
-                file->digests[fetch->index], fetch->digest, "as it was read before", error);
+    return error_set_at(error, "changed", EIO, offset,
+                        "%s: the chunk at %llu is not what it was when it was read before",
+                        engine->checkpoint->files[fetch->file].path, (unsigned long long)offset);
 }

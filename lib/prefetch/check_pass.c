@@ -290,6 +290,7 @@ struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint
                                      .inode = identity.inode,
                                      .size = identity.size,
                                      .mtime_ns = identity.mtime_ns,
+                                     .ctime_ns = identity.ctime_ns,
                                      .whole = engine->files[number].whole->digest};
 }
 
@@ -301,8 +302,8 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
     gained->older = file->gained;
     file->gained = gained;
     file->check = CHECK_CHUNKS;
-    file->trusted = (struct expected_chunks){engine->chunk_bytes, file->chunk_count,
-                                             gained->digests, file->whole->origin};
+    file->trusted = (struct expected_chunks){engine->chunk_bytes, file->chunk_count, DIGEST_KEYED,
+                                             gained->digests->bytes, file->whole->origin};
     file->verified = true;
     file->pass_demanded = false;
     file->pass_attempts = 0;
@@ -379,8 +380,9 @@ void keep_gained(struct unshard_engine *engine)
         const struct gained *gained = file->keep_due ? file->gained : NULL;
         file->keep_due = false;
         pthread_mutex_unlock(&engine->lock);
-        if (gained != NULL && digest_cache_store(engine->cache, &gained->key, engine->chunk_bytes,
-                                                 gained->digests, gained->count, &error) != 0)
+        if (gained != NULL &&
+            digest_cache_store(engine->cache, &gained->key, engine->chunk_bytes,
+                               gained->digests->bytes, gained->count, &error) != 0)
             engine_log(engine, 5, "event=digests-not-kept message=\"%s\"", error.message);
     }
 }

@@ -15,6 +15,21 @@
 
 #define MOST_PASSES 8L
 
+/* Digests of chunks are enough by themselves when they are as strong as what is known of the whole,
+ * and when nobody else knows the whole: a manifest of version 1 has weak ones, and that of version
+ * 2 may be about another content than SHA256SUMS or the hub. Where they are not, the whole is to
+ * match first. A chunk is checked in one piece, so one that no buffer has room for does not count.
+ */
+static bool may_check_chunks(const struct unshard_engine *engine,
+                             const struct expectation *expectation)
+{
+    const struct expected_chunks *chunks = expectation->chunks;
+    bool strong = expectation->digest_count > 0 &&
+                  digest_is_cryptographic(expectation->digests[0].digest.algorithm);
+    return chunks != NULL && chunks->count > 0 && chunks->chunk_bytes <= engine->chunk_bytes &&
+           (!strong || (expected_chunks_are_strong(chunks) && !expectation->whole_elsewhere));
+}
+
 void file_set_check(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
@@ -28,7 +43,7 @@ void file_set_check(struct unshard_engine *engine, uint32_t number)
         return;
     if (expectation->digest_count > 0)
         file->whole = &expectation->digests[0];
-    if (expectation->chunks != NULL && expectation->chunks->count > 0) {
+    if (may_check_chunks(engine, expectation)) {
         file->check = CHECK_CHUNKS;
         file->trusted = *expectation->chunks;
     } else if (file->whole != NULL && file->chunk_count > 0) {
@@ -44,7 +59,7 @@ static void use_cached_digests(struct unshard_engine *engine, uint32_t number)
     struct digest_cache_key key = pass_cache_key(engine, number);
     uint64_t chunk_bytes;
     uint32_t count;
-    XXH128_hash_t *digests;
+    uint8_t *digests;
     if (digest_cache_load(engine->cache, &key, &chunk_bytes, &digests, &count) != 0)
         return;
     struct gained *gained = malloc(sizeof *gained + count * sizeof *gained->digests);
@@ -54,8 +69,8 @@ static void use_cached_digests(struct unshard_engine *engine, uint32_t number)
         file->gained = gained;
         file->check = CHECK_CHUNKS;
         file->closed = false;
-        file->trusted =
-            (struct expected_chunks){chunk_bytes, count, gained->digests, file->whole->origin};
+        file->trusted = (struct expected_chunks){chunk_bytes, count, DIGEST_KEYED,
+                                                 gained->digests->bytes, file->whole->origin};
     } else {
         free(gained);
     }
@@ -128,6 +143,10 @@ int checks_init(struct unshard_engine *engine)
     if (engine->options.verify != UNSHARD_VERIFY_OFF &&
         digest_cache_open(0, &engine->cache, &error) != 0)
         engine_log(engine, 5, "event=no-digest-cache message=\"%s\"", error.message);
+    if (engine->cache != NULL)
+        engine->secret = *digest_cache_secret(engine->cache);
+    else if (secret_random(&engine->secret) != 0)
+        return -EIO;
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
         file_set_check(engine, i);
         block_if_wrong(engine, i);

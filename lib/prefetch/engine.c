@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#define LEAST_BUFFERS 8U
 #define FIRST_JOBS 4U
 
 uint64_t engine_now_ns(void)
@@ -144,7 +145,7 @@ static int allocate_buffers(struct unshard_engine *engine)
 {
     uint64_t bytes = engine->options.buffer_bytes;
     size_t count = (size_t)(bytes / engine->chunk_bytes);
-    engine->buffer_count = engine->free_count = count < 8 ? 8 : count;
+    engine->buffer_count = engine->free_count = count < LEAST_BUFFERS ? LEAST_BUFFERS : count;
     engine->reserve = engine->buffer_count / 8 < 2 ? 2 : engine->buffer_count / 8;
     if (engine->reserve > 8)
         engine->reserve = 8;
@@ -191,7 +192,8 @@ static void engine_free(struct unshard_engine *engine)
     free(engine);
 }
 
-/* A chunk is checked as a whole: it must not be smaller than what a manifest has digests of. */
+/* A chunk is checked as a whole: it must not be smaller than what a manifest has digests of, as far
+ * as buffers allow. */
 static void raise_chunk_size(struct unshard_engine *engine)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
@@ -199,7 +201,8 @@ static void raise_chunk_size(struct unshard_engine *engine)
         const struct expectation *expectation = checkpoint->files[i].expectation;
         if (engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
             expectation->chunks != NULL &&
-            expectation->chunks->chunk_bytes > engine->options.chunk_bytes)
+            expectation->chunks->chunk_bytes > engine->options.chunk_bytes &&
+            expectation->chunks->chunk_bytes <= engine->options.buffer_bytes / LEAST_BUFFERS)
             engine->options.chunk_bytes = expectation->chunks->chunk_bytes;
     }
 }

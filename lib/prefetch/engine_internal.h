@@ -75,6 +75,7 @@
 #include "base/xxh3.h"
 #include "checkpoint/model.h"
 #include "digest/digest_cache.h"
+#include "digest/secret.h"
 #include "prefetch/chunk_runs.h"
 #include "prefetch/held_pages.h"
 #include "prefetch/wanted.h"
@@ -115,6 +116,8 @@ enum check_kind {
 
 struct fetch;
 struct check_pass;
+
+#define CHUNK_TAG_BYTES 16U
 
 struct chunk {
     struct fetch *fetch;
@@ -182,8 +185,8 @@ struct fetch {
     bool counts_staged;             /* ... and being read: counted in staged_reading */
     enum check_kind check;          /* of its file when the read began */
     struct expected_chunks trusted; /* likewise */
-    XXH128_hash_t digest;           /* of what was read, unless `trusted` was matched; of the
-                                     * piece that did not match it */
+    struct digest digest;           /* of what was read (keyed), unless `trusted` was matched; of
+                                     * the piece that did not match it */
     uint32_t generation;            /* likewise */
     unsigned attempts;              /* failed reads in a row, of a detached one */
     uint64_t since_ns;              /* when it entered its state */
@@ -196,13 +199,18 @@ struct fetch_list {
     size_t count;
 };
 
+/* DIGEST_KEYED of a chunk, under engine->secret. */
+struct chunk_tag {
+    uint8_t bytes[CHUNK_TAG_BYTES];
+};
+
 /* Chunk digests of a file that has matched as a whole. Immutable, kept as long as the engine: a
  * worker may still compare with them after the file has changed. */
 struct gained {
     struct gained *older;
     struct digest_cache_key key; /* of the file that has matched */
     uint32_t count;
-    XXH128_hash_t digests[];
+    struct chunk_tag digests[];
 };
 
 /* Why a file is blocked, for the status: what its content should be and what it is. */
@@ -223,7 +231,7 @@ struct failure_episode {
 
 struct file_state {
     struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
-    XXH128_hash_t *digests;     /* of chunks that are `seen`; lazy too */
+    struct chunk_tag *digests;  /* of chunks that are `seen`; lazy too */
     uint64_t *touched;          /* see chunk_next_touched */
     struct wanted wanted;       /* which of them are to be fetched unasked */
     struct chunk_runs shown;    /* some view shows some of them; the others need not be read */
@@ -374,6 +382,7 @@ struct unshard_engine {
     unsigned passes_running, passes_reading, most_passes;
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
     unsigned processors;
+    struct secret secret;       /* of the digests of chunks made here; const after start */
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
     int staging_fd;             /* -1: none */
     uint64_t staging_end; /* of the last file's range in it; the watcher's, once threads run */

@@ -93,6 +93,16 @@ static void take_plain_file(struct unshard_engine *engine, uint32_t number)
         block_changed(engine, number, strerrordesc_np(-result));
 }
 
+/* The length that is known of it, when it has another one; else UNSHARD_NO_OFFSET. */
+static uint64_t other_length(const struct unshard_engine *engine, uint32_t number, uint64_t size)
+{
+    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
+    return engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
+                   expectation->has_size && expectation->size != size
+               ? expectation->size
+               : UNSHARD_NO_OFFSET;
+}
+
 static void take_new_file(struct unshard_engine *engine, uint32_t number)
 {
     struct unshard_error error;
@@ -112,19 +122,33 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
                      engine->checkpoint->files[number].path, (unsigned long long)size,
                      (unsigned long long)(needed - size));
         block(engine, number, &error);
+    } else if (other_length(engine, number, size) != UNSHARD_NO_OFFSET) {
+        error_set(&error, "mismatch", EIO, "%s: is %llu bytes long, expected %llu",
+                  engine->checkpoint->files[number].path, (unsigned long long)size,
+                  (unsigned long long)other_length(engine, number, size));
+        block(engine, number, &error);
     } else if (!headers_same_layout(engine->checkpoint, number))
         block_changed(engine, number, "it holds other tensors now; mount the checkpoint anew");
     else
         file_reset(engine, number);
 }
 
+/* What is said of it cannot all be true, whatever it holds: it stays blocked. */
+static bool contradicted(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
+    return engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
+           expectation->contradicts;
+}
+
 static void look_at(struct unshard_engine *engine, uint32_t number)
 {
-    if (source_poll(engine->source, number) <= 0)
-        return;
     pthread_mutex_lock(&engine->lock);
     bool blocked = engine->files[number].blocked;
     pthread_mutex_unlock(&engine->lock);
+    /* What is bad may be repaired in place, and its mtime kept. */
+    if (contradicted(engine, number) || source_poll(engine->source, number, blocked) <= 0)
+        return;
     if (!blocked)
         block_changed(engine, number, "it is read again when nobody has it open");
     if (may_begin_anew(engine, number))

@@ -13,10 +13,10 @@
 _Static_assert(PIECE_BYTES % HEADER_PIECE_BYTES == 0, "a header piece lies in one piece");
 
 static int stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
-                  XXH3_state_t *state, bool *cached, struct unshard_error *error)
+                  struct hasher *tag, bool *cached, struct unshard_error *error)
 {
     uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
-    int result = XXH3_128bits_reset(state) == XXH_OK ? 0 : error_no_memory(error);
+    int result = 0;
     for (uint32_t done = 0, length; done < fetch->length && result == 0; done += length) {
         length = fetch->length - done < PIECE_BYTES ? fetch->length - done : PIECE_BYTES;
         result = source_read(engine->source, fetch->file, offset + done, fetch->buffer, length,
@@ -25,21 +25,23 @@ static int stream(struct unshard_engine *engine, struct fetch *fetch, struct has
             result = check_header(engine, fetch->file, offset + done, fetch->buffer, length, error);
         if (result != 0)
             break;
-        XXH3_128bits_update(state, fetch->buffer, length);
+        hasher_update(tag, fetch->buffer, length);
         hasher_update(hasher, fetch->buffer, length);
     }
-    fetch->digest = XXH3_128bits_digest(state);
+    hasher_finish(tag, &fetch->digest);
+    if (result == 0 && fetch->digest.algorithm == DIGEST_NONE)
+        result = error_no_memory(error);
     return result;
 }
 
 int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
                 bool *cached, struct unshard_error *error)
 {
-    XXH3_state_t *state = XXH3_createState();
-    if (state == NULL)
+    struct hasher *tag = hasher_new_keyed(&engine->secret);
+    if (tag == NULL)
         return error_no_memory(error);
-    int result = stream(engine, fetch, hasher, state, cached, error);
-    XXH3_freeState(state);
+    int result = stream(engine, fetch, hasher, tag, cached, error);
+    hasher_free(tag);
     fetch->hashed = true;
     return result;
 }

@@ -54,11 +54,12 @@ bool source_is_direct(const struct source *source, uint32_t file)
 
 struct source_identity source_identity_of(const struct stat *status)
 {
-    return (struct source_identity){.device = status->st_dev,
-                                    .inode = status->st_ino,
-                                    .size = (uint64_t)status->st_size,
-                                    .mtime_ns = (int64_t)status->st_mtim.tv_sec * 1000000000 +
-                                                status->st_mtim.tv_nsec};
+    return (struct source_identity){
+        .device = status->st_dev,
+        .inode = status->st_ino,
+        .size = (uint64_t)status->st_size,
+        .mtime_ns = (int64_t)status->st_mtim.tv_sec * 1000000000 + status->st_mtim.tv_nsec,
+        .ctime_ns = (int64_t)status->st_ctim.tv_sec * 1000000000 + status->st_ctim.tv_nsec};
 }
 
 struct source_identity source_identity(const struct source *source, uint32_t file)
@@ -66,7 +67,7 @@ struct source_identity source_identity(const struct source *source, uint32_t fil
     return open_files_identity(source->open, file);
 }
 
-int source_poll(struct source *source, uint32_t number)
+int source_poll(struct source *source, uint32_t number, bool closely)
 {
     struct stat status;
     int fd =
@@ -75,8 +76,7 @@ int source_poll(struct source *source, uint32_t number)
         return fd;
     close(fd);
     struct source_identity now = source_identity_of(&status), was = source_identity(source, number);
-    return now.device != was.device || now.inode != was.inode || now.size != was.size ||
-           now.mtime_ns != was.mtime_ns;
+    return !source_same_content(&now, &was) || (closely && now.ctime_ns != was.ctime_ns);
 }
 
 int source_reopen(struct source *source, uint32_t number, struct unshard_error *error)

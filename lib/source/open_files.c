@@ -83,8 +83,8 @@ int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
     }
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
         const struct source_file *file = &checkpoint->files[i];
-        files->slots[i].identity =
-            (struct source_identity){file->device, file->inode, file->size, file->mtime_ns};
+        files->slots[i].identity = (struct source_identity){file->device, file->inode, file->size,
+                                                            file->mtime_ns, file->ctime_ns};
     }
     pthread_mutex_init(&files->lock, NULL);
     pthread_condattr_init(&monotonic);
@@ -136,16 +136,15 @@ int open_file_truncated(const char *path, uint64_t end, uint64_t needed,
 static int compare_identity(struct source_identity was, struct source_identity now,
                             const char *path, struct unshard_error *error)
 {
+    if (source_same_content(&was, &now))
+        return 0;
     if (now.inode != was.inode)
         return fail_changed(path, "inode", was.inode, now.inode, error);
     if (now.size < was.size)
         return open_file_truncated(path, now.size, was.size, error);
     if (now.size != was.size)
         return fail_changed(path, "size", was.size, now.size, error);
-    if (now.mtime_ns != was.mtime_ns)
-        return fail_changed(path, "mtime (ns)", (uint64_t)was.mtime_ns, (uint64_t)now.mtime_ns,
-                            error);
-    return 0;
+    return fail_changed(path, "mtime (ns)", (uint64_t)was.mtime_ns, (uint64_t)now.mtime_ns, error);
 }
 
 static int read_identity(int fd, const char *path, struct source_identity *out,

@@ -25,15 +25,25 @@ void source_cancel(struct source *source);
 /* What a source file is known by. */
 struct source_identity {
     uint64_t device, inode, size;
-    int64_t mtime_ns;
+    int64_t mtime_ns, ctime_ns;
 };
+/* Whether two identities are of one content. Names of inodes may drift on network file systems
+ * while the file stays what it is: they count only together with ctime, which any change of a file
+ * moves and a new file has of its own. ctime alone moves with permissions and links, too. */
+static inline bool source_same_content(const struct source_identity *a,
+                                       const struct source_identity *b)
+{
+    bool same_file = a->device == b->device && a->inode == b->inode;
+    return a->size == b->size && a->mtime_ns == b->mtime_ns &&
+           (same_file || a->ctime_ns == b->ctime_ns);
+}
 struct source_identity source_identity_of(const struct stat *status);
 /* That of the file as it is read: what discovery saw, or the last source_reopen. Thread-safe. */
 struct source_identity source_identity(const struct source *source, uint32_t file);
-/* Looks at the file's path: 0 it is that file still; 1 another one, or changed; a negative errno
- * when it cannot be looked at (a file that is gone can be read on while it is open). Blocks.
- * Thread-safe. */
-int source_poll(struct source *source, uint32_t file);
+/* Looks at the file's path: 0 it is that file still; 1 another one, or changed, with `closely` also
+ * in a way that size and mtime do not tell; a negative errno when it cannot be looked at (a file
+ * that is gone can be read on while it is open). Blocks. Thread-safe. */
+int source_poll(struct source *source, uint32_t file, bool closely);
 /* Reads what is at the path from now on. Reads that run go on with what they have. 0 or a negative
  * errno with *error. Blocks. Thread-safe. */
 int source_reopen(struct source *source, uint32_t file, struct unshard_error *error);

@@ -68,7 +68,7 @@ static void set_digest(const struct file_state *file, struct shard_snapshot *out
         out->algorithm = digest_algorithm_name(file->whole->digest.algorithm);
         out->origin = file->whole->origin;
     } else if (file->check == CHECK_CHUNKS) {
-        out->algorithm = digest_algorithm_name(DIGEST_XXH3_128);
+        out->algorithm = digest_algorithm_name(file->trusted.algorithm);
         out->origin = file->trusted.origin;
     }
 }

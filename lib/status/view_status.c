@@ -64,7 +64,7 @@ static unsigned algorithm_of(struct unshard_engine *engine, uint32_t file)
     const struct file_state *state = &engine->files[file];
     pthread_mutex_lock(&engine->lock);
     enum digest_algorithm algorithm = state->whole != NULL ? state->whole->digest.algorithm
-                                      : state->check == CHECK_CHUNKS ? DIGEST_XXH3_128
+                                      : state->check == CHECK_CHUNKS ? state->trusted.algorithm
                                                                      : DIGEST_NONE;
     pthread_mutex_unlock(&engine->lock);
     return 1U << algorithm;

@@ -104,8 +104,8 @@ static int hash_open_file(struct hash_run *run, struct file_hasher *hasher,
     block_stream_close(stream);
     if (result == 0)
         result = check_status(file, fd, &request->error);
-    if (result == 0)
-        file_hasher_finish(hasher);
+    if (result == 0 && file_hasher_finish(hasher) != 0)
+        result = error_no_memory(&request->error);
     return result;
 }
 
@@ -194,8 +194,11 @@ static uint32_t set_names_aside(struct hash_run *run, uint32_t count)
         if (others != NULL && first != NULL && is_same_file(run->checkpoint, first, request)) {
             request->read_as = first;
             first->algorithms |= request->algorithms;
-            if (first->chunk_bytes == 0)
+            if (first->chunk_bytes == 0) {
                 first->chunk_bytes = request->chunk_bytes;
+                first->chunk_algorithm = request->chunk_algorithm;
+                first->secret = request->secret;
+            }
             others[aside++] = request;
         } else {
             run->order[kept++] = first = request;
@@ -213,10 +216,13 @@ static int copy_result(struct hash_request *request)
     memcpy(request->digests, from->digests, sizeof request->digests);
     if (request->chunk_bytes == 0)
         return 0;
-    request->chunks = calloc((size_t)from->chunk_count + 1, sizeof *request->chunks);
+    size_t size = digest_size(from->chunk_algorithm);
+    request->chunk_bytes = from->chunk_bytes;
+    request->chunk_algorithm = from->chunk_algorithm;
+    request->chunks = calloc((size_t)from->chunk_count + 1, size);
     if (request->chunks == NULL)
         return error_no_memory(&request->error);
-    memcpy(request->chunks, from->chunks, from->chunk_count * sizeof *request->chunks);
+    memcpy(request->chunks, from->chunks, from->chunk_count * size);
     request->chunk_count = from->chunk_count;
     return 0;
 }

@@ -12,14 +12,16 @@
 struct hash_request {
     uint32_t file;        /* source file */
     unsigned algorithms;  /* bit 1 << A for each enum digest_algorithm A */
-    uint64_t chunk_bytes; /* also the XXH3-128 of each chunk; 0: not */
+    uint64_t chunk_bytes; /* also a digest of each chunk; 0: not */
+    enum digest_algorithm chunk_algorithm;
+    const struct secret *secret; /* of DIGEST_KEYED */
 
     struct hash_request *read_as; /* another name of the same file, which is read; NULL: this is */
     int result; /* 0, or a negative errno with error: "missing", "read-error", "truncated",
                  * "changed": it is not what discovery saw, or changed while it was read */
     struct unshard_error error;
     struct digest digests[DIGEST_ALGORITHM_COUNT]; /* of the algorithms asked for */
-    XXH128_hash_t *chunks;                         /* malloc'd; as many as the size asks for */
+    uint8_t *chunks;                               /* malloc'd; as many as the size asks for */
     uint32_t chunk_count;
 };
 

@@ -114,11 +114,12 @@ static void mismatch_size(struct judgement *judgement)
     judgement->out->bad_offset = error.offset;
 }
 
-static uint64_t first_difference(const struct hash_request *request, const XXH128_hash_t *known,
+static uint64_t first_difference(const struct hash_request *request, const uint8_t *known,
                                  uint32_t *number)
 {
+    size_t size = digest_size(request->chunk_algorithm);
     for (uint32_t i = 0; i < request->chunk_count; i++) {
-        if (XXH128_isEqual(request->chunks[i], known[i]))
+        if (memcmp(request->chunks + i * size, known + i * size, size) == 0)
             continue;
         *number = i;
         return i * request->chunk_bytes;
@@ -131,6 +132,7 @@ static const struct expected_chunks *comparable_chunks(const struct judgement *j
 {
     const struct expected_chunks *chunks = judgement->expectation->chunks;
     if (chunks == NULL || judgement->request->chunk_bytes != chunks->chunk_bytes ||
+        judgement->request->chunk_algorithm != chunks->algorithm ||
         judgement->request->chunk_count != chunks->count)
         return NULL;
     return chunks;
@@ -161,20 +163,20 @@ static void mismatch_digest(struct judgement *judgement, const struct digest *ex
 static void mismatch_chunk(struct judgement *judgement, const struct expected_chunks *chunks,
                            uint32_t number, uint64_t offset)
 {
-    struct digest expected = {.algorithm = DIGEST_XXH3_128}, actual = expected;
-    XXH128_canonicalFromHash((XXH128_canonical_t *)expected.bytes, chunks->digests[number]);
-    XXH128_canonicalFromHash((XXH128_canonical_t *)actual.bytes,
-                             judgement->request->chunks[number]);
+    size_t size = digest_size(chunks->algorithm);
+    struct digest expected = expected_chunk(chunks, number),
+                  actual = {.algorithm = chunks->algorithm};
+    memcpy(actual.bytes, judgement->request->chunks + number * size, size);
     mismatch_digest(judgement, &expected, &actual, chunks->origin, offset);
 }
 
 /* The content has been read: all that is known of it is compared. */
-static void compare(struct judgement *judgement, const XXH128_hash_t *kept)
+static void compare(struct judgement *judgement, const uint8_t *kept)
 {
     const struct expectation *expectation = judgement->expectation;
     const struct hash_request *request = judgement->request;
     const struct expected_chunks *chunks = comparable_chunks(judgement);
-    const XXH128_hash_t *known = chunks != NULL ? chunks->digests : kept;
+    const uint8_t *known = chunks != NULL ? chunks->digests : kept;
     uint32_t number = 0;
     uint64_t offset = known != NULL ? first_difference(request, known, &number) : UNSHARD_NO_OFFSET;
     for (uint32_t i = 0; i < expectation->digest_count; i++) {
@@ -195,7 +197,7 @@ static void compare(struct judgement *judgement, const XXH128_hash_t *kept)
     char hex[DIGEST_MAX_HEX];
     judgement->out->verdict = UNSHARD_VERIFIED;
     judgement->out->algorithm = digest_algorithm_name(
-        expectation->digest_count > 0 ? best->digest.algorithm : DIGEST_XXH3_128);
+        expectation->digest_count > 0 ? best->digest.algorithm : chunks->algorithm);
     judgement->out->origin =
         copy(judgement, expectation->digest_count > 0 ? best->origin : chunks->origin);
     if (expectation->digest_count > 0)
@@ -208,7 +210,7 @@ bool report_is_absent(const struct source_file *file)
     return file->failed && file->inode == 0 && file->device == 0;
 }
 
-static void judge(struct judgement *judgement, const XXH128_hash_t *kept)
+static void judge(struct judgement *judgement, const uint8_t *kept)
 {
     const struct expectation *expectation = judgement->expectation;
     const struct hash_request *request = judgement->request;
@@ -229,7 +231,7 @@ static void judge(struct judgement *judgement, const XXH128_hash_t *kept)
 }
 
 int report_add_file(struct report *report, const struct source_file *file,
-                    const struct hash_request *request, const XXH128_hash_t *kept)
+                    const struct hash_request *request, const uint8_t *kept)
 {
     struct unshard_report *result = &report->result;
     struct judgement judgement = {.report = report,

@@ -20,10 +20,11 @@ struct report *report_create(const struct unshard_checkpoint *checkpoint, uint32
 
 /* Adds what is to be said of a source file. request: its hashes; NULL when it was not read. What is
  * told is, in this order: that it is absent, a contradiction, that it could not be read, a wrong
- * size, the first digest that differs, a chunk that differs. kept: chunk digests of an earlier
- * verification of request->chunk_bytes each, to find the place by; or NULL. 0 or -ENOMEM. */
+ * size, the first digest that differs, a chunk that differs. kept: keyed chunk digests of an
+ * earlier verification of request->chunk_bytes each, to find the place by; or NULL. 0 or -ENOMEM.
+ */
 int report_add_file(struct report *report, const struct source_file *file,
-                    const struct hash_request *request, const XXH128_hash_t *kept);
+                    const struct hash_request *request, const uint8_t *kept);
 /* Adds a file that a list names and that is not there. 0 or -ENOMEM. */
 int report_add_missing(struct report *report, const struct missing_file *missing);
 

@@ -28,8 +28,10 @@ static void plan_files(struct seal *seal)
             strcmp(file->path, MANIFEST_NAME) == 0)
             continue;
         struct hash_request *request = &seal->requests[seal->count++];
-        *request = (struct hash_request){
-            .file = i, .algorithms = 1U << DIGEST_SHA256, .chunk_bytes = MANIFEST_CHUNK_BYTES};
+        *request = (struct hash_request){.file = i,
+                                         .algorithms = 1U << DIGEST_SHA256,
+                                         .chunk_bytes = MANIFEST_CHUNK_BYTES,
+                                         .chunk_algorithm = DIGEST_SHA256};
         for (uint32_t k = 0; file->expectation != NULL && k < file->expectation->digest_count; k++)
             request->algorithms |= 1U << file->expectation->digests[k].digest.algorithm;
     }
@@ -113,8 +115,10 @@ static int write_manifest(const struct seal *seal, struct unshard_error *error)
                                           .chunk_count = request->chunk_count};
     }
     qsort(files, seal->count, sizeof *files, compare_paths);
-    struct manifest manifest = {
-        .chunk_bytes = MANIFEST_CHUNK_BYTES, .files = files, .file_count = seal->count};
+    struct manifest manifest = {.chunk_bytes = MANIFEST_CHUNK_BYTES,
+                                .chunk_algorithm = DIGEST_SHA256,
+                                .files = files,
+                                .file_count = seal->count};
     int result = manifest_write(&manifest, &text, error);
     if (result == 0)
         result = manifest_file_write(checkpoint->source_fd, checkpoint->source, &text, error);

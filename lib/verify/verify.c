@@ -46,6 +46,14 @@ static bool is_worth_caching(const struct source_file *file)
            file->expectation->digest_count > 0 && file->expectation->chunks == NULL;
 }
 
+static void set_chunks(struct hash_request *request, uint64_t bytes,
+                       enum digest_algorithm algorithm, const struct secret *secret)
+{
+    request->chunk_bytes = bytes;
+    request->chunk_algorithm = algorithm;
+    request->secret = secret;
+}
+
 static void plan_file(struct plan *plan, uint32_t number)
 {
     const struct source_file *file = &plan->checkpoint->files[number];
@@ -60,9 +68,9 @@ static void plan_file(struct plan *plan, uint32_t number)
     for (uint32_t i = 0; i < expectation->digest_count; i++)
         request->algorithms |= 1U << expectation->digests[i].digest.algorithm;
     if (expectation->chunks != NULL)
-        request->chunk_bytes = expectation->chunks->chunk_bytes;
-    else if (is_worth_caching(file))
-        request->chunk_bytes = MANIFEST_CHUNK_BYTES;
+        set_chunks(request, expectation->chunks->chunk_bytes, expectation->chunks->algorithm, NULL);
+    else if (plan->cache != NULL && is_worth_caching(file))
+        set_chunks(request, MANIFEST_CHUNK_BYTES, DIGEST_KEYED, digest_cache_secret(plan->cache));
     plan->request_of[number] = plan->request_count++;
 }
 
@@ -72,6 +80,7 @@ static struct digest_cache_key key_of(const struct source_file *file)
                                      .inode = file->inode,
                                      .size = file->size,
                                      .mtime_ns = file->mtime_ns,
+                                     .ctime_ns = file->ctime_ns,
                                      .whole = file->expectation->digests[0].digest};
 }
 
@@ -82,7 +91,7 @@ static int add_cached(struct plan *plan, struct report *report, const struct sou
 {
     const struct digest *whole = &file->expectation->digests[0].digest;
     struct digest_cache_key key = key_of(file);
-    XXH128_hash_t *kept = NULL;
+    uint8_t *kept = NULL;
     uint64_t chunk_bytes = 0;
     uint32_t count = 0;
     if (request->result == 0 && digest_equal(whole, &request->digests[whole->algorithm])) {
@@ -129,7 +138,7 @@ static int make_report(struct plan *plan, struct report *report)
         const struct hash_request *request = number == NO_REQUEST ? NULL : &plan->requests[number];
         if (!is_reported(file))
             continue;
-        if (request != NULL && is_worth_caching(file))
+        if (request != NULL && request->chunk_algorithm == DIGEST_KEYED)
             result = add_cached(plan, report, file, request);
         else
             result = report_add_file(report, file, request, NULL);

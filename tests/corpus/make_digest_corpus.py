@@ -191,8 +191,8 @@ def checksums_json():
 
 
 def manifest():
-    def whole(files, **more):
-        return json.dumps({"version": 1, "writer": "unshard 0.1.0", "chunk_bytes": 65536,
+    def whole(files, version=1, **more):
+        return json.dumps({"version": version, "writer": "unshard 0.1.0", "chunk_bytes": 65536,
                            "files": files, **more})
 
     def file(path="a", size=5, chunks=1, **more):
@@ -205,7 +205,10 @@ def manifest():
     yield "accept-no-files", whole([])
     yield "accept-utf8", json.dumps({"version": 1, "chunk_bytes": 65536, "files": [file("bl\u00f6ck")]},
                                     ensure_ascii=False)
-    yield "reject-version-2", whole([]).replace('"version": 1', '"version": 2')
+    yield "accept-version-2", whole([file("a", chunks=0) | {"chunks": [SHA256]}], version=2)
+    yield "reject-version-2-with-chunks-of-version-1", whole([file()], version=2)
+    yield "reject-version-1-with-chunks-of-version-2", whole([file(chunks=0) | {"chunks": [SHA256]}])
+    yield "reject-version-3", whole([]).replace('"version": 1', '"version": 3')
     yield "reject-version-missing", '{"chunk_bytes": 65536, "files": []}'
     yield "reject-version-twice", '{"version": 1, "version": 1, "chunk_bytes": 65536, "files": []}'
     yield "reject-chunk-bytes-missing", '{"version": 1, "files": []}'
@@ -240,16 +243,17 @@ def manifest():
 
 
 def digest_cache_entry():
-    def entry(chunk_bytes=65536, count=4, version=1, mtime=3, chunks=4):
+    def entry(chunk_bytes=65536, count=4, version=2, mtime=3, chunks=4, ctime=0):
         head = b"unshdig1" + struct.pack("<IIQQQqQII", version, 1, 1, 2, 200000, mtime,
                                          chunk_bytes, count, 0)
-        return head.ljust(128, b"\0") + bytes(range(16)) * chunks
+        return head.ljust(128, b"\0") + struct.pack("<qQ", ctime, 0) + bytes(range(16)) * chunks
     yield "accept-usual", entry()
     yield "accept-large-chunks", entry(1 << 18, 1, chunks=1)
     yield "reject-count", entry(count=5)
     yield "reject-cut", entry(chunks=3)
     yield "reject-longer", entry(chunks=5)
-    yield "reject-version-2", entry(version=2)
+    yield "reject-version-1", entry(version=1)
+    yield "reject-other-change-time", entry(ctime=5)
     yield "reject-other-time", entry(mtime=4)
     yield "reject-chunk-bytes-0", entry(chunk_bytes=0)
     yield "reject-short-header", entry()[:100]

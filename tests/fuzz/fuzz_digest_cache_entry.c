@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                                    .size = 200000,
                                    .mtime_ns = 3,
                                    .whole = {.algorithm = DIGEST_SHA256}};
+    static const struct secret secret;
     uint64_t chunk_bytes;
     uint32_t count;
     size_t length, again_length;
@@ -20,12 +21,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         !cache_entry_check_header(data, &key, &chunk_bytes, &count, &length))
         return 0;
     uint8_t *entry = malloc(size + CACHE_ENTRY_DIGEST);
-    XXH128_hash_t *digests = calloc((size_t)count + 1, sizeof *digests);
+    uint8_t *digests = calloc((size_t)count + 1, CACHE_ENTRY_DIGEST);
     require(entry != NULL && digests != NULL);
     memcpy(entry, data, size);
-    XXH128_canonicalFromHash((XXH128_canonical_t *)(entry + size), XXH3_128bits(entry, size));
-    if (cache_entry_decode(entry, size + CACHE_ENTRY_DIGEST, count, digests)) {
-        uint8_t *again = cache_entry_encode(&key, chunk_bytes, digests, count, &again_length);
+    struct digest own = digest_of(DIGEST_KEYED, &secret, entry, size);
+    memcpy(entry + size, own.bytes, CACHE_ENTRY_DIGEST);
+    if (cache_entry_decode(entry, size + CACHE_ENTRY_DIGEST, count, &secret, digests)) {
+        uint8_t *again =
+            cache_entry_encode(&key, chunk_bytes, digests, count, &secret, &again_length);
         require(again != NULL && again_length == length && length == size + CACHE_ENTRY_DIGEST);
         require(memcmp(again, entry, length) == 0);
         free(again);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "digest/digest.h"
+#include "digest/secret.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -57,6 +58,23 @@ static void vectors_match(void **state)
     }
 }
 
+/* Without the secret, or with one bit of the content changed, it is another digest. */
+static void keyed_digests_depend_on_secret_and_content(void **state)
+{
+    static const struct secret one = {{1}}, two = {{2}};
+    (void)state;
+    struct digest a = digest_of(DIGEST_KEYED, &one, "content", 7);
+    struct digest again = digest_of(DIGEST_KEYED, &one, "content", 7);
+    struct digest other = digest_of(DIGEST_KEYED, &one, "kontent", 7);
+    struct digest longer = digest_of(DIGEST_KEYED, &one, "content\0", 8);
+    struct digest secret = digest_of(DIGEST_KEYED, &two, "content", 7);
+    assert_int_equal(a.algorithm, DIGEST_KEYED);
+    assert_true(digest_equal(&a, &again));
+    assert_false(digest_equal(&a, &other) || digest_equal(&a, &longer) ||
+                 digest_equal(&a, &secret));
+    assert_null(hasher_new(DIGEST_KEYED, 7)); /* there is none without a secret */
+}
+
 /* Feeding a content in pieces of any length gives what feeding it at once gives. */
 static void pieces_make_no_difference(void **state)
 {
@@ -68,7 +86,10 @@ static void pieces_make_no_difference(void **state)
         content[i] = (unsigned char)(x >> 24);
     for (enum digest_algorithm a = DIGEST_SHA256; a < DIGEST_ALGORITHM_COUNT; a++) {
         struct digest whole, pieces;
-        struct hasher *one = hasher_new(a, SIZE), *many = hasher_new(a, SIZE);
+        static const struct secret secret = {{1, 2, 3}};
+        bool keyed = a == DIGEST_KEYED;
+        struct hasher *one = keyed ? hasher_new_keyed(&secret) : hasher_new(a, SIZE);
+        struct hasher *many = keyed ? hasher_new_keyed(&secret) : hasher_new(a, SIZE);
         assert_non_null(one);
         assert_non_null(many);
         hasher_update(one, content, SIZE);
@@ -147,6 +168,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vectors_match),
         cmocka_unit_test(pieces_make_no_difference),
+        cmocka_unit_test(keyed_digests_depend_on_secret_and_content),
         cmocka_unit_test(a_length_not_announced_is_another_git_digest),
         cmocka_unit_test(hex_is_exact),
         cmocka_unit_test(none_and_other_algorithms_equal_nothing),

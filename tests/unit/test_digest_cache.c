@@ -58,7 +58,8 @@ static struct digest_cache_key make_key(unsigned number)
     return key;
 }
 
-static const XXH128_hash_t chunks[3] = {{1, 2}, {3, UINT64_MAX}, {5, 6}};
+static const uint8_t chunks[3 * CACHE_ENTRY_DIGEST] = {1, 2, [17] = 3, [40] = 255};
+static const struct secret no_secret;
 
 static void store(struct fixture *fixture, const struct digest_cache_key *key)
 {
@@ -70,7 +71,7 @@ static void store(struct fixture *fixture, const struct digest_cache_key *key)
 /* Whether it is found; what is found must be right. */
 static bool found(struct fixture *fixture, const struct digest_cache_key *key)
 {
-    XXH128_hash_t *digests = NULL;
+    uint8_t *digests = NULL;
     uint64_t chunk_bytes = 0;
     uint32_t count = 0;
     int result = digest_cache_load(fixture->cache, key, &chunk_bytes, &digests, &count);
@@ -156,6 +157,11 @@ static void a_changed_file_loses_its_entry(void **state)
     assert_int_equal(count_files(*state), 0);
     store(*state, &one);
     other = one;
+    other.ctime_ns++;
+    assert_false(found(*state, &other));
+    assert_int_equal(count_files(*state), 0);
+    store(*state, &one);
+    other = one;
     other.size++;
     assert_false(found(*state, &other));
     assert_false(found(*state, &one));
@@ -233,6 +239,43 @@ static void entries_that_others_could_write_are_not_believed(void **state)
     assert_int_equal(count_files(*state), 0);
 }
 
+static void reopen(struct fixture *fixture)
+{
+    digest_cache_close(fixture->cache);
+    assert_int_equal(digest_cache_open(0, &fixture->cache, NULL), 0);
+}
+
+/* Whoever can put an entry there, and does not know the secret, is not believed. */
+static void entries_are_made_with_the_secret(void **state)
+{
+    struct fixture *fixture = *state;
+    struct digest_cache_key key = make_key(1);
+    char path[PATH_MAX], aside[PATH_MAX];
+    struct stat status;
+    snprintf(path, sizeof path, "%s/.secret", fixture->folder);
+    snprintf(aside, sizeof aside, "%s/aside", fixture->root);
+    assert_int_equal(stat(path, &status), 0);
+    assert_int_equal(status.st_mode & 07777, 0600);
+    assert_int_equal(status.st_size, SECRET_BYTES);
+    store(fixture, &key);
+    reopen(fixture);
+    assert_true(found(fixture, &key));
+    assert_int_equal(unlink(path), 0);
+    reopen(fixture);
+    assert_false(found(fixture, &key));
+    assert_int_equal(chmod(path, 0640), 0);
+    digest_cache_close(fixture->cache);
+    assert_int_equal(digest_cache_open(0, &fixture->cache, NULL), -EPERM);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(truncate(path, SECRET_BYTES - 1), 0);
+    assert_int_equal(digest_cache_open(0, &fixture->cache, NULL), -EINVAL);
+    assert_int_equal(rename(path, aside), 0);
+    assert_int_equal(symlink(aside, path), 0);
+    assert_int_equal(digest_cache_open(0, &fixture->cache, NULL), -ELOOP);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(digest_cache_open(0, &fixture->cache, NULL), 0);
+}
+
 static void a_directory_that_others_could_write_to_is_refused(void **state)
 {
     struct fixture *fixture = *state;
@@ -255,7 +298,7 @@ static void a_directory_that_others_could_write_to_is_refused(void **state)
     assert_string_equal(error.code, "no-cache-directory");
     /* Without a cache nothing is found and nothing stored, and that is no error. */
     struct digest_cache_key key = make_key(1);
-    XXH128_hash_t *digests;
+    uint8_t *digests;
     uint64_t chunk_bytes;
     uint32_t count;
     assert_int_equal(digest_cache_store(NULL, &key, CHUNK, chunks, 3, &error), 0);
@@ -353,7 +396,7 @@ static bool accepts(const char *path)
                                    .mtime_ns = 3,
                                    .whole = {.algorithm = DIGEST_SHA256}};
     uint8_t entry[1024];
-    XXH128_hash_t digests[8];
+    uint8_t digests[8 * CACHE_ENTRY_DIGEST];
     uint64_t chunk_bytes;
     uint32_t count;
     size_t length;
@@ -361,10 +404,12 @@ static bool accepts(const char *path)
     assert_non_null(file);
     size_t size = fread(entry, 1, sizeof entry - CACHE_ENTRY_DIGEST, file);
     (void)fclose(file);
-    XXH128_canonicalFromHash((XXH128_canonical_t *)(entry + size), XXH3_128bits(entry, size));
+    struct digest own = digest_of(DIGEST_KEYED, &no_secret, entry, size);
+    memcpy(entry + size, own.bytes, CACHE_ENTRY_DIGEST);
     return size >= CACHE_ENTRY_HEADER &&
            cache_entry_check_header(entry, &key, &chunk_bytes, &count, &length) &&
-           length == size + CACHE_ENTRY_DIGEST && cache_entry_decode(entry, length, count, digests);
+           length == size + CACHE_ENTRY_DIGEST &&
+           cache_entry_decode(entry, length, count, &no_secret, digests);
 }
 
 static void every_file_of_the_corpus_is_judged_by_its_name(void **state)
@@ -449,6 +494,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(entries_that_others_could_write_are_not_believed, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(entries_are_made_with_the_secret, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_directory_that_others_could_write_to_is_refused, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(the_directory_comes_from_the_environment, set_up,

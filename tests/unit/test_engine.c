@@ -265,7 +265,7 @@ static void test_bytes_that_change_silently_are_noticed(void **state)
     close(fd);
     assert_int_equal(read_view(engine, 5000, data, 16, &got), EIO);
     char *errors = unshard_status_errors(engine);
-    assert_non_null(strstr(errors, "as it was read before"));
+    assert_non_null(strstr(errors, "when it was read before"));
     free(errors);
     unshard_engine_stop(engine);
 }

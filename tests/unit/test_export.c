@@ -260,12 +260,12 @@ int __real_source_read(struct source *source, uint32_t file, uint64_t offset, vo
                        size_t length, bool *cached, struct unshard_error *error);
 int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
                        size_t length, bool *cached, struct unshard_error *error);
-int __real_source_poll(struct source *source, uint32_t file);
-int __wrap_source_poll(struct source *source, uint32_t file);
+int __real_source_poll(struct source *source, uint32_t file, bool closely);
+int __wrap_source_poll(struct source *source, uint32_t file, bool closely);
 
-int __wrap_source_poll(struct source *source, uint32_t file)
+int __wrap_source_poll(struct source *source, uint32_t file, bool closely)
 {
-    int result = __real_source_poll(source, file);
+    int result = __real_source_poll(source, file, closely);
     atomic_fetch_add(&polls, 1);
     return result;
 }

@@ -19,7 +19,7 @@
 
 static struct expected_digest wholes[FILES];
 static struct expected_chunks pieces[FILES];
-static XXH128_hash_t piece_digests[FILES][8];
+static uint8_t piece_digests[FILES][8][32];
 static struct expectation expectations[FILES];
 
 static char *content_of(const struct fixture *fixture, int i)
@@ -45,9 +45,13 @@ static void expect(struct fixture *fixture, bool chunks)
         hasher_free(hasher);
         uint32_t count = 0;
         for (uint64_t at = 0; at < file_sizes[i]; at += CHUNK)
-            piece_digests[i][count++] =
-                XXH3_128bits(content + at, file_sizes[i] - at < CHUNK ? file_sizes[i] - at : CHUNK);
-        pieces[i] = (struct expected_chunks){CHUNK, count, piece_digests[i], "a manifest"};
+            memcpy(piece_digests[i][count++],
+                   digest_of(DIGEST_SHA256, NULL, content + at,
+                             file_sizes[i] - at < CHUNK ? file_sizes[i] - at : CHUNK)
+                       .bytes,
+                   32);
+        pieces[i] = (struct expected_chunks){CHUNK, count, DIGEST_SHA256, piece_digests[i][0],
+                                             "a manifest"};
         expectations[i] = (struct expectation){
             .digests = &wholes[i], .digest_count = 1, .chunks = chunks ? &pieces[i] : NULL};
         fixture->files[i].expectation = &expectations[i];
