@@ -181,13 +181,41 @@ static int split_named(struct discovery *discovery, const struct component_prefi
 /* ---- split=auto --------------------------------------------------------------------------------
  */
 
+/* The folders of ComfyUI (folder_paths.py): every file below one is a model of that kind, so that
+ * the components of a checkpoint would be further checkpoints. */
+static bool is_folder_of_comfyui(const char *name)
+{
+    static const char *const names[] = {"checkpoints",   "loras",          "vae",
+                                        "text_encoders", "clip",           "unet",
+                                        "clip_vision",   "style_models",   "embeddings",
+                                        "diffusers",     "vae_approx",     "controlnet",
+                                        "t2i_adapter",   "gligen",         "upscale_models",
+                                        "hypernetworks", "photomaker",     "classifiers",
+                                        "model_patches", "audio_encoders", "diffusion_models"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool is_comfyuis(const struct discovery *discovery, uint32_t directory)
+{
+    const struct scan_entry *entries = discovery->scan.entries;
+    for (; directory != 0; directory = entries[directory].parent)
+        if (is_folder_of_comfyui(entries[directory].name))
+            return true;
+    const char *slash = strrchr(discovery->checkpoint->source, '/');
+    return is_folder_of_comfyui(slash != NULL ? slash + 1 : discovery->checkpoint->source);
+}
+
 /* A pipeline that is laid out in directories already is not split. */
 static bool may_be_monolithic(const struct discovery *discovery, const struct candidate *candidate)
 {
     static const char model_index[] = "model_index.json";
     return candidate->passthrough && is_whole(candidate) &&
            scan_child(&discovery->scan, candidate->directory, model_index,
-                      sizeof model_index - 1) == SCAN_NONE;
+                      sizeof model_index - 1) == SCAN_NONE &&
+           !is_comfyuis(discovery, candidate->directory);
 }
 
 /* Recognises each candidate: what is to be split has `prefixes`. */

@@ -216,6 +216,47 @@ def test_who_takes_all_files_finds_the_same(tmp_path):
         assert mount.status()["errors"] == 0
 
 
+def comfyui_tree(folder):
+    """What the folders of ComfyUI hold: one file is one model, under the name that people know."""
+    tensors = {"conv.weight": torch.randn(3, 4), "conv.bias": torch.randn(3)}
+    wide = {f"{prefix}{i}.weight": torch.randn(4, 3) for i in range(8)
+            for prefix in ("model.diffusion_model.input_blocks.", "first_stage_model.encoder.",
+                           "cond_stage_model.transformer.")}
+    saves = {"checkpoints/sd15.safetensors": wide, "checkpoints/older.ckpt": {"state_dict": wide},
+             "upscale_models/4x.pth": {"params_ema": tensors}, "upscale_models/2x.pth": tensors,
+             "embeddings/negative.pt": {"string_to_param": {"*": torch.zeros(3)}, "step": 5},
+             "vae/v.safetensors": tensors, "vae/v.pt": {f"o.{k}": v for k, v in tensors.items()},
+             "loras/style.safetensors": tensors, "loras/old.pt": tensors,
+             "loras/lora-00001-of-00004.safetensors": tensors, "clip/t5.bin": tensors,
+             "clip_vision/pytorch_model.bin": tensors, "controlnet/model.bin": tensors,
+             "unet/sub/diffusion_pytorch_model.bin": tensors, "style_models/x.sft": tensors,
+             "gligen/diffusion_pytorch_model.safetensors": tensors}
+    for name, content in saves.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in (".safetensors", ".sft"):
+            save_file(content, path)
+        else:
+            torch.save(content, path)
+    return folder
+
+
+def test_comfyui_lists_and_opens_what_is_on_disk(tmp_path):
+    source = comfyui_tree(tmp_path / "models")
+
+    def listed(folder):
+        return [path.relative_to(folder).as_posix() for path in loaders.comfyui_models(folder)]
+
+    with mounted(source) as mount:
+        assert listed(mount.path) == listed(source)
+        for name in listed(source):
+            assert (mount / name).read_bytes() == (source / name).read_bytes(), name
+        assert mount.status()["errors"] == 0
+    # A folder of it by itself is no other thing.
+    with mounted(source / "checkpoints") as mount:
+        assert listed(mount.path) == listed(source / "checkpoints")
+
+
 def hub(folder, saved, missing):
     """A cache in which an earlier run has asked for names that the repository does not have."""
     snapshot = checkpoints.hub_cache(folder, saved)
