@@ -83,9 +83,7 @@ void candidate_fail_to_read(struct candidate *candidate, const char *path, int r
     char reason[64];
     struct unshard_error error;
     if (candidate->index_arena.refused)
-        error_set(&error, "header-memory", EFBIG,
-                  "%s: takes more memory than is left of %zu MiB for all headers together", path,
-                  HEADERS_MEMORY >> 20);
+        headers_no_memory_left(&error, path, EFBIG);
     else
         error_set(&error, "unreadable", -result, "%s: cannot read: %s", path,
                   discovery_why_unread(result, limit, reason));

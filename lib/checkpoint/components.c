@@ -269,9 +269,22 @@ static int join_parts(struct build *build, struct tensor_set *sets, struct unsha
     bool parts = false;
     for (uint32_t i = 0; i < count; i++)
         parts = parts || tensor_parts_present(&sets[i]);
-    return parts ? tensor_parts_join(sets, count, build->component->name,
-                                     &build->candidate->index_arena, error)
-                 : 0;
+    struct arena *arena = &build->candidate->index_arena;
+    int result = parts ? tensor_parts_join(sets, count, build->component->name, arena, error) : 0;
+    return result == -ENOMEM && arena->refused
+               ? headers_no_memory_left(error, build->component->name, EFBIG)
+               : result;
+}
+
+/* What the view takes is made from headers, and there may be one for each name of a file: so it
+ * counts with them. */
+static int charge_view(struct build *build, const struct merged_view *merged,
+                       struct unshard_error *error)
+{
+    size_t bytes = extent_map_memory(&merged->map);
+    if (memory_budget_take(&build->discovery->budget, bytes))
+        return 0;
+    return headers_no_memory_left(error, build->component->name, EFBIG);
 }
 
 static int build_merged(struct build *build)
@@ -293,13 +306,15 @@ static int build_merged(struct build *build)
     int result = join_parts(build, sets, &error);
     if (result == 0)
         result = planner_merge(&input, &merged, &error);
+    if (result == 0)
+        result = charge_view(build, &merged, &error);
     if (result == 0) {
         result = show_merged(build, &merged);
-        merged_view_free(&merged);
     } else if (result != -ENOMEM) {
         fail(build, &error);
         result = 0;
     }
+    merged_view_free(&merged);
     free(sets);
     return result;
 }

@@ -121,6 +121,13 @@ static void header_clear(struct header *header)
     header->set = (struct tensor_set){0};
 }
 
+int headers_no_memory_left(struct unshard_error *error, const char *what, int errno_value)
+{
+    return error_set(error, "header-memory", errno_value,
+                     "%s: takes more memory than is left of %zu MiB for all headers together", what,
+                     HEADERS_MEMORY >> 20);
+}
+
 /* The budget is used up. A file that is shown as it is can do without. */
 static void refuse(const struct unshard_checkpoint *checkpoint, struct header *header)
 {
@@ -134,10 +141,9 @@ static void refuse(const struct unshard_checkpoint *checkpoint, struct header *h
     if (header->skipped)
         header->set.note = why;
     else
-        header->result = error_set(
-            &header->error, "header-memory", header->format->pickle ? ENOTSUP : EFBIG,
-            "%s: its header takes more memory than is left of %zu MiB for all headers together",
-            checkpoint->files[header->file].path, HEADERS_MEMORY >> 20);
+        header->result =
+            headers_no_memory_left(&header->error, checkpoint->files[header->file].path,
+                                   header->format->pickle ? ENOTSUP : EFBIG);
 }
 
 static void read_number(void *context, uint32_t number)

@@ -41,6 +41,8 @@ struct header {
  * order of the headers afterwards. */
 void headers_read(const struct unshard_checkpoint *checkpoint, struct header *headers,
                   uint32_t count, struct memory_budget *budget);
+/* The error of what finds nothing left of HEADERS_MEMORY: a file, or the views of a component. */
+int headers_no_memory_left(struct unshard_error *error, const char *what, int errno_value);
 /* A fingerprint of what a set describes: names, types, shapes and places, no content. */
 XXH128_hash_t headers_layout(const struct tensor_set *set);
 /* Reads the header of a source file as it is on disk now, and tells whether it describes what

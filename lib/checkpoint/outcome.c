@@ -128,6 +128,8 @@ static int apply_sharding(const struct settling *settling, struct candidate *can
         struct header *header = &candidate->headers[i];
         const char *path = settling->discovery->checkpoint->files[header->file].path;
         result = dcp_sharding_apply(&header->set, path, &header->arena, &error);
+        if (result == -ENOMEM && header->arena.refused)
+            result = headers_no_memory_left(&error, path, EFBIG);
     }
     if (result != 0 && result != -ENOMEM)
         candidate_fail(candidate, &error);

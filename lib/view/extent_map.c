@@ -180,6 +180,12 @@ void extent_map_builder_free(struct extent_map_builder *builder)
     *builder = (struct extent_map_builder){0};
 }
 
+size_t extent_map_memory(const struct extent_map *map)
+{
+    return map->literal_size +
+           map->count * (sizeof *map->extents + sizeof *map->by_source + sizeof *map->source_ends);
+}
+
 void extent_map_free(struct extent_map *map)
 {
     free(map->extents);

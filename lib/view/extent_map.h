@@ -57,6 +57,8 @@ int extent_map_append_zeros(struct extent_map_builder *builder, size_t length);
 int extent_map_finish(struct extent_map_builder *builder, struct extent_map *map);
 void extent_map_builder_free(struct extent_map_builder *builder);
 void extent_map_free(struct extent_map *map);
+/* Bytes that it takes. */
+size_t extent_map_memory(const struct extent_map *map);
 
 /* The piece at view_offset, at most max_length long, all of one extent. view_offset < size. O(log
  * n). */

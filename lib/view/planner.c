@@ -15,6 +15,7 @@
 
 #define PAGE_SIZE UINT64_C(4096)
 #define HEADER_ALIGNMENT UINT64_C(8)
+#define MAX_VIEW_RUNS ((size_t)1 << 20)
 
 /* ---- collecting --------------------------------------------------------------------------------
  */
@@ -211,7 +212,9 @@ static int append_tensor(const struct planner_input *input, struct merged_view *
 
     if (tensor->gather == NULL)
         return extent_map_append_source(builder, tensor->file, tensor->offset, tensor->length);
-    if (gather_runs(tensor->gather, &runs, &count)) {
+    /* However long they are: a file that is not all there may have any number of long ones. */
+    if (view->run_count < MAX_VIEW_RUNS && gather_runs(tensor->gather, &runs, &count)) {
+        view->run_count += count;
         result = append_runs(builder, runs, count);
         free(runs);
         return result;

@@ -26,6 +26,7 @@ struct merged_view {
     struct gathered *gathered; /* files that the map refers to and that are not on disk, numbered
                                 * from first_gathered; gathers belong to the sets */
     size_t gathered_count;
+    size_t run_count;   /* extents of tensors that are not contiguous */
     char conflict[256]; /* first metadata key on which shards differ, for a note; "" when none */
     const char *note;   /* static: of the format's own layout, or NULL */
 };

@@ -4,6 +4,7 @@
  * names, and who finds nothing left says so. */
 #include "checkpoint/headers.h"
 #include "support/safetensors_fixture.h"
+#include "view/planner.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -218,6 +219,37 @@ static void files_that_are_numbered_stay_what_they_are(void **state)
     fixture_remove(root);
 }
 
+/* Tensors of a sparse file that each have as many long runs as one may: an extent for each of the
+ * first ones, the others are put together on reading. */
+static void extents_of_a_view_have_a_bound(void **state)
+{
+    (void)state;
+    enum { RUNS = 1 << 20, TENSORS = 4 };
+    const uint64_t shape[] = {RUNS, MIB};
+    const struct gather_dimension dimension = {RUNS, 2 * MIB, MIB};
+    struct gather_box box = {.rank = 1, .run = MIB, .dimensions = &dimension};
+    const struct gather gather = {.boxes = &box, .box_count = 1, .length = (uint64_t)RUNS * MIB};
+    struct tensor tensors[TENSORS];
+    static const char *const names[] = {"a", "b", "c", "d"};
+    for (unsigned i = 0; i < TENSORS; i++)
+        tensors[i] = (struct tensor){.name = names[i],
+                                     .name_length = 1,
+                                     .rank = 2,
+                                     .shape = shape,
+                                     .dtype = DTYPE_U8,
+                                     .length = gather.length,
+                                     .gather = &gather};
+    const struct tensor_set set = {.tensors = tensors, .tensor_count = TENSORS};
+    const struct planner_input input = {
+        .sets = &set, .set_count = 1, .component = "test", .first_gathered = 1};
+    struct merged_view view = {0};
+    struct unshard_error error;
+    assert_int_equal(planner_merge(&input, &view, &error), 0);
+    assert_true(view.map.count <= RUNS + TENSORS);
+    assert_int_equal(view.gathered_count, 1);
+    merged_view_free(&view);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +261,7 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_says_so),
         cmocka_unit_test(absent_shards_are_listed_up_to_a_bound),
         cmocka_unit_test(files_that_are_numbered_stay_what_they_are),
+        cmocka_unit_test(extents_of_a_view_have_a_bound),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
