@@ -2,8 +2,11 @@
 #include "checkpoint/grouping.h"
 
 #include "base/error.h"
+#include "checkpoint/leftover_name.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,6 +120,18 @@ int candidate_add_absent(struct discovery *discovery, struct candidate *candidat
         (struct absent_shard){.path = kept, .file = SCAN_NONE, .error = why};
     discovery->absent_count++;
     return 0;
+}
+
+const char *scan_unfinished(const struct discovery *discovery, uint32_t directory, const char *name,
+                            char *out, size_t capacity)
+{
+    char other[PATH_MAX];
+    out[0] = '\0';
+    for (const char *const *ending = leftover_of_download; *ending != NULL; ending++)
+        if (snprintf(other, sizeof other, "%s%s", name, *ending) < (int)sizeof other &&
+            scan_find(&discovery->scan, directory, other) != SCAN_NONE)
+            snprintf(out, capacity, "; its download has not come to its end: there is %s", other);
+    return out;
 }
 
 char *scan_path_in(const struct discovery *discovery, uint32_t directory, const char *name)

@@ -76,6 +76,10 @@ int candidate_use_complete_file(struct discovery *discovery, struct candidate *c
                                 uint32_t entry);
 /* Settles what becomes of what stands under its merged name on disk (of pickles: added_views.c). */
 int candidate_settle_merged_name(struct discovery *discovery, struct candidate *candidate);
+/* For the message that the file called `name` in a directory is missing: "", or that its download
+ * has not come to its end. */
+const char *scan_unfinished(const struct discovery *discovery, uint32_t directory, const char *name,
+                            char *out, size_t capacity);
 /* "DIRECTORY/NAME", in malloc'd memory; NULL without memory. */
 char *scan_path_in(const struct discovery *discovery, uint32_t directory, const char *name);
 

@@ -15,11 +15,14 @@ static int claim_name(struct discovery *discovery, struct candidate *candidate, 
 {
     const char *index_path = entry_of(discovery, candidate->index_entry)->path;
     uint32_t found = scan_find(&discovery->scan, candidate->directory, name);
+    char unfinished[256];
     struct unshard_error error;
     if (found == SCAN_NONE) {
         candidate->missing++;
-        error_set(&error, "missing", ENOENT, "%s: weight_map names %s, which is missing",
-                  index_path, name);
+        error_set(
+            &error, "missing", ENOENT, "%s: weight_map names %s, which is missing%s", index_path,
+            name,
+            scan_unfinished(discovery, candidate->directory, name, unfinished, sizeof unfinished));
     } else if (entry_of(discovery, found)->kind == SCAN_FILE) {
         candidate_add_member(discovery, candidate, found);
         return 0;

@@ -42,8 +42,11 @@ static int add_missing_numbers(struct discovery *discovery, struct candidate *ca
         struct unshard_error error;
         int result = -ENOMEM;
         if (path != NULL) {
-            error_set(&error, "missing", ENOENT, "%s: shard %u of %u is missing", path, number,
-                      files[0].total);
+            char unfinished[256];
+            error_set(&error, "missing", ENOENT, "%s: shard %u of %u is missing%s", path, number,
+                      files[0].total,
+                      scan_unfinished(discovery, candidate->directory, name, unfinished,
+                                      sizeof unfinished));
             candidate->missing++;
             result = candidate_add_absent(discovery, candidate, path, &error);
         }

@@ -14,6 +14,9 @@ static const char *const endings[] = {
     ".incomplete", ".part", ".partial", ".tmp", ".temp", ".aria2", ".download",
     ".crdownload", ".lock", ".swp",     ".swo", "~",     ".!qB",   ".unshard-tmp"};
 
+const char *const leftover_of_download[] = {".incomplete", ".part",       ".partial",
+                                            ".aria2",      ".crdownload", NULL};
+
 #define LENGTH(array) (sizeof(array) / sizeof *(array))
 
 /* ".NAME.XXXXXX" */

@@ -12,4 +12,8 @@
  * its own (NAME.tmp). It comes, changes and goes: it is shown as it is, and not sealed. */
 bool leftover_name(const char *path);
 
+/* What a download is called that has not come to its end: the endings after the name of the file,
+ * NULL-terminated. */
+extern const char *const leftover_of_download[];
+
 #endif

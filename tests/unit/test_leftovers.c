@@ -150,6 +150,25 @@ static void leftovers_are_not_sealed(void **state)
     fixture_remove(root);
 }
 
+static void an_unfinished_download_is_told(void **state)
+{
+    (void)state;
+    char *root = fixture_directory();
+    save(root, "");
+    unlink(fixture_path(root, "model-00002-of-00002.safetensors"));
+    fixture_text(root, "model-00002-of-00002.safetensors.incomplete", "");
+    for (unsigned i = 0; i < 2; i++) {
+        struct unshard_checkpoint *checkpoint = open_checkpoint(root);
+        const char *message = checkpoint->components[0].error.message;
+        if (strstr(message, "is missing; its download has not come to its end: there is "
+                            "model-00002-of-00002.safetensors.incomplete") == NULL)
+            fail_msg("%s", message);
+        unshard_checkpoint_close(checkpoint);
+        unlink(fixture_path(root, "model.safetensors.index.json"));
+    }
+    fixture_remove(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -157,6 +176,7 @@ int main(void)
         cmocka_unit_test(leftovers_are_no_part_of_a_checkpoint),
         cmocka_unit_test(a_hub_cache_may_be_hidden),
         cmocka_unit_test(leftovers_are_not_sealed),
+        cmocka_unit_test(an_unfinished_download_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
