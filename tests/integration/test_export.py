@@ -40,7 +40,10 @@ def test_stopped_by_a_signal(source, tmp_path, number):
     target = tmp_path / "target"
     with slow(source, total=40 << 20) as storage:
         process = subprocess.Popen([UNSHARD, "export", "-o", "jobs=2", storage.path, target],
-                                   stderr=subprocess.PIPE, text=True)
+                                   stderr=subprocess.PIPE, text=True,
+                                   # A shell in the background has it ignored.
+                                   preexec_fn=lambda: signal.signal(number, signal.SIG_DFL)
+                                   if number != signal.SIGKILL else None)
         try:
             wait_for((target / ".model.safetensors.unshard-tmp").exists,
                      what="a half written file")
