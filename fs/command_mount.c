@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "fs/claim.h"
 #include "fs/control.h"
 #include "fs/daemon.h"
 #include "fs/filesystem.h"
@@ -43,6 +44,7 @@ struct mount_run {
     char *source, *mountpoint; /* canonical; the latter as given when it cannot be seen */
     bool given;                /* somebody else has mounted and gave us a descriptor */
     char given_path[24];       /* "/dev/fd/N" then */
+    int claim;                 /* of the mount point, until the mount stands; -1: none */
     bool visible;              /* the mount is in our mount namespace */
     bool terminal;             /* in the foreground of one, which may be gone by now */
     atomic_bool loop_ended;    /* requests are answered no more */
@@ -124,7 +126,8 @@ static int prepare_mountpoint(struct mount_run *run)
         return take_given_mount(run, fd);
     run->visible = true;
     int result = mountpoint_resolve(run->options.mountpoint, &run->mountpoint, &run->error);
-    return result ? result : mountpoint_prepare(run->mountpoint, run->source, &run->error);
+    return result ? result
+                  : mountpoint_prepare(run->mountpoint, run->source, &run->claim, &run->error);
 }
 
 static int resolve(struct mount_run *run)
@@ -141,18 +144,35 @@ static int prepare(struct mount_run *run)
     return result ? result : open_checkpoint(run);
 }
 
+/* What lies on top is ours, since the place is claimed. */
+static int connection_on_top(const char *path, unsigned *connection)
+{
+    int fd = mountpoint_open(path);
+    int result = fd < 0 ? fd : mountpoint_connection(fd, connection);
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
 static int find_connection(struct mount_run *run)
 {
-    struct mount_entry entry;
-    int result = run->given ? 0 : mountpoint_find(run->mountpoint, &entry);
-    if (result)
-        return error_set(&run->error, "mount", -result, "%s: the new mount is not in mountinfo: %s",
-                         run->mountpoint, strerror(-result));
+    int result = 0;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", session_descriptor(&run->filesystem));
     if (!run->given)
-        run->connection = entry.minor_number;
+        run->connection = mounted_fd_connection(path);
+    if (!run->given && !run->connection)
+        result = connection_on_top(run->mountpoint, &run->connection);
+    if (result)
+        return error_set(&run->error, "mount", -result, "%s: cannot find the new mount: %s",
+                         run->mountpoint, strerror(-result));
     run->filesystem.connection = run->connection;
     run->filesystem.mountpoint = run->visible ? run->mountpoint : NULL;
-    return 0;
+    if (run->visible && run->connection)
+        result = mountpoint_check_alone(run->mountpoint, run->source, run->connection, &run->error);
+    claim_release(run->claim);
+    run->claim = -1;
+    return result;
 }
 
 /* Forks the helpers. They must come from the main thread, before there are others. */
@@ -165,13 +185,6 @@ static int start_helpers(struct mount_run *run)
         result =
             prober_start(&run->prober, run->filesystem.checkpoint, run->mountpoint, &run->error);
     return result;
-}
-
-static bool still_mounted(const struct mount_run *run)
-{
-    struct mount_entry entry;
-    return mountpoint_find(run->mountpoint, &entry) == 0 && entry.major_number == 0 &&
-           entry.minor_number == run->connection && !strncmp(entry.type, "fuse", 4);
 }
 
 /* A mount that we cannot see works when the kernel has greeted us. */
@@ -202,7 +215,8 @@ static void *announce(void *argument)
         /* Stopped or unmounted so soon: an answer to what the user did, in the foreground. For a
          * command that is to leave a mount behind it is a failure all the same. */
         run->failed = !run->options.foreground ||
-                      (!run->shutdown.begun && (!run->visible || still_mounted(run)));
+                      (!run->shutdown.begun &&
+                       (!run->visible || mountpoint_is(run->mountpoint, run->connection)));
         shutdown_request(&run->shutdown);
         return NULL;
     }
@@ -269,8 +283,9 @@ static void take_down(struct mount_run *run)
     } else {
         session_unmount(&run->filesystem);
     }
-    if (run->connection && !run->given && still_mounted(run))
-        mountpoint_detach(run->mountpoint); /* libfuse leaves an aborted mount where it is */
+    if (run->connection && !run->given)
+        mountpoint_detach(run->mountpoint,
+                          run->connection); /* libfuse leaves an aborted mount where it is */
     if (run->ready_thread_runs)
         pthread_join(run->ready_thread, NULL);
     if (begun)
@@ -339,6 +354,7 @@ static int serve(struct mount_run *run)
 
 static void release(struct mount_run *run)
 {
+    claim_release(run->claim);
     end_reports(run);
     status_snapshots_end();
     inode_table_free(run->filesystem.inodes);
@@ -400,6 +416,7 @@ int command_mount(int argc, char **argv)
         return 1;
     }
     run->link.fd = -1;
+    run->claim = -1;
     run->filesystem.initialised_fd = -1;
     int parsed = options_parse_mount(argc, argv, &run->options);
     if (parsed) {

@@ -163,15 +163,13 @@ static int force(const char *mountpoint)
     if (result < 0)
         return result;
     int abort_fd = mountpoint_open_abort(entry.minor_number);
-    result = mountpoint_abort(mountpoint, abort_fd);
+    result = mountpoint_abort(mountpoint, entry.minor_number, abort_fd);
     if (abort_fd >= 0)
         close(abort_fd);
-    /* umount2(MNT_FORCE) may have taken it away already. */
-    if (mountpoint_find(mountpoint, &entry) == -ENOENT)
-        return 0;
     /* While pages of a connection that goes on are waited for, one that was detached would make
      * every sync(2) of the machine wait too, with nobody able to find it any more. */
-    return result ? result : mountpoint_detach(mountpoint);
+    result = result ? result : mountpoint_detach(mountpoint, entry.minor_number);
+    return result == -ESTALE ? 0 : result; /* it has gone meanwhile */
 }
 
 /* In a process of its own, since it can wait for what waits for the daemon. A positive errno. */

@@ -23,21 +23,11 @@ static void close_everything_but(int keep)
     close_range(keep >= 3 ? (unsigned)keep + 1 : 3u, ~0U, 0);
 }
 
-/* The mount may be gone, or another may be in its place by now. */
-static int still_ours(const char *path, unsigned connection)
-{
-    struct mount_entry entry;
-    return mountpoint_find(path, &entry) == 0 && entry.major_number == 0 &&
-           entry.minor_number == connection && !strncmp(entry.type, "fuse", 4);
-}
-
 static void take_mount_away(const char *path, unsigned connection, int abort_fd)
 {
-    int ours = still_ours(path, connection);
-    if (ours || abort_fd >= 0)
-        mountpoint_abort(ours ? path : "", abort_fd);
-    if (still_ours(path, connection))
-        mountpoint_detach(path);
+    /* A mount whose connection goes on must stay where it can be found: see mountpoint_detach. */
+    if (mountpoint_abort(path, connection, abort_fd) == 0)
+        mountpoint_detach(path, connection);
 }
 
 static void wait_for_death(pid_t daemon)

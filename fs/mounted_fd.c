@@ -25,13 +25,11 @@ int mounted_fd_parse(const char *path)
     return *digits >= '0' && *digits <= '9' && !*end && fd <= 1 << 20 ? (int)fd : -1;
 }
 
-/* The line "fuse_connection: N" of the descriptor's fdinfo; 0 when there is none. */
-static unsigned connection_number(int fd)
+unsigned mounted_fd_connection(const char *path)
 {
     static const char key[] = "fuse_connection:";
-    char path[64], line[128];
+    char line[128];
     unsigned number = 0;
-    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
     FILE *file = fopen(path, "re");
     if (!file)
         return 0;
@@ -51,7 +49,9 @@ int mounted_fd_find(int fd, struct mount_entry *out, struct unshard_error *error
     if (!S_ISCHR(attributes.st_mode) || attributes.st_rdev != makedev(FUSE_MAJOR, FUSE_MINOR))
         return error_set(error, "mountpoint", EINVAL,
                          "/dev/fd/%d: not a descriptor of /dev/fuse that was mounted", fd);
-    unsigned connection = connection_number(fd);
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
+    unsigned connection = mounted_fd_connection(path);
     if (connection && mountpoint_find_connection(connection, out)) {
         *out = (struct mount_entry){0};
         out->minor_number = connection;

@@ -8,12 +8,13 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "fs/claim.h"
 #include "fs/mount_table.h"
+#include "fs/server.h"
 
 /* What is searched for: a path, or when that is NULL a FUSE connection. */
 struct search {
@@ -62,10 +63,16 @@ int mountpoint_find_connection(unsigned connection, struct mount_entry *out)
 int mountpoint_resolve(const char *path, char **out, struct unshard_error *error)
 {
     char quoted[256];
-    *out = realpath(path, NULL);
+    /* A slash at the end would have what is mounted there asked. */
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    char *plain = strndup(path, length);
+    *out = plain ? realpath(plain, NULL) : NULL;
+    int saved = errno;
+    free(plain);
     if (*out)
         return 0;
-    int saved = errno;
     error_quote(quoted, sizeof quoted, path, strlen(path));
     return error_set(error, "path", saved, "%s: %s", quoted, strerror(saved));
 }
@@ -132,15 +139,31 @@ int mountpoint_outside_file(char **path, const char *mountpoint, const char *sou
     return 0;
 }
 
-/* Whether the server of a mount is gone. Asks for what the kernel does not answer from its cache.
- */
-static bool is_dead(const char *path)
-{
-    struct statfs totals;
-    return statfs(path, &totals) != 0 && (errno == ENOTCONN || errno == ECONNABORTED);
-}
-
 #define MOST_STALE_MOUNTS 16
+/* For a daemon that works, many times what it needs. */
+#define PROBE_MS 5000
+
+/* A mount that does not answer: ends its connection, unless its daemon runs. */
+static int end_silent(const char *quoted, const struct mount_entry *entry,
+                      struct unshard_error *error)
+{
+    pid_t pid = server_of(entry->minor_number);
+    if (pid)
+        return error_set(error, "mountpoint", EBUSY,
+                         "%s: already mounted by unshard, whose daemon (process %d) does not "
+                         "answer; 'unshard umount --force' ends it",
+                         quoted, (int)pid);
+    int abort_fd = mountpoint_open_abort(entry->minor_number);
+    int result = mountpoint_abort(entry->path, entry->minor_number, abort_fd);
+    if (abort_fd >= 0)
+        close(abort_fd);
+    return result ? error_set(error, "mountpoint", -result,
+                              "%s: the daemon of the unshard mount there is dead, and its "
+                              "connection cannot be ended: that needs root, or "
+                              "/sys/fs/fuse/connections mounted and the user who made the mount",
+                              quoted)
+                  : 0;
+}
 
 /* Takes dead unshard mounts away from the top of `path`. */
 static int clear_stale(const char *path, const char *quoted, struct unshard_error *error)
@@ -149,10 +172,14 @@ static int clear_stale(const char *path, const char *quoted, struct unshard_erro
     for (int round = 0; round < MOST_STALE_MOUNTS; round++) {
         if (mountpoint_find(path, &entry) || !mount_table_is_unshard(entry.type))
             return 0;
-        if (!is_dead(path))
+        enum server_state state = server_ask(path, PROBE_MS);
+        if (state == SERVER_ANSWERS)
             return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);
-        int result = mountpoint_detach(path);
+        int result = state == SERVER_SILENT ? end_silent(quoted, &entry, error) : 0;
         if (result)
+            return result;
+        result = mountpoint_detach(path, entry.minor_number);
+        if (result && result != -ESTALE)
             return error_set(error, "mountpoint", -result,
                              "%s: cannot take away the dead unshard mount: %s", quoted,
                              strerror(-result));
@@ -160,12 +187,16 @@ static int clear_stale(const char *path, const char *quoted, struct unshard_erro
     return error_set(error, "mountpoint", ENOTCONN, "%s: too many dead mounts", quoted);
 }
 
-int mountpoint_prepare(const char *path, const char *source, struct unshard_error *error)
+int mountpoint_prepare(const char *path, const char *source, int *claim,
+                       struct unshard_error *error)
 {
+    *claim = -1;
     char quoted[256];
     struct stat attributes;
     error_quote(quoted, sizeof quoted, path, strlen(path));
     int result = clear_stale(path, quoted, error);
+    if (!result)
+        result = claim_take(path, claim, error);
     if (result)
         return result;
     if (stat(path, &attributes)) {
@@ -194,21 +225,105 @@ static int run_fusermount(const char *path)
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
 }
 
-int mountpoint_detach(const char *path)
+int mountpoint_open(const char *path)
 {
-    if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
-        return 0;
-    return errno == EPERM ? run_fusermount(path) : -errno;
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
 }
 
-int mountpoint_abort(const char *path, int abort_fd)
+int mountpoint_connection(int fd, unsigned *connection)
+{
+    struct statx attributes;
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, 0, &attributes))
+        return -errno;
+    *connection = attributes.stx_dev_minor;
+    return attributes.stx_dev_major == 0 ? 0 : -ENOTTY;
+}
+
+/* A descriptor of the mount that lies on top of `path`, and its name, when it is of this
+ * connection; else -ESTALE. */
+static int open_mount(const char *path, unsigned connection, char link[32])
+{
+    unsigned found = 0;
+    int fd = mountpoint_open(path);
+    if (fd < 0)
+        return fd;
+    if (mountpoint_connection(fd, &found) || found != connection) {
+        close(fd);
+        return -ESTALE;
+    }
+    snprintf(link, 32, "/proc/self/fd/%d", fd);
+    return fd;
+}
+
+static int unmount_own(const char *path, unsigned connection, int flags)
+{
+    char link[32];
+    int fd = open_mount(path, connection, link);
+    if (fd < 0)
+        return fd;
+    int result = umount2(link, flags) ? -errno : 0;
+    close(fd);
+    return result;
+}
+
+bool mountpoint_is(const char *path, unsigned connection)
+{
+    char link[32];
+    int fd = open_mount(path, connection, link);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+int mountpoint_detach(const char *path, unsigned connection)
+{
+    int result = unmount_own(path, connection, MNT_DETACH);
+    return result == -EPERM ? run_fusermount(path) : result;
+}
+
+int mountpoint_abort(const char *path, unsigned connection, int abort_fd)
 {
     if (abort_fd >= 0 && write(abort_fd, "1", 1) == 1)
         return 0;
-    /* Aborts first of all; that the mount is then found busy does not matter. */
-    if (umount2(path, MNT_FORCE | UMOUNT_NOFOLLOW) == 0 || errno == EBUSY)
-        return 0;
-    return -errno;
+    /* Aborts first of all; that the mount is then found busy does not matter, and it is, since we
+     * hold it. */
+    int result = unmount_own(path, connection, MNT_FORCE);
+    return result == -EBUSY ? 0 : result;
+}
+
+/* What mountpoint_check_alone looks for in the table. */
+struct alone {
+    const char *path, *source;
+    unsigned connection;
+    bool seen; /* our own */
+    struct unshard_error *error;
+};
+
+static int check_alone(void *context, const struct mounted *mounted)
+{
+    struct alone *alone = context;
+    bool own = mounted->major_number == 0 && mounted->minor_number == alone->connection &&
+               !strncmp(mounted->type, "fuse", 4);
+    bool here = !strcmp(mounted->mountpoint, alone->path);
+    if (own && here)
+        alone->seen = true;
+    else if (own)
+        return check_apart(mounted->mountpoint, alone->source, alone->error);
+    else if (here && !alone->seen && mount_table_is_unshard(mounted->type))
+        return error_set(alone->error, "mountpoint", EBUSY,
+                         "another 'unshard mount' has mounted there first");
+    return 0;
+}
+
+int mountpoint_check_alone(const char *path, const char *source, unsigned connection,
+                           struct unshard_error *error)
+{
+    struct alone alone = {path, source, connection, false, error};
+    int result = mount_table_each(check_alone, &alone);
+    if (!result && !alone.seen)
+        return error_set(error, "mount", ENOENT, "the new mount is not in the table of mounts");
+    return result;
 }
 
 int mountpoint_open_abort(unsigned connection)

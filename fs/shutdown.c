@@ -53,7 +53,8 @@ void shutdown_block_signals(void)
 static void abort_connection(struct shutdown *shutdown, const char *reason)
 {
     log_line(LOG_WARNING, "mount", "event=abort reason=\"%s\"", reason);
-    int result = mountpoint_abort(shutdown->mountpoint, shutdown->abort_fd);
+    int result = mountpoint_abort(shutdown->mountpoint, shutdown->filesystem->connection,
+                                  shutdown->abort_fd);
     if (result)
         log_line(LOG_ERR, "mount", "event=abort-failed errno=%d", -result);
 }

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Starting, stopping, dying."""
 
+import ctypes
+import json
 import os
 import pathlib
 import pwd
@@ -16,8 +18,8 @@ from safetensors.torch import load_file
 
 import checkpoints
 from compare import assert_same
-from harness import (CONNECTIONS, PATIENCE, TOP, UNSHARD, Mount, Sanitizers, detach,
-                     is_alive, is_mounted, mounted, run, slow, wait_for)
+from harness import (CONNECTIONS, PATIENCE, TOP, UNSHARD, Mount, Sanitizers, connection_of,
+                     detach, is_alive, is_mounted, mounted, run, slow, wait_for)
 
 
 @pytest.fixture
@@ -232,6 +234,84 @@ def test_interrupted_before_it_stands(llama, mountpoint, number):
         storage.command("release", "reset")
         wait_for(lambda: not list(processes_of(command)), what="all processes gone")
         assert not is_mounted(mountpoint)
+
+
+# ---- what is at the mount point already ----------------------------------------------------------
+
+def start_mount(source, mountpoint):
+    return subprocess.Popen([UNSHARD, "mount", source, mountpoint], stderr=subprocess.PIPE,
+                            text=True)
+
+
+def test_one_of_several_mounts_wins(llama, mountpoint):
+    """Retried while the first still reads headers."""
+    with slow(llama, latency=20) as storage:
+        begun = [start_mount(storage.path, mountpoint) for _ in range(3)]
+        said = [process.communicate(timeout=PATIENCE * 3)[1] for process in begun]
+        assert sorted(process.returncode for process in begun) == [0, 1, 1], said
+        for process, words in zip(begun, said):
+            assert (process.returncode == 0) == (words == "")
+            assert not words or "under way" in words or "already mounted" in words
+        status = json.loads(run("status", "--json", mountpoint).stdout)
+        assert status["connection"] == connection_of(mountpoint)
+        run("umount", mountpoint, check=True)
+        assert not is_mounted(mountpoint)
+
+
+@pytest.fixture
+def wedged_mount(tmp_path):
+    """As a daemon leaves it that was killed together with its monitor and cannot finish dying: the
+    connection goes on, and nobody answers."""
+    path = tmp_path / "wedged"
+    path.mkdir()
+    descriptor = os.open("/dev/fuse", os.O_RDWR)
+    data = f"fd={descriptor},rootmode=40000,user_id=0,group_id=0,allow_other"
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mount(b"source", os.fsencode(path), b"fuse.unshard", 7, data.encode()) == 0
+    yield path
+    os.close(descriptor)
+    detach(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_mount_over_one_that_does_not_answer(llama, wedged_mount):
+    """A dead one is got rid of; one whose daemon is stopped is left alone. Neither is waited for."""
+    with mounted(llama) as frozen:
+        os.kill(frozen.pid, signal.SIGSTOP)
+        try:
+            over_frozen = start_mount(llama, frozen.path)
+            # The other spelling would have what is mounted looked into.
+            over_wedged = start_mount(llama, str(wedged_mount) + "/")
+            _, words = over_frozen.communicate(timeout=PATIENCE)
+            assert over_frozen.returncode == 1
+            assert "does not answer" in words and f"process {frozen.pid}" in words
+            _, words = over_wedged.communicate(timeout=PATIENCE)
+            assert over_wedged.returncode == 0, words
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+        assert (wedged_mount / "model.safetensors").read_bytes() == \
+            (frozen / "model.safetensors").read_bytes()
+    run("umount", wedged_mount, check=True)
+    assert not is_mounted(wedged_mount)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_mount_that_would_propagate_into_its_source(llama, tmp_path):
+    """Through a bind mount, as the paths alone do not tell."""
+    script = f"""
+        set -e
+        mount -t tmpfs none {tmp_path}; mount --make-rshared {tmp_path}
+        cd {tmp_path}; mkdir -p source/vae alias
+        cp -r {llama}/. source; cp -r {llama}/. source/vae
+        mount --bind source alias
+        ! {UNSHARD} mount {tmp_path}/source {tmp_path}/alias/vae
+        ! grep fuse.unshard /proc/self/mountinfo
+        cd /; umount -l {tmp_path}"""
+    done = subprocess.run(["unshare", "-m", "--propagation", "private", "/bin/sh", "-c", script],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=PATIENCE * 3)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lies inside the source" in done.stderr
 
 
 # ---- a daemon that does not answer ---------------------------------------------------------------
