@@ -34,6 +34,7 @@ void candidate_free(struct candidate *candidate)
 {
     arena_free(&candidate->index_arena);
     free(candidate->absent);
+    free(candidate->replaced);
     free(candidate->prefixes);
     notes_free(&candidate->notes);
     free(candidate);
@@ -67,9 +68,6 @@ void candidate_add_member(struct discovery *discovery, struct candidate *candida
     candidate->members[candidate->member_count++] = entry;
     entry_of(discovery, entry)->shared = entry_of(discovery, entry)->claimed;
     entry_of(discovery, entry)->claimed = true;
-    if (!candidate->passthrough && !candidate->format->pickle &&
-        discovery->checkpoint->options.layout == UNSHARD_LAYOUT_MERGED)
-        entry_of(discovery, entry)->unlisted = true;
 }
 
 void candidate_fail(struct candidate *candidate, const struct unshard_error *error)
@@ -134,6 +132,17 @@ const char *scan_unfinished(const struct discovery *discovery, uint32_t director
     return out;
 }
 
+int candidate_replaces(struct candidate *candidate, uint32_t entry)
+{
+    uint32_t *grown =
+        reallocarray(candidate->replaced, candidate->replaced_count + 1U, sizeof *grown);
+    if (grown == NULL)
+        return -ENOMEM;
+    candidate->replaced = grown;
+    grown[candidate->replaced_count++] = entry;
+    return 0;
+}
+
 char *scan_path_in(const struct discovery *discovery, uint32_t directory, const char *name)
 {
     const char *parent = discovery->scan.entries[directory].path;
@@ -152,7 +161,6 @@ int candidate_use_complete_file(struct discovery *discovery, struct candidate *c
     candidate->member_count = 0;
     if (candidate_reserve(discovery, candidate, 1) != 0)
         return -ENOMEM;
-    entry_of(discovery, entry)->hidden = entry_of(discovery, entry)->unlisted = false;
     candidate_add_member(discovery, candidate, entry);
     return 0;
 }
@@ -181,7 +189,6 @@ int candidate_settle_merged_name(struct discovery *discovery, struct candidate *
         candidate->beside = entry;
         return 0;
     default:
-        entry_of(discovery, entry)->hidden = true;
-        return 0;
+        return candidate_replaces(candidate, entry);
     }
 }

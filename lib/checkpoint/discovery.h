@@ -51,6 +51,8 @@ struct candidate {
     uint32_t missing;     /* of these, names that are not there at all */
     bool no_set;          /* `failed`, since its files cannot be of one set */
     uint32_t beside;      /* what is there under its merged name and stays, or SCAN_NONE */
+    uint32_t *replaced; /* scan entries that are of no use, or lead nowhere, beside its own file */
+    uint32_t replaced_count;
     uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
     struct index_file index;
     struct dcp_metadata *dcp; /* of a distributed checkpoint: members are its files, in order */

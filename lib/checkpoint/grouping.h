@@ -60,8 +60,7 @@ struct candidate *candidate_of_file(struct discovery *discovery, uint32_t direct
                                     const struct weight_file *file);
 /* Room for `count` members in place of those that it has. */
 int candidate_reserve(struct discovery *discovery, struct candidate *candidate, size_t count);
-/* Claims a scan entry for it, and does not list it unless it is shown besides; of pickles only once
- * the merged file stands. There must be room. */
+/* Claims a scan entry for it. There must be room. */
 void candidate_add_member(struct discovery *discovery, struct candidate *candidate, uint32_t entry);
 /* It has not been found failed yet, or more absent shards of it will be listed. */
 bool candidate_may_add_absent(const struct discovery *discovery, const struct candidate *candidate);
@@ -80,6 +79,8 @@ int candidate_settle_merged_name(struct discovery *discovery, struct candidate *
  * has not come to its end. */
 const char *scan_unfinished(const struct discovery *discovery, uint32_t directory, const char *name,
                             char *out, size_t capacity);
+/* Notes an entry that is not to be shown once the candidate has a file of its own. */
+int candidate_replaces(struct candidate *candidate, uint32_t entry);
 /* "DIRECTORY/NAME", in malloc'd memory; NULL without memory. */
 char *scan_path_in(const struct discovery *discovery, uint32_t directory, const char *name);
 

@@ -31,7 +31,8 @@ static int claim_name(struct discovery *discovery, struct candidate *candidate, 
                   index_path, name);
     } else {
         error = *entry_of(discovery, found)->problem;
-        entry_of(discovery, found)->hidden = true;
+        if (candidate_replaces(candidate, found) != 0)
+            return -ENOMEM;
     }
     char *path = scan_path_in(discovery, candidate->directory, name);
     int result = path != NULL ? candidate_add_absent(discovery, candidate, path, &error) : -ENOMEM;
@@ -128,11 +129,6 @@ static int group_index(struct discovery *discovery, uint32_t directory,
                      : claim_numbered_shards(discovery, candidate, weights);
     if (result == 0)
         result = candidate_settle_merged_name(discovery, candidate);
-    struct scan_entry *entry = entry_of(discovery, file->entry);
-    /* An index of files that are shown as they are is shown with them. */
-    bool both = discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH;
-    entry->hidden =
-        entry->kind == SCAN_FILE && !file->format->pickle && !(both && candidate->failed);
     return result;
 }
 
@@ -167,7 +163,8 @@ int grouping_find_indexes(struct discovery *discovery, uint32_t directory,
                 return result;
             out->end = discovery->candidate_count;
         } else {
-            entry_of(discovery, file->entry)->hidden = true;
+            if (candidate_replaces(other, file->entry) != 0)
+                return -ENOMEM;
             note_add(&other->notes, &discovery->checkpoint->arena,
                      "%s is a second index of the same files; it is not used.",
                      entry_of(discovery, file->entry)->path);

@@ -95,12 +95,13 @@ int grouping_add_numbered(struct discovery *discovery, uint32_t directory,
     else
         result = add_missing_numbers(discovery, candidate, files, count);
     for (uint32_t i = 0; i < count && result == 0; i++) {
-        struct scan_entry *entry = entry_of(discovery, files[i].entry);
+        const struct scan_entry *entry = entry_of(discovery, files[i].entry);
         if (entry->kind == SCAN_FILE) {
             candidate_add_member(discovery, candidate, files[i].entry);
         } else {
-            entry->hidden = true;
             result = candidate_add_absent(discovery, candidate, entry->path, entry->problem);
+            if (result == 0)
+                result = candidate_replaces(candidate, files[i].entry);
         }
     }
     return result != 0 ? result : candidate_settle_merged_name(discovery, candidate);
@@ -115,13 +116,14 @@ int grouping_add_ranks(struct discovery *discovery, uint32_t directory,
     if (candidate == NULL || candidate_reserve(discovery, candidate, count) != 0)
         return -ENOMEM;
     for (uint32_t i = 0; i < count; i++) {
-        struct scan_entry *entry = entry_of(discovery, files[i].entry);
+        const struct scan_entry *entry = entry_of(discovery, files[i].entry);
         int result = 0;
         if (entry->kind == SCAN_FILE) {
             candidate_add_member(discovery, candidate, files[i].entry);
         } else {
-            entry->hidden = true;
             result = candidate_add_absent(discovery, candidate, entry->path, entry->problem);
+            if (result == 0)
+                result = candidate_replaces(candidate, files[i].entry);
         }
         if (result != 0)
             return result;

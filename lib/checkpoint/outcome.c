@@ -244,20 +244,52 @@ static int show_as_is(struct settling *settling, struct candidate *candidate)
         struct scan_entry *entry = entry_at(settling, candidate->members[i]);
         bool weights = candidate->format->shown_extension == NULL && candidate->dcp == NULL &&
                        candidate->headers[i].result != -ENOTSUP;
-        entry->hidden = entry->unlisted = false;
         entry->claimed = weights;
         if (weights && !entry->whole)
             result = keep_single(settling, candidate, i);
         entry->whole = true;
     }
-    if (candidate->index_entry != SCAN_NONE)
-        entry_at(settling, candidate->index_entry)->hidden =
-            entry_at(settling, candidate->index_entry)->unlisted = false;
     candidate_free(candidate);
     return result;
 }
 
 /* ---------------------------------------------------------------------------------------------- */
+
+/* ---- what is a component ------------------------------------------------------------------------
+ */
+
+/* An index gives its name up to the one that is shown instead; under another name it can still be
+ * opened, as the shards can. With index=hide there is none. */
+static void place_index(const struct settling *settling, const struct candidate *candidate)
+{
+    const struct unshard_view_options *options = &settling->discovery->checkpoint->options;
+    struct scan_entry *index = entry_at(settling, candidate->index_entry);
+    bool both = options->layout == UNSHARD_LAYOUT_BOTH;
+    bool other_name =
+        candidate->index_name != NULL && strcmp(index->name, candidate->index_name) != 0;
+    if (index->kind != SCAN_FILE || (both && candidate->failed))
+        return;
+    index->hidden = options->index == UNSHARD_INDEX_HIDE || !other_name;
+    index->unlisted = !index->hidden && !both;
+}
+
+/* Its file takes the places of others. Pickles give theirs up only when it stands
+ * (components.c). */
+static void take_places(const struct settling *settling, const struct candidate *candidate)
+{
+    bool both = settling->discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH;
+    if (candidate->format->pickle)
+        return;
+    for (uint32_t i = 0; i < candidate->member_count; i++)
+        entry_at(settling, candidate->members[i])->unlisted = !both && !candidate->passthrough;
+    for (uint32_t i = 0; i < candidate->replaced_count; i++) {
+        struct scan_entry *entry = entry_at(settling, candidate->replaced[i]);
+        entry->unlisted = entry->kind == SCAN_FILE && !both;
+        entry->hidden = entry->kind != SCAN_FILE; /* it leads nowhere */
+    }
+    if (candidate->index_entry != SCAN_NONE)
+        place_index(settling, candidate);
+}
 
 static int settle(struct settling *settling, struct candidate *candidate)
 {
@@ -265,6 +297,7 @@ static int settle(struct settling *settling, struct candidate *candidate)
     enum outcome outcome;
     int result = decide(settling, candidate, &outcome, &why);
     if (result != 0 || outcome == OUTCOME_COMPONENT) {
+        take_places(settling, candidate);
         settling->kept[settling->kept_count++] = candidate;
         return result;
     }

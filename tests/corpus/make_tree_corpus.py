@@ -105,6 +105,13 @@ def contradictory():
     yield "training-steps", "".join(
         shard(f"lora-{step:05}-of-00010.safetensors", w=3, v=2) for step in (2, 4, 10))
     yield "training-step-alone", shard("lora-00004-of-00010.safetensors", a=4)
+    yield "several-totals-and-a-link-to-nowhere", (
+        PAIR + "l model-00001-of-00003.safetensors nowhere\n")
+    yield "single-and-an-index-in-two-spellings", "".join(
+        shard(f"model.fp16{part}.safetensors", **tensors)
+        for part, tensors in {"": {"a": 5}, "-00001-of-00001": {"a": 4}}.items()) + "".join(
+            index(f"model.safetensors.{words}.json", a="model.fp16-00001-of-00001.safetensors")
+            for words in ("index.fp16", "fp16.index"))
     yield "merged-name-is-a-directory", PAIR + "d model.safetensors\n"
 
 

@@ -224,6 +224,21 @@ def test_both_layouts_and_loaders_that_take_every_file(tmp_path, with_index):
         assert by_name(mount.path) == by_index(mount.path) == {"a": 1, "b": 2}
 
 
+def test_index_in_another_spelling_is_opened_by_name(tmp_path):
+    """What diffusers wrote before: the index that is shown has the name of today."""
+    shards = [f"model.fp16-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for number, name in enumerate(shards):
+        save(tmp_path / name, **{f"t{number}": number})
+    old, new = "model.safetensors.fp16.index.json", "model.safetensors.index.fp16.json"
+    index(tmp_path, old, t0=shards[0], t1=shards[1])
+    with mounted(tmp_path) as mount:
+        assert sorted(os.listdir(mount.path)) == ["model.fp16.safetensors", new]
+        assert (mount / old).read_bytes() == (tmp_path / old).read_bytes()
+        assert by_index(mount.path, old) == by_index(mount.path, new) == {"t0": 0, "t1": 1}
+    with mounted(tmp_path, "index=hide") as mount:
+        assert not (mount / old).exists() and not (mount / new).exists()
+
+
 def spoil(path):
     """Another value of a tensor than its digest says."""
     digests.by_sha256sum(path.parent, path.name)

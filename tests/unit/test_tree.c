@@ -31,7 +31,7 @@ static unsigned files_on_disk;
 static int count_file(const char *path, const struct stat *status, int kind, struct FTW *where)
 {
     (void)path, (void)where;
-    files_on_disk += kind == FTW_F && S_ISREG(status->st_mode);
+    files_on_disk += (kind == FTW_F && S_ISREG(status->st_mode)) || kind == FTW_SL;
     return 0;
 }
 
@@ -41,6 +41,7 @@ static bool is_as_on_disk(const struct unshard_checkpoint *checkpoint, const cha
     unsigned files = 0;
     for (uint32_t i = 0; i < checkpoint->node_count; i++) {
         const struct unshard_node *node = &checkpoint->nodes[i];
+        files += node->kind == UNSHARD_NODE_SYMLINK;
         if (node->kind != UNSHARD_NODE_FILE)
             continue;
         const struct view *view = &checkpoint->views[node->view];
