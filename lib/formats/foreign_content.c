@@ -50,9 +50,9 @@ static size_t text_start(const struct content *content)
     return skip_spaces(content, begins_with(content, 0, "\xef\xbb\xbf") ? 3 : 0);
 }
 
-/* The first line from `at` on, up to a byte of `end`, quoted. */
-static const char *quote_from(const struct content *content, size_t at, const char *end,
-                              char out[QUOTED])
+/* The first line from `at` on, up to a byte of `end`. */
+static const char *line_from(const struct content *content, size_t at, const char *end,
+                             char out[QUOTED])
 {
     size_t length = 0;
     while (at + length < content->length && content->bytes[at + length] != '\0' &&
@@ -60,7 +60,7 @@ static const char *quote_from(const struct content *content, size_t at, const ch
         length++;
     while (length > 0 && is_space(content->bytes[at + length - 1]))
         length--;
-    return error_quote(out, QUOTED, content->bytes + at, length);
+    return error_printable(out, QUOTED, content->bytes + at, length);
 }
 
 /* The title of a page often says what is wrong: "Sign in", "Access denied". */
@@ -73,7 +73,7 @@ static bool find_title(const struct content *content, char out[QUOTED])
         if (close == NULL)
             return false;
         at = skip_spaces(content, (size_t)(close - content->bytes) + 1);
-        return quote_from(content, at, "<\n", out)[0] != '\0';
+        return line_from(content, at, "<\n", out)[0] != '\0';
     }
     return false;
 }
@@ -97,8 +97,8 @@ static int is_answer(const struct content *content, size_t start)
     char quoted[QUOTED];
     return error_set(content->error, "server-answer", 0,
                      "%s: is the answer of a server, of %" PRIu64
-                     " bytes, that says \"%s\": fetch the file again",
-                     content->path, content->size, quote_from(content, start, "\r\n", quoted));
+                     " bytes, that says %s: fetch the file again",
+                     content->path, content->size, line_from(content, start, "\r\n", quoted));
 }
 
 /* {"error": ..., as servers of models answer; <?xml ...><Error>, as object stores do. */
@@ -202,6 +202,6 @@ int foreign_content(const struct byte_reader *reader, const char *path, const ch
         return error_set(error, "not-weights", 0,
                          "%s: is text of %" PRIu64 " bytes, not %s, and begins with \"%s\": fetch "
                          "the file again",
-                         path, reader->size, wanted, quote_from(&content, 0, "\r\n", quoted));
+                         path, reader->size, wanted, line_from(&content, 0, "\r\n", quoted));
     return 0;
 }
