@@ -95,7 +95,8 @@ void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, 
     if (chunk->state != CHUNK_PUBLISHED)
         return;
     uint32_t length = chunk_length(engine, file, index);
-    state->bytes_published -= length;
+    if (!chunk_is_unshown(state, index))
+        state->bytes_published -= length;
     engine->published_bytes -= length;
     if (!chunk->consumed)
         engine->unconsumed_bytes -= length;
@@ -179,7 +180,8 @@ static void chunk_published(struct unshard_engine *engine, const struct fetch *f
     chunk->doubted = false;
     chunk->published_tick = engine_tick(engine, engine_now_ns());
     chunk->consumed = passed && engine->window_limited;
-    state->bytes_published += fetch->length;
+    if (!chunk_is_unshown(state, fetch->index))
+        state->bytes_published += fetch->length;
     engine->published_bytes += fetch->length;
     if (chunk->consumed)
         drop_behind_note(engine, fetch->file, fetch->index);

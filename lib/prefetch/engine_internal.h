@@ -261,8 +261,8 @@ struct file_state {
     size_t first_dependent, dependent_count; /* in engine->dependents */
     uint32_t stalled;                        /* reads in flight that hang */
     uint64_t size; /* bytes that views may ask for: past the end reads fail */
-    uint64_t bytes_read, bytes_published;
-    uint32_t chunks_seen; /* read at least once, without unshown ones */
+    uint64_t bytes_read, bytes_published; /* published: without unshown ones */
+    uint32_t chunks_seen;                 /* read at least once, without unshown ones */
     uint32_t chunks_unshown;
     atomic_bool unread_checked; /* see unread_check */
     uint64_t unshown_bytes;     /* of these */

@@ -57,13 +57,15 @@ static void count_unshown(struct unshard_engine *engine, struct file_state *file
     file->unshown_bytes = file->size - shown;
 }
 
-/* Whether it shows a file as it is beside the component that the file is a part of. */
+/* Whether it is not listed, or shows a file as it is beside the component that the file is a part
+ * of. */
 static bool is_beside(const struct unshard_checkpoint *checkpoint, uint32_t number)
 {
     const struct view *view = &checkpoint->views[number];
-    return view->component == NO_COMPONENT && view->map.count == 1 &&
-           view->map.extents[0].source != EXTENT_LITERAL &&
-           checkpoint->files[view->map.extents[0].source].component != NO_COMPONENT;
+    return view->unlisted ||
+           (view->component == NO_COMPONENT && view->map.count == 1 &&
+            view->map.extents[0].source != EXTENT_LITERAL &&
+            checkpoint->files[view->map.extents[0].source].component != NO_COMPONENT);
 }
 
 int unread_mark(struct unshard_engine *engine)

@@ -134,6 +134,8 @@ static void fold_gathered(const struct unshard_checkpoint *checkpoint, struct sn
         const struct gathered *gathered = checkpoint->files[i].gathered;
         const struct shard_snapshot *part = &out->files[i];
         for (uint32_t k = 0; gathered != NULL && k < gathered->source_count; k++) {
+            if (!part->shown && !part->has_error)
+                continue; /* nobody waits for it */
             const struct gathered_source *source = &gathered->sources[k];
             struct shard_snapshot *shard = &out->files[source->file];
             double share = (double)source->bytes / (double)gathered->size;

@@ -15,7 +15,7 @@ import checkpoints
 import loaders
 import torch_files
 from compare import assert_same, assert_same_models
-from harness import mounted
+from harness import mounted, wait_for
 
 
 def files_below(folder):
@@ -112,6 +112,9 @@ def test_transformers_takes_either_form(llama, tmp_path, count):
                                                          use_safetensors=use_safetensors)
             assert_same_models(found, model)
             del found
+        # What is opened beside the component is not counted as a part of it.
+        wait_for(lambda: (one := mount.component("model.safetensors"))["bytes_published"]
+                 == one["bytes_total"], what="all of it, and no more")
 
 
 def test_diffusers_takes_either_form(tmp_path):
