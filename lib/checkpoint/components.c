@@ -287,6 +287,28 @@ static int charge_view(struct build *build, const struct merged_view *merged,
     return headers_no_memory_left(error, build->component->name, EFBIG);
 }
 
+/* What it takes to make one header of several: the text of it, which grows by doubling. */
+static size_t merging_memory(const struct build *build)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < build->candidate->member_count; i++)
+        bytes += build->headers[i].arena.bytes + build->headers[i].arena.charged;
+    return 2 * bytes;
+}
+
+/* Lays the sets out as one file, within the budget. */
+static int plan_merged(struct build *build, const struct planner_input *input,
+                       struct merged_view *merged, struct unshard_error *error)
+{
+    struct memory_budget *budget = &build->discovery->budget;
+    size_t meanwhile = merging_memory(build);
+    if (!memory_budget_take(budget, meanwhile))
+        return headers_no_memory_left(error, build->component->name, EFBIG);
+    int result = planner_merge(input, merged, error);
+    memory_budget_give(budget, meanwhile);
+    return result == 0 ? charge_view(build, merged, error) : result;
+}
+
 static int build_merged(struct build *build)
 {
     const struct candidate *candidate = build->candidate;
@@ -305,9 +327,7 @@ static int build_merged(struct build *build)
                                   .format = candidate->format};
     int result = join_parts(build, sets, &error);
     if (result == 0)
-        result = planner_merge(&input, &merged, &error);
-    if (result == 0)
-        result = charge_view(build, &merged, &error);
+        result = plan_merged(build, &input, &merged, &error);
     if (result == 0) {
         result = show_merged(build, &merged);
     } else if (result != -ENOMEM) {
