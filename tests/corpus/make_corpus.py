@@ -199,9 +199,32 @@ def index_files():
         "c": "model-00002-of-00002.safetensors"}}, indent=2) + "\n"
 
 
+def export_journals():
+    def journal(*records, source="/models/x", end=b"\0"):
+        return b"\0".join([f"unshard-export 1 {source}".encode(), *records]) + end
+
+    done = b"d 17 1048576 1700000000000000000 1700000001000000000 1 18446744073709551615 "
+    yield "accept-new", journal()
+    yield "accept-usual", journal(b"t a/model.safetensors", b"b 17 1048576 1700000000000000000 "
+                                  b"a/model.safetensors", done + b"a/model.safetensors")
+    yield "accept-odd-names", journal(b"t  b", b"t a\nb", b"b 1 2 -3 \xff ", done + b" ")
+    yield "accept-cut", journal(b"t a", b"b 1 2", end=b"")
+    yield "accept-rubbish", journal(b"", b"x", b"t", b"t ", b"b 1 2 a", b"b x 2 3 a", b"b 1 2 3a",
+                                    b"d 1 2 3 4 5 a", b"b 99999999999999999999 2 3 a",
+                                    b"b 1 2 -9223372036854775808 a", b"b -1 2 3 a")
+    yield "accept-unsafe-paths", journal(b"t ../a", b"t /etc/passwd", b"t a/../../b", b"t .",
+                                         b"t a//b", b"t a/", b"b 1 2 3 ..")
+    yield "reject-empty", b""
+    yield "reject-other-file", b"[Desktop Entry]\n"
+    yield "reject-version-2", b"unshard-export 2 /models/x\0"
+    yield "reject-no-end", journal(end=b"")
+    yield "reject-other-source", journal(source="/models/y")
+
+
 def main():
     for folder, files, ending in (("safetensors", safetensors(), ".safetensors"),
-                                  ("index_file", index_files(), ".json")):
+                                  ("index_file", index_files(), ".json"),
+                                  ("export_journal", export_journals(), "")):
         target = HERE / folder
         target.mkdir(exist_ok=True)
         for name, content in files:
