@@ -180,7 +180,8 @@ static int start_helpers(struct mount_run *run)
 {
     int result = find_connection(run);
     if (!result)
-        result = monitor_start(&run->monitor, run->mountpoint, run->connection, &run->error);
+        result = monitor_start(&run->monitor, run->mountpoint, run->connection,
+                               session_descriptor(&run->filesystem), &run->error);
     if (!result && run->visible)
         result =
             prober_start(&run->prober, run->filesystem.checkpoint, run->mountpoint, &run->error);
@@ -252,6 +253,8 @@ static int start_threads(struct mount_run *run)
         result = reporter_start(run->reporter, filesystem->engine);
     if (!result)
         result = shutdown_start(&run->shutdown);
+    if (!result)
+        result = monitor_keep(&run->monitor);
     if (!result) {
         result = -pthread_create(&run->ready_thread, NULL, announce, run);
         run->ready_thread_runs = result == 0;
@@ -277,8 +280,10 @@ static void take_down(struct mount_run *run)
     if (run->filesystem.initialised_fd >= 0 && eventfd_write(run->filesystem.initialised_fd, 1))
         errno = 0; /* it wakes up later */
     end_reports(run);
-    if (begun) {
+    if (begun)
         shutdown_loop_left(&run->shutdown);
+    monitor_let_go(&run->monitor);
+    if (begun) {
         stopped = shutdown_finish(&run->shutdown);
     } else {
         session_unmount(&run->filesystem);

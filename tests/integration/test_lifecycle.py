@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Starting, stopping, dying."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -135,6 +136,77 @@ def test_killed_in_the_middle_of_a_prefetch(big, mountpoint, round_number):
     with mounted(big, mountpoint=mountpoint) as again:
         expected = checkpoints.tensors_of(checkpoints.shard_files(big))
         assert_same(load_file(again / "model.safetensors"), expected)
+
+
+def child_named(parent, name):
+    """The number of a process's child; None: there is none."""
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and fields[0] not in "ZX" and \
+                    (folder / "comm").read_text() == name + "\n":
+                return int(folder.name)
+    return None
+
+
+def test_monitor_that_was_killed_is_replaced(llama, mountpoint, tmp_path):
+    mount = Mount(llama, f"log={tmp_path}/log", mountpoint=mountpoint)
+    try:
+        assert mount.result == 0, mount.output
+        first = child_named(mount.pid, "unshard-monitor")
+        os.kill(first, signal.SIGKILL)
+        second = wait_for(lambda: child_named(mount.pid, "unshard-monitor"), what="another one")
+        assert second != first
+        wait_for(lambda: "event=monitor-replaced signal=9" in (tmp_path / "log").read_text())
+        os.kill(mount.pid, signal.SIGKILL)
+        wait_for(lambda: not is_mounted(mountpoint), what="the mount taken away")
+    finally:
+        mount.discard()
+
+
+def kernel_is_at_least(*wanted):
+    return tuple(int(part) for part in os.uname().release.split(".")[:2]) >= wanted
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+@pytest.mark.skipif(not kernel_is_at_least(6, 9), reason="requests cannot be asked for again")
+def test_killed_where_nobody_can_abort(llama, public_folder):
+    """An ordinary user's, without fusectl, while it hangs in its source and cannot finish dying."""
+    nobody = pwd.getpwnam("nobody")
+    binary = shutil.copy(UNSHARD, public_folder)
+    source = shutil.copytree(llama, public_folder + "/source")
+    for path in (pathlib.Path(source), *pathlib.Path(source).iterdir()):
+        path.chmod(0o755)
+    mnt = f"{public_folder}/mnt"
+    os.mkdir(mnt)
+    os.chown(mnt, nobody.pw_uid, nobody.pw_gid)
+    user = "setpriv --reuid=nobody --regid=nogroup --clear-groups env -u UNSHARD_CACHE_DIR HOME=/"
+    with slow(source) as storage:
+        script = f"""
+            set -e
+            umount -l {CONNECTIONS} 2>/dev/null || true
+            mknod -m 666 {public_folder}/fuse c 10 229; mount --bind {public_folder}/fuse /dev/fuse
+            {user} {binary} mount -o prefetch=off {storage.path} {mnt}
+            daemon=$({user} grep -o '"pid":.[0-9]*' {mnt}/.unshard/status.json | tr -dc 0-9)
+            echo 'stall *' >{storage.path}/.slowfs/control
+            {user} timeout -s KILL 15 cat {mnt}/model.safetensors >/dev/null & reader=$!
+            for i in $(seq 500); do
+                grep -q '"stalled": *[1-9]' {storage.path}/.slowfs/stats && break; sleep 0.01
+            done
+            kill -KILL $daemon
+            wait $reader && echo all read || echo reader ended with $?
+            grep -q . /proc/$daemon/stat && echo the daemon hangs still
+            echo release >{storage.path}/.slowfs/control; echo reset >{storage.path}/.slowfs/control
+            for i in $(seq 1000); do
+                grep -q {mnt} /proc/self/mountinfo || break; sleep 0.01
+            done
+            ! grep {mnt} /proc/self/mountinfo"""
+        done = subprocess.run(["unshare", "-m", "--propagation", "private", "/bin/sh", "-c", script],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              timeout=PATIENCE * 3)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == "reader ended with 1\nthe daemon hangs still\n", done.stderr
+    assert "not connected" in done.stderr
 
 
 def test_busy_mount_is_not_torn_away(llama):
