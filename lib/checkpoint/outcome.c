@@ -8,7 +8,8 @@
  *   2 one whose name only may be that of weights, and is not    as it is, no component
  *   3 an index of which no shard is there                       as it is
  *   4 a set, and a file of the name that the merged one has,    as it is
- *     or a directory; or one of its files is also in another
+ *     or a directory; one of its files is in another set, too;
+ *     no index, and PyTorch files of the same
  *   5 numbers that make no set: two totals, a number twice      as it is
  *   6 what a format cannot show as something else               as it is
  *   7 a tensor in two files, and no index that says which, or   as it is
@@ -20,9 +21,11 @@
  * As it is: every file under its name, the index too, and a note. Some loaders follow an index
  * (diffusers, vLLM, SGLang), others take the single file first (transformers, accelerate) or all
  * files there are (TensorRT-LLM). Where these would load different things from disk (3, 4, 7) a
- * merged file would have to take a side; so each is left to find what it finds there. Files that
- * are numbered and do not belong together (LoRA files by training step) hold the same tensors (7),
- * or one of them is left (8).
+ * merged file would have to take a side; so each is left to find what it finds there. Without an
+ * index those that look for names do not find shards, but pytorch_model.bin if there is one.
+ *
+ * Files that are numbered and do not belong together (LoRA files by training step) hold the same
+ * tensors (7), or one of them is left (8).
  *
  * The splits of a GGUF say that they are: what is contradictory among them (7, 8) is damaged, and
  * files that do not say so are no set (5).
@@ -37,6 +40,7 @@
 #include "formats/tensor_parts.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +84,33 @@ static const struct scan_entry *shared_member(const struct settling *settling,
     for (uint32_t i = 0; i < candidate->member_count; i++)
         if (entry_at(settling, candidate->members[i])->shared)
             return entry_at(settling, candidate->members[i]);
+    return NULL;
+}
+
+/* What transformers and diffusers find by its name where shards of safetensors have no index, as
+ * they find no file of these; or NULL. */
+static const struct scan_entry *rival(const struct settling *settling,
+                                      const struct candidate *candidate)
+{
+    static const char *const names[][2] = {{"model", "pytorch_model"},
+                                           {"diffusion_pytorch_model", "diffusion_pytorch_model"}};
+    const char *dot = candidate->variant[0] != '\0' ? "." : "", *variant = candidate->variant;
+    const struct scan *scan = &settling->discovery->scan;
+    if (candidate->index_entry != SCAN_NONE || candidate->passthrough ||
+        candidate->format->is_shard != NULL || candidate->format->pickle)
+        return NULL;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char file[2][2 * WEIGHT_NAME_CAPACITY];
+        if (strcmp(candidate->stem, names[i][0]) != 0)
+            continue;
+        snprintf(file[0], sizeof file[0], "%s%s%s.bin", names[i][1], dot, variant);
+        snprintf(file[1], sizeof file[1], "%s.bin.index%s%s.json", names[i][1], dot, variant);
+        for (size_t k = 0; k < 2; k++) {
+            uint32_t found = scan_child(scan, candidate->directory, file[k], strlen(file[k]));
+            if (found != SCAN_NONE && scan->entries[found].kind == SCAN_FILE)
+                return &scan->entries[found];
+        }
+    }
     return NULL;
 }
 
@@ -177,6 +208,10 @@ static int decide(const struct settling *settling, struct candidate *candidate,
                   entry_at(settling, candidate->beside)->kind == SCAN_FILE ? "file" : "directory");
     } else if ((member = shared_member(settling, candidate)) != NULL) {
         error_set(why, "two-groups", EINVAL, "%s is a shard of two groups of files", member->path);
+    } else if ((member = rival(settling, candidate)) != NULL) {
+        error_set(why, "no-index", EEXIST,
+                  "%s is what loaders find by its name, since no index names the shards of %s",
+                  member->path, candidate->merged_name);
     } else if (is_no_split(candidate)) {
         error_set(why, "no-split", EINVAL, "%s and others like it do not say that they are splits",
                   entry_at(settling, candidate->members[0])->path);

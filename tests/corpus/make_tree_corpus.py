@@ -99,6 +99,7 @@ def contradictory():
     yield "same-tensor-other-shape", shard(ONE, a=4) + shard(TWO, a=8)
     yield "same-tensor-twice-not-in-index", (shard(ONE, a=4, b=1) + shard(TWO, b=1, c=2) +
                                              index(a=ONE, c=TWO))
+    yield "no-index-and-a-pickle", PAIR + "f pytorch_model.bin what it holds does not matter\n"
     yield "several-totals", PAIR + shard("model-00001-of-00003.safetensors", a=5)
     yield "number-zero", shard("model-00000-of-00002.safetensors", a=5) + shard(ONE, b=3)
     yield "number-above-total", shard("model-00003-of-00002.safetensors", a=5) + shard(ONE, b=3)

@@ -9,9 +9,11 @@ import shutil
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+import checkpoints
 import digests
+from compare import assert_same
 from harness import mounted
 
 ONE, TWO = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -173,6 +175,92 @@ def test_every_loader_finds_what_it_finds_on_disk(tmp_path, make):
         for path in filter(os.path.isfile, tmp_path.iterdir()):  # and where one of them has gone, it is in the merged file
             if (mount / path.name).exists() and path.name not in (INDEX, SINGLE):
                 assert (mount / path.name).read_bytes() == path.read_bytes()
+
+
+def single_beside(folder, index_name):
+    """An older save, of other values."""
+    name = index_name.removesuffix(".index.json")
+    tensors = checkpoints.tensors_of(checkpoints.shard_files(folder))
+    save_file({key: tensor + 1 for key, tensor in tensors.items()}, folder / name,
+              metadata={"format": "pt"})
+
+
+def stale_copy(folder, index_name):
+    """In the first shard, of a tensor that the index has in the last one."""
+    first, *_, last = checkpoints.shard_files(folder)
+    name, tensor = next(iter(load_file(last).items()))
+    save_file({**load_file(first), name: tensor + 1}, folder / "new", metadata={"format": "pt"})
+    os.replace(folder / "new", first)
+
+
+def tensor_nowhere(folder, index_name):
+    content = json.loads((folder / index_name).read_text())
+    content["weight_map"]["ghost.weight"] = checkpoints.shard_files(folder)[0].name
+    (folder / index_name).write_text(json.dumps(content))
+
+
+def index_lost_beside_a_pickle(folder, index_name):
+    (folder / index_name).unlink()
+    tensors = checkpoints.tensors_of(checkpoints.shard_files(folder))
+    stem = index_name.split(".")[0]
+    torch.save({key: tensor + 1 for key, tensor in tensors.items()},
+               folder / {"model": "pytorch_model.bin"}.get(stem, stem + ".bin"))
+
+
+def outcome(load, folder):
+    """What a loader makes of a directory: tensors, or the kind of error."""
+    try:
+        return {name: tensor.clone() for name, tensor in load(folder).items()}
+    except Exception as error:  # whatever it is, it has to be the same on disk and here
+        return type(error).__name__
+
+
+def by_transformers(folder):
+    from transformers import AutoModelForCausalLM
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+def by_the_hub(folder):
+    from huggingface_hub import load_torch_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    load_torch_model(model, folder)
+    return model.state_dict()
+
+
+def by_accelerate(folder):
+    from accelerate import load_checkpoint_in_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    load_checkpoint_in_model(model, folder)
+    return model.state_dict()
+
+
+def by_diffusers(folder):
+    from diffusers import FluxTransformer2DModel
+    return FluxTransformer2DModel.from_pretrained(folder).state_dict()
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("spoil", [single_beside, stale_copy, tensor_nowhere,
+                                   index_lost_beside_a_pickle], ids=lambda spoil: spoil.__name__)
+def test_real_loaders_load_what_they_load_from_disk(llama, flux, tmp_path, spoil):
+    for folder, name, loaders in (
+            (llama, INDEX, (by_transformers, by_the_hub, by_accelerate)),
+            (flux / "transformer", "diffusion_pytorch_model." + INDEX.removeprefix("model."),
+             (by_diffusers,))):
+        source = shutil.copytree(folder, tmp_path / folder.name)
+        spoil(source, name)
+        with mounted(source) as mount:
+            assert mount.status()["errors"] == 0
+            for load in loaders:
+                if (load, spoil) == (by_the_hub, stale_copy):
+                    continue  # it takes the shards in any order, and so either copy
+                expected, found = outcome(load, source), outcome(load, mount.path)
+                if isinstance(expected, str) or isinstance(found, str):
+                    assert found == expected, (load.__name__, found, expected)
+                else:
+                    assert_same(found, expected)
 
 
 def test_index_says_which_of_two_is_meant(tmp_path):
