@@ -119,7 +119,8 @@ static void on_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *i
         fuse_reply_err(request, ENOENT);
         return;
     }
-    if (!unshard_view_readable(filesystem->checkpoint, node->view)) {
+    if (!unshard_view_readable(filesystem->checkpoint, node->view) ||
+        unshard_engine_view_stale(filesystem->engine, node->view)) {
         fuse_reply_err(request, EIO);
         return;
     }

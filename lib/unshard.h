@@ -196,6 +196,10 @@ void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, boo
 /* Tells that a reader opened (+1) or closed (-1) the view. Never blocks, thread-safe. */
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change);
 
+/* Whether a shard of the view says something else in its header than the view was made from: then
+ * the view's own header is true no more, and nobody may open it. Never blocks, thread-safe. */
+bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view);
+
 /* What a reader is to be told of a view: of a file that belongs to no component, and that has
  * changed on disk, what it is now; of any other what the node says. */
 struct unshard_view_facts {

@@ -283,7 +283,7 @@ static int read_headers(struct discovery *discovery)
         if ((header->result != 0 && !header->truncated) || header->skipped)
             continue;
         file->format = header->format;
-        file->layout = headers_layout(&header->set);
+        file->layout = headers_layout(header->format, &header->set);
         if (header->twin == NULL)
             file->header_pieces = header_record_take(&header->record, &discovery->checkpoint->arena,
                                                      &file->header_piece_count);

@@ -323,7 +323,26 @@ static void hash_gather(XXH3_state_t *state, const struct gather *gather)
     }
 }
 
-XXH128_hash_t headers_layout(const struct tensor_set *set)
+static XXH128_hash_t hash_entry(const struct metadata_entry *entry)
+{
+    XXH64_hash_t seed = XXH3_64bits(entry->value, entry->value_length);
+    return XXH3_128bits_withSeed(entry->key, entry->key_length, seed);
+}
+
+/* Whatever their order: the reference library writes them in another one each time. Whether there
+ * is any tells a missing one from an empty one. */
+static void hash_metadata(XXH3_state_t *state, const struct tensor_set *set)
+{
+    uint64_t numbers[] = {set->metadata != NULL, set->metadata_count, 0, 0};
+    for (size_t i = 0; set->metadata != NULL && i < set->metadata_count; i++) {
+        XXH128_hash_t entry = hash_entry(&set->metadata[i]);
+        numbers[2] += entry.low64;
+        numbers[3] += entry.high64;
+    }
+    XXH3_128bits_update(state, numbers, sizeof numbers);
+}
+
+XXH128_hash_t headers_layout(const struct format *format, const struct tensor_set *set)
 {
     XXH3_state_t *state = XXH3_createState();
     XXH128_hash_t layout = {0, 0};
@@ -341,6 +360,9 @@ XXH128_hash_t headers_layout(const struct tensor_set *set)
         if (tensor->gather != NULL)
             hash_gather(state, tensor->gather);
     }
+    hash_metadata(state, set);
+    if (set->detail != NULL && format->hash_detail != NULL)
+        format->hash_detail(set, state);
     layout = XXH3_128bits_digest(state);
     XXH3_freeState(state);
     return layout;
@@ -364,7 +386,8 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
     if (header.size > CHECKPOINT_MAX_FILE_BYTES)
         return false;
     read_header(checkpoint, &header);
-    bool same = header.result == 0 && XXH128_isEqual(headers_layout(&header.set), file->layout);
+    bool same = header.result == 0 &&
+                XXH128_isEqual(headers_layout(header.format, &header.set), file->layout);
     arena_free(&header.arena);
     header_record_free(&header.record);
     return same;

@@ -43,10 +43,12 @@ void headers_read(const struct unshard_checkpoint *checkpoint, struct header *he
                   uint32_t count, struct memory_budget *budget);
 /* The error of what finds nothing left of HEADERS_MEMORY: a file, or the views of a component. */
 int headers_no_memory_left(struct unshard_error *error, const char *what, int errno_value);
-/* A fingerprint of what a set describes: names, types, shapes and places, no content. */
-XXH128_hash_t headers_layout(const struct tensor_set *set);
-/* Reads the header of a source file as it is on disk now, and tells whether it describes what
- * discovery saw: the same tensors at the same places. Files without a header are always the same.
+/* A fingerprint of all that a view can be made from: names, types, shapes and places of tensors,
+ * and metadata; no content. */
+XXH128_hash_t headers_layout(const struct format *format, const struct tensor_set *set);
+/* Reads the header of a source file as it is on disk now, and tells whether it says what discovery
+ * saw: the same tensors at the same places, and the same of them. Files without a header are always
+ * the same.
  * Blocks on I/O. Thread-safe. */
 bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t file);
 /* Frees their sets and the array. */

@@ -5,6 +5,7 @@
 #ifndef FORMATS_FORMAT_H
 #define FORMATS_FORMAT_H
 
+#include "base/xxh3.h"
 #include "formats/file_layout.h"
 #include "formats/tensor_set.h"
 #include "unshard.h"
@@ -34,6 +35,9 @@ struct format {
     /* Whether a file, of which `read` has made the set, says that it is one of several. NULL: files
      * do not say. Pure. */
     bool (*is_shard)(const struct tensor_set *set);
+    /* Feeds what set.detail says to a hash, so that a file which says something else is told from
+     * this one. NULL: there is no detail. Pure. */
+    void (*hash_detail)(const struct tensor_set *set, XXH3_state_t *state);
     bool pickle; /* its files stay as they are, see checkpoint/added_views.h for what is added */
     /* Lays the tensors of several files out as one file of this format; NULL: merged files are
      * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of

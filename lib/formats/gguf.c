@@ -492,3 +492,19 @@ int gguf_read(const struct byte_reader *reader, const char *path, struct arena *
     free(parse);
     return result;
 }
+
+void gguf_hash_detail(const struct tensor_set *set, XXH3_state_t *state)
+{
+    const struct gguf_header *header = set->detail;
+    uint64_t numbers[] = {header->version, header->alignment, header->pair_count};
+    XXH3_128bits_update(state, numbers, sizeof numbers);
+    XXH3_128bits_update(state, header->types, set->tensor_count * sizeof *header->types);
+    for (size_t i = 0; i < header->pair_count; i++) {
+        const struct gguf_pair *pair = &header->pairs[i];
+        uint64_t lengths[] = {pair->key_length, pair->type, pair->is_array, pair->count,
+                              pair->value_length};
+        XXH3_128bits_update(state, lengths, sizeof lengths);
+        XXH3_128bits_update(state, pair->key, pair->key_length);
+        XXH3_128bits_update(state, pair->value, pair->value_length);
+    }
+}

@@ -7,6 +7,7 @@
 #ifndef FORMATS_GGUF_H
 #define FORMATS_GGUF_H
 
+#include "base/xxh3.h"
 #include "formats/tensor_set.h"
 #include "unshard.h"
 
@@ -66,6 +67,9 @@ unsigned gguf_type_size(enum gguf_type type);
  * fastest first. Files of the other byte order are refused. */
 int gguf_read(const struct byte_reader *reader, const char *path, struct arena *arena,
               struct tensor_set *out, struct unshard_error *error);
+
+/* See format.hash_detail. */
+void gguf_hash_detail(const struct tensor_set *set, XXH3_state_t *state);
 
 /* The pair called `key`, or NULL. */
 const struct gguf_pair *gguf_find(const struct gguf_header *header, const char *key);

@@ -400,6 +400,14 @@ void unshard_engine_view_warm(struct unshard_engine *engine, uint32_t view)
     pthread_mutex_unlock(&engine->lock);
 }
 
+bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool stale = engine->views[view].stale > 0;
+    pthread_mutex_unlock(&engine->lock);
+    return stale;
+}
+
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change)
 {
     pthread_mutex_lock(&engine->lock);

@@ -244,6 +244,7 @@ struct file_state {
     bool drop_pending;    /* a prefetch worker is to take its pages away */
     bool blocked;         /* nothing is served or stored until the file changes on disk */
     bool failed_at_start; /* discovery found it bad */
+    bool stale;           /* blocked, and its header is not the one that views were made from */
     bool verified;        /* a pass has succeeded */
     bool keep_due;        /* ... and `gained` has not been written to the cache yet */
     uint32_t generation;  /* raised when the content is not what it was: reads under way are void */
@@ -288,6 +289,7 @@ struct view_state {
     bool replaced;    /* it is not the file that discovery saw */
     bool known;       /* the kernel has the inode: stores find it */
     bool evicted;     /* by request: not prefetched */
+    unsigned stale;   /* files that it shows and that are `stale` */
     unsigned opened;
     unsigned storing;        /* stores into it that run */
     unsigned store_failures; /* in a row */
@@ -577,6 +579,9 @@ void file_block(struct unshard_engine *engine, uint32_t file, uint32_t generatio
 /* Takes the pages of one file with drop_pending away, if there is any: true. The caller, a prefetch
  * worker, holds engine->lock, which is released meanwhile. */
 bool file_drop_next(struct unshard_engine *engine);
+/* Its header is another one than views were made from, or is not any more. The caller holds
+ * engine->lock. */
+void file_set_stale(struct unshard_engine *engine, uint32_t file, bool stale);
 /* The file is another one now, with the same layout: begins anew. It must be blocked. No lock held.
  */
 void file_reset(struct unshard_engine *engine, uint32_t file);

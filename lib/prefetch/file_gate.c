@@ -217,12 +217,31 @@ bool file_drop_next(struct unshard_engine *engine)
     return true;
 }
 
+static void count_stale(struct unshard_engine *engine, uint32_t number, bool stale)
+{
+    const struct file_state *file = &engine->files[number];
+    for (uint32_t i = 0; i < file->view_count; i++)
+        engine->views[engine->file_views[file->first_view + i]].stale += stale ? 1U : -1U;
+}
+
+void file_set_stale(struct unshard_engine *engine, uint32_t number, bool stale)
+{
+    struct file_state *file = &engine->files[number];
+    if (file->stale == stale)
+        return;
+    file->stale = stale;
+    count_stale(engine, number, stale);
+    for (size_t i = 0; i < file->dependent_count; i++)
+        count_stale(engine, engine->dependents[file->first_dependent + i], stale);
+}
+
 void file_reset(struct unshard_engine *engine, uint32_t number)
 {
     char path[512];
     struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
     file->generation++;
+    file_set_stale(engine, number, false);
     forget_chunks(engine, number);
     file_set_check(engine, number);
     file->verified = file->blocked = file->has_error = file->failed_at_start = false;

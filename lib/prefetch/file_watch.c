@@ -127,10 +127,15 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
                   engine->checkpoint->files[number].path, (unsigned long long)size,
                   (unsigned long long)other_length(engine, number, size));
         block(engine, number, &error);
-    } else if (!headers_same_layout(engine->checkpoint, number))
-        block_changed(engine, number, "it holds other tensors now; mount the checkpoint anew");
-    else
+    } else if (!headers_same_layout(engine->checkpoint, number)) {
+        pthread_mutex_lock(&engine->lock);
+        file_set_stale(engine, number, true);
+        pthread_mutex_unlock(&engine->lock);
+        block_changed(engine, number,
+                      "its header says something else now; mount the checkpoint anew");
+    } else {
         file_reset(engine, number);
+    }
 }
 
 /* What is said of it cannot all be true, whatever it holds: it stays blocked. */
