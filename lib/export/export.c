@@ -121,7 +121,10 @@ static bool take_item(struct export *export, struct item *item)
         const struct view *view = &export->checkpoint->views[export->next_view];
         item->view = export->next_view;
         item->offset = export->next_offset;
-        item->length = item_length(view, export->next_offset);
+        /* What has failed is passed over, however long it says that it is. */
+        item->length = export->outputs[export->next_view].failed
+                           ? view->size - export->next_offset
+                           : item_length(view, export->next_offset);
         export->current = view->path;
         export->next_offset += item->length;
         if (export->next_offset == view->size) {
@@ -529,6 +532,17 @@ static void report_failed_components(struct export *export)
     }
 }
 
+/* The same of a file of no component that discovery has found bad. */
+static void report_failed_files(struct export *export)
+{
+    for (uint32_t i = 0; i < export->checkpoint->file_count; i++) {
+        const struct source_file *file = &export->checkpoint->files[i];
+        if (file->failed && file->component == NO_COMPONENT)
+            record_error(export, file->error->errno_value > 0 ? -file->error->errno_value : -EIO,
+                         file->error);
+    }
+}
+
 static int export_into(struct export *export, const struct unshard_fetch_options *options)
 {
     unsigned workers;
@@ -557,6 +571,7 @@ static int export_into(struct export *export, const struct unshard_fetch_options
         record_error(export, result, &error);
     }
     report_failed_components(export);
+    report_failed_files(export);
     result = export_tree_sync(export->checkpoint, export->target_fd, &error);
     if (result < 0)
         record_error(export, result, &error);

@@ -51,6 +51,10 @@ static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t numbe
                      struct unshard_error *error)
 {
     const struct source_file *file = &checkpoint->files[number];
+    if (source_file_is_too_large(file)) {
+        *error = *file->error;
+        return -EFBIG;
+    }
     int fd = checkpoint_open_file(checkpoint, number, 0);
     if (fd < 0)
         return error_set(error, fd == -ENOENT ? "missing" : "read-error", -fd,

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import PATIENCE, SANITIZER, UNSHARD, mounted, wait_for
+from harness import PATIENCE, SANITIZER, UNSHARD, mounted, run, wait_for
 
 SHARDS = 120
 
@@ -134,6 +134,19 @@ def test_a_file_that_is_too_large_fails_alone(vast):
                 (mount / name).open("rb").read(1)
             assert caught.value.errno == errno.EIO
             assert f"{name}: its size is {9 << 50} bytes" in (mount / ".unshard/errors").read_text()
+
+
+def test_commands_pass_over_what_is_too_large(vast):
+    source, target = vast / "source", vast / "target"
+    source.mkdir()
+    (source / "a.txt").write_text("hello")
+    sparse(source / "huge.dat", 9 << 50)
+    (source / "SHA256SUMS").write_text("0" * 64 + "  huge.dat\n")
+    for arguments in (["verify", source], ["seal", source], ["export", source, target]):
+        done = run(*arguments, timeout=PATIENCE)
+        assert done.returncode == 1 and f"huge.dat: its size is {9 << 50}" in done.stderr + done.stdout
+    assert (target / "a.txt").read_text() == "hello"
+    assert not (target / "huge.dat").exists()
 
 
 PEAK = """import resource, subprocess, sys
