@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 /* ---- what is split ----------------------------------------------------------------------------
  */
@@ -181,19 +182,38 @@ static int split_named(struct discovery *discovery, const struct component_prefi
 /* ---- split=auto --------------------------------------------------------------------------------
  */
 
-/* The folders of ComfyUI (folder_paths.py): every file below one is a model of that kind, so that
- * the components of a checkpoint would be further checkpoints. */
+/* The folders of ComfyUI (folder_paths.py), and what it calls those of Stable Diffusion web UI
+ * (extra_model_paths.yaml.example): every file below one is a model of that kind, so that the
+ * components of a checkpoint would be further checkpoints. */
 static bool is_folder_of_comfyui(const char *name)
 {
-    static const char *const names[] = {"checkpoints",   "loras",          "vae",
-                                        "text_encoders", "clip",           "unet",
-                                        "clip_vision",   "style_models",   "embeddings",
-                                        "diffusers",     "vae_approx",     "controlnet",
-                                        "t2i_adapter",   "gligen",         "upscale_models",
-                                        "hypernetworks", "photomaker",     "classifiers",
-                                        "model_patches", "audio_encoders", "diffusion_models"};
+    static const char *const names[] = {"checkpoints",
+                                        "loras",
+                                        "vae",
+                                        "text_encoders",
+                                        "clip",
+                                        "unet",
+                                        "clip_vision",
+                                        "style_models",
+                                        "embeddings",
+                                        "diffusers",
+                                        "vae_approx",
+                                        "controlnet",
+                                        "t2i_adapter",
+                                        "gligen",
+                                        "upscale_models",
+                                        "hypernetworks",
+                                        "photomaker",
+                                        "classifiers",
+                                        "model_patches",
+                                        "audio_encoders",
+                                        "diffusion_models",
+                                        "lora",
+                                        "lycoris",
+                                        "esrgan",
+                                        "stable-diffusion"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i]) == 0)
+        if (strcasecmp(name, names[i]) == 0)
             return true;
     return false;
 }

@@ -226,6 +226,7 @@ def comfyui_tree(folder):
             for prefix in ("model.diffusion_model.input_blocks.", "first_stage_model.encoder.",
                            "cond_stage_model.transformer.")}
     saves = {"checkpoints/sd15.safetensors": wide, "checkpoints/older.ckpt": {"state_dict": wide},
+             "Stable-diffusion/web-ui.safetensors": wide,
              "upscale_models/4x.pth": {"params_ema": tensors}, "upscale_models/2x.pth": tensors,
              "embeddings/negative.pt": {"string_to_param": {"*": torch.zeros(3)}, "step": 5},
              "vae/v.safetensors": tensors, "vae/v.pt": {f"o.{k}": v for k, v in tensors.items()},
