@@ -298,12 +298,12 @@ static int run(struct discovery *discovery, struct unshard_error *error)
     int result = scan_tree(checkpoint, &discovery->notes, &discovery->scan, error);
     if (result == 0)
         result = grouping_find(discovery, error);
-    if (result == 0)
-        result = load_order_apply(discovery, error);
     if (result == 0 && (reserve_files(discovery) != 0 || read_headers(discovery) != 0))
         result = error_no_memory(error);
     if (result == 0)
         result = outcomes_settle(discovery, error);
+    if (result == 0)
+        result = load_order_apply(discovery, error);
     if (result == 0) {
         added_views_settle(discovery);
         result = splitting_find(discovery, error);

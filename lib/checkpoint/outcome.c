@@ -251,7 +251,7 @@ static int keep_single(struct settling *settling, const struct candidate *group,
         return -ENOMEM;
     settling->kept[settling->kept_count++] = single;
     *single = (struct candidate){
-        .directory = group->directory,
+        .directory = entry->parent, /* an index may name files below its own */
         .variant = "",
         .base = arena_copy_string(arena, entry->name, (size_t)(end - entry->name)),
         .extension = group->extension,
@@ -262,7 +262,6 @@ static int keep_single(struct settling *settling, const struct candidate *group,
         .member_count = 1,
         .index_entry = SCAN_NONE,
         .beside = SCAN_NONE,
-        .load_order = group->load_order,
         .headers = group->headers + member,
     };
     single->stem = single->base;

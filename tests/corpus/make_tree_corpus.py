@@ -88,6 +88,9 @@ def contradictory():
     yield "single-and-index-of-what-is-gone", index(**MAP) + single
     yield "single-and-broken-index", PAIR + f"f {INDEX} {{\n" + single
     yield "single-is-named-with-others", PAIR + single + index(a=ONE, b=ONE, c="model.safetensors")
+    yield "single-and-index-of-files-below", (
+        single + shard("a/part.safetensors", a=5, b=3) + shard("b/part.safetensors", c=4) +
+        index(a="a/part.safetensors", b="a/part.safetensors", c="b/part.safetensors"))
     yield "index-of-variant-never-fetched", single + index(
         "model.safetensors.index.fp16.json", a="model.fp16-00001-of-00002.safetensors")
     yield "index-never-fetched-beside-a-variant", (index(**MAP) +

@@ -51,6 +51,11 @@ static bool is_as_on_disk(const struct unshard_checkpoint *checkpoint, const cha
             strcmp(checkpoint->files[view->map.extents[0].source].path, view->path) != 0)
             return false;
     }
+    for (uint32_t i = 0; i < checkpoint->component_count; i++) {
+        const struct component *component = &checkpoint->components[i];
+        if (strcmp(component->view_path, checkpoint->views[component->view].path) != 0)
+            return false;
+    }
     files_on_disk = 0;
     nftw(source, count_file, 16, FTW_PHYS);
     return files == files_on_disk;
