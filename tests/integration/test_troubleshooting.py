@@ -67,6 +67,20 @@ def truncated(flux, tmp_path):
         wait_for(lambda: readable(mount / VIEW), what="the whole shard to be served")
 
 
+@produces("Shards are not merged")
+@contextlib.contextmanager
+def contradicted(flux, tmp_path):
+    source = shutil.copytree(flux, tmp_path / "source")
+    shutil.copy(source / "transformer" / SHARD, source / VIEW)  # a file of their name
+    with mounted(source) as mount:
+        text = status_text(mount)
+        assert VIEW in text and (mount / "transformer" / SHARD).exists()
+        yield text
+    (source / VIEW).unlink()
+    with mounted(source) as mount:
+        assert (mount / VIEW).exists()
+
+
 @produces("A shard cannot be read, after a download")
 @contextlib.contextmanager
 def not_downloaded(flux, tmp_path):
