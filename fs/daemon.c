@@ -8,12 +8,25 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "fs/close_others.h"
 #include "fs/service_manager.h"
 
 #define READY_BYTE '\001' /* cannot begin a message */
+#define ACCEPT_MS 5000
+
+/* From here on no signal but SIGKILL ends the process, so the daemon may take it that the command
+ * succeeds. */
+static void accept_and_exit(int fd)
+{
+    char accepted = READY_BYTE;
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    _exit(write(fd, &accepted, 1) == 1 ? 0 : 1);
+}
 
 /* In the parent: waits for the daemon's word and ends the process. */
 static void wait_and_exit(int fd)
@@ -28,7 +41,7 @@ static void wait_and_exit(int fd)
             break;
         used += (size_t)got;
         if (message[0] == READY_BYTE)
-            _exit(0);
+            accept_and_exit(fd);
     }
     message[used] = '\0';
     fprintf(stderr, "unshard: %s\n",
@@ -36,7 +49,7 @@ static void wait_and_exit(int fd)
     _exit(1);
 }
 
-/* The parent holds the other end of the pipe for as long as it waits. */
+/* The parent holds the other end for as long as it waits. */
 static bool is_waited_for(const struct daemon_link *link)
 {
     struct pollfd entry = {.fd = link->fd};
@@ -61,25 +74,25 @@ bool daemon_outlives_parent(const struct daemon_link *link)
 
 int daemon_begin(struct daemon_link *link, bool foreground, int keep)
 {
-    int pipe_fds[2];
+    int ends[2];
     link->fd = -1;
     if (foreground)
         return 0;
-    if (pipe2(pipe_fds, O_CLOEXEC))
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
         return -errno;
     fflush(NULL);
     pid_t child = fork();
     if (child < 0) {
         int saved = errno;
-        close(pipe_fds[0]);
-        close(pipe_fds[1]);
+        close(ends[0]);
+        close(ends[1]);
         return -saved;
     }
     if (child > 0) {
-        close(pipe_fds[1]);
-        wait_and_exit(pipe_fds[0]);
+        close(ends[1]);
+        wait_and_exit(ends[0]);
     }
-    link->fd = pipe_fds[1];
+    link->fd = ends[1];
     close_others(STDERR_FILENO + 1, link->fd, keep);
     end_with_parent(link);
     setsid();
@@ -95,6 +108,16 @@ static void leave_terminal(void)
         close(null);
 }
 
+/* Whether the parent has heard that the mount works, and was not ended just then. One that is
+ * stopped hears it later. */
+static bool is_accepted(int fd)
+{
+    char accepted;
+    struct pollfd entry = {.fd = fd, .events = POLLIN};
+    int ready = poll(&entry, 1, ACCEPT_MS);
+    return ready == 0 || (ready > 0 && read(fd, &accepted, 1) == 1);
+}
+
 bool daemon_ready(struct daemon_link *link)
 {
     bool wanted = true;
@@ -103,7 +126,7 @@ bool daemon_ready(struct daemon_link *link)
     if (link->fd >= 0) {
         char ready = READY_BYTE;
         leave_terminal();
-        wanted = write(link->fd, &ready, 1) == 1;
+        wanted = write(link->fd, &ready, 1) == 1 && is_accepted(link->fd);
         close(link->fd);
         link->fd = -1;
     }

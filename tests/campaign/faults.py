@@ -4,8 +4,10 @@
 
 In every round readers get right bytes or an error, and get it within a bound; when the fault has
 gone all can be read; nothing stays mounted. Faults: the k-th read fails, reads are short, hang until
-they are released, or have a bit flipped, a file vanishes; and kill -9 in the middle of a prefetch,
-followed by another mount at the same place.
+they are released, or have a bit flipped, a file vanishes; and the ends that a daemon can find in the
+middle of a prefetch, followed by another mount at the same place: it is killed, alone, with its
+monitor, just after its monitor, while it is stopped, or while it ends; it is stopped for a moment;
+or the command is interrupted before the mount stands.
 """
 
 import errno
@@ -221,7 +223,81 @@ def with_fault(sources, kind, rng, storage, folder, mount, ways, commands):
 
 # ---- the end of the daemon ---------------------------------------------------------------------
 
-def play_kill(sources, rng):
+def kill(mount, rng):
+    os.kill(mount.pid, signal.SIGKILL)
+
+
+def kill_both(mount, rng):
+    """As the end of a container does."""
+    monitor = harness.child_named(mount.pid, "unshard-monitor")
+    os.kill(monitor, signal.SIGSTOP)
+    os.kill(mount.pid, signal.SIGKILL)
+    os.kill(monitor, signal.SIGKILL)
+
+
+def kill_monitor_first(mount, rng):
+    os.kill(harness.child_named(mount.pid, "unshard-monitor"), signal.SIGKILL)
+    time.sleep(rng.uniform(0, 0.02))
+    os.kill(mount.pid, signal.SIGKILL)
+
+
+def kill_stopped(mount, rng):
+    os.kill(mount.pid, signal.SIGSTOP)
+    time.sleep(rng.uniform(0, 0.05))
+    os.kill(mount.pid, signal.SIGKILL)
+
+
+def kill_ending(mount, rng):
+    os.kill(mount.pid, signal.SIGTERM)
+    time.sleep(rng.uniform(0, 0.03))
+    os.kill(mount.pid, signal.SIGKILL)
+
+
+# How it dies; whether readers get on by themselves, or when the next mount finds what is left.
+DEATHS = {"kill": (kill, True), "kill-both": (kill_both, False),
+          "kill-monitor": (kill_monitor_first, False), "kill-stopped": (kill_stopped, True),
+          "kill-ending": (kill_ending, False)}
+
+
+def check_next(sources, storage, options, first):
+    with harness.mounted(storage.path, *options, mountpoint=first.path) as second:
+        require(second.pid != first.pid, "the same daemon")
+        require(read_all(first.path, sources.file), "another mount does not read all")
+    require(not harness.is_mounted(first.path), "left mounted")
+
+
+def die(sources, kind, rng, storage, options, first):
+    death, alone = DEATHS[kind]
+    ways = rng.choice([[], ["read"], ["mmap"], ["read", "mmap", "read"]])
+    readers = Readers(first.path, sources.file, ways)
+    try:
+        time.sleep(rng.uniform(0, 0.15))
+        death(first, rng)
+        results = readers.results() if alone else None
+        harness.wait_for(lambda: not harness.is_alive(first.pid), BOUND, "the daemon dead")
+        check_next(sources, storage, options, first)
+        all_right = check_results(results if alone else readers.results())
+    finally:
+        readers.discard()
+    return ["killed after the readers had finished" if all_right else "killed under readers"]
+
+
+def pause(sources, rng, first):
+    """Stopped for a moment: nobody notices more than that."""
+    readers = Readers(first.path, sources.file, ["read", "mmap"])
+    try:
+        time.sleep(rng.uniform(0, 0.1))
+        os.kill(first.pid, signal.SIGSTOP)
+        time.sleep(rng.uniform(0, 0.1))
+        os.kill(first.pid, signal.SIGCONT)
+        require(check_results(readers.results()), "a reader got an error")
+    finally:
+        readers.discard()
+    first.unmount()
+    return ["stopped and continued"]
+
+
+def play_end(sources, kind, rng):
     origin = rng.choice(["sha256sum", "manifest", "none"])
     options = mount_options(rng)
     mountpoint = pathlib.Path(tempfile.mkdtemp(prefix="unshard-mnt-"))
@@ -229,36 +305,54 @@ def play_kill(sources, rng):
         first = harness.Mount(storage.path, *options, mountpoint=mountpoint)
         try:
             require(first.result == 0, first.output)
-            readers = Readers(mountpoint, sources.file, rng.choice([[], ["read"], ["mmap"],
-                                                                    ["read", "mmap", "read"]]))
-            try:
-                time.sleep(rng.uniform(0, 0.15))
-                os.kill(first.pid, signal.SIGKILL)
-                all_right = check_results(readers.results())
-            finally:
-                readers.discard()
-            harness.wait_for(lambda: not harness.is_alive(first.pid), BOUND, "the daemon dead")
-            with harness.mounted(storage.path, *options, mountpoint=mountpoint) as second:
-                require(second.pid != first.pid, "the same daemon")
-                require(read_all(mountpoint, sources.file), "another mount does not read all")
-            require(not harness.is_mounted(mountpoint), "left mounted")
+            if kind == "pause":
+                return pause(sources, rng, first)
+            return die(sources, kind, rng, storage, options, first)
         except AssertionError as error:
             raise Fault(f"{origin}, {options}: {error}") from error
         finally:
             first.discard()
             mountpoint.rmdir()
-    return ["killed after the readers had finished" if all_right else "killed under readers"]
+
+
+def play_interrupt(sources, rng):
+    """The command is ended before the mount stands, or just then."""
+    mountpoint = pathlib.Path(tempfile.mkdtemp(prefix="unshard-mnt-"))
+    with harness.slow(sources.forms["none"], latency=rng.choice([0, 1, 3])) as storage:
+        command = [harness.UNSHARD, "mount", str(storage.path), str(mountpoint)]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(rng.uniform(0, 0.1))
+            process.send_signal(rng.choice([signal.SIGINT, signal.SIGTERM, signal.SIGKILL]))
+            if process.wait(BOUND) == 0:
+                harness.run("umount", mountpoint, check=True)
+                return ["mounted before"]
+            harness.wait_for(lambda: not list(harness.processes_of(command)), BOUND,
+                             "nothing that goes on")
+            require(not harness.is_mounted(mountpoint), "mounted all the same")
+        finally:
+            process.kill()
+            process.wait()
+            harness.detach(mountpoint)
+            mountpoint.rmdir()
+    return ["interrupted"]
 
 
 def play(sources, number, kind, rng):
-    return play_kill(sources, rng) if kind == "kill" else play_fault(sources, kind, rng)
+    if kind == "interrupt":
+        return play_interrupt(sources, rng)
+    if kind in DEATHS or kind == "pause":
+        return play_end(sources, kind, rng)
+    return play_fault(sources, kind, rng)
 
 
 def main():
     parser = rounds.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=500)
     options = parser.parse_args()
-    share = {"error": 0.16, "short": 0.1, "stall": 0.14, "flip": 0.14, "vanish": 0.1}
+    share = {"error": 0.16, "short": 0.1, "stall": 0.14, "flip": 0.14, "vanish": 0.1,
+             "kill-both": 0.08, "kill-monitor": 0.04, "kill-stopped": 0.03, "kill-ending": 0.04,
+             "interrupt": 0.04, "pause": 0.03}
     counts = {kind: round(options.rounds * part) for kind, part in share.items()}
     counts["kill"] = options.rounds - sum(counts.values())
     with rounds.scratch() as scratch:

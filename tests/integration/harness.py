@@ -102,6 +102,26 @@ def is_alive(pid):
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def child_named(parent, name):
+    """The number of a process's child; None: there is none."""
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and fields[0] not in "ZX" and \
+                    (folder / "comm").read_text() == name + "\n":
+                return int(folder.name)
+    return None
+
+
+def processes_of(command):
+    """Those that were started with these words, zombies left out."""
+    wanted = b"\0".join(os.fsencode(word) for word in command) + b"\0"
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (folder / "cmdline").read_bytes() == wanted and is_alive(int(folder.name)):
+                yield int(folder.name)
+
+
 class Sanitizers:
     """Where the daemon's sanitizer writes reports, so that a report fails the test."""
 
@@ -190,11 +210,9 @@ class Mount:
 
     def kill_daemons(self):
         """Ends every process that was started by our command, known by its command line."""
-        wanted = b"\0".join(str(word).encode() for word in self.command[len(self.prefix):]) + b"\0"
-        for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        for pid in processes_of(self.command[len(self.prefix):]):
             with contextlib.suppress(OSError):
-                if (folder / "cmdline").read_bytes() == wanted:
-                    os.kill(int(folder.name), signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
 
     def discard(self):
         detach(self.path)

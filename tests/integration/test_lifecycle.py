@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Starting, stopping, dying."""
 
-import contextlib
 import ctypes
 import json
 import os
@@ -19,8 +18,9 @@ from safetensors.torch import load_file
 
 import checkpoints
 from compare import assert_same
-from harness import (CONNECTIONS, PATIENCE, TOP, UNSHARD, Mount, Sanitizers, connection_of,
-                     detach, is_alive, is_mounted, mounted, run, slow, wait_for)
+from harness import (CONNECTIONS, PATIENCE, TOP, UNSHARD, Mount, Sanitizers, child_named,
+                     connection_of, detach, is_alive, is_mounted, mounted, processes_of, run, slow,
+                     wait_for)
 
 
 @pytest.fixture
@@ -136,17 +136,6 @@ def test_killed_in_the_middle_of_a_prefetch(big, mountpoint, round_number):
     with mounted(big, mountpoint=mountpoint) as again:
         expected = checkpoints.tensors_of(checkpoints.shard_files(big))
         assert_same(load_file(again / "model.safetensors"), expected)
-
-
-def child_named(parent, name):
-    """The number of a process's child; None: there is none."""
-    for folder in pathlib.Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[1]) == parent and fields[0] not in "ZX" and \
-                    (folder / "comm").read_text() == name + "\n":
-                return int(folder.name)
-    return None
 
 
 def test_monitor_that_was_killed_is_replaced(llama, mountpoint, tmp_path):
@@ -281,17 +270,6 @@ def test_no_inherited_descriptor_is_kept(llama, mountpoint):
     run("umount", mountpoint, check=True)
 
 
-def processes_of(command):
-    """Those that were started with these words, zombies left out."""
-    wanted = b"\0".join(os.fsencode(word) for word in command) + b"\0"
-    for folder in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes() == wanted and is_alive(int(folder.name)):
-                yield int(folder.name)
-        except OSError:
-            pass
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL],
                          ids=["INT", "TERM", "KILL"])
 def test_interrupted_before_it_stands(llama, mountpoint, number):
@@ -299,7 +277,8 @@ def test_interrupted_before_it_stands(llama, mountpoint, number):
     with slow(llama) as storage:
         storage.command("stall *")
         command = [UNSHARD, "mount", str(storage.path), str(mountpoint)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         wait_for(lambda: storage.stats()["stalled"] > 0, what="a header that is waited for")
         process.send_signal(number)
         assert process.wait(PATIENCE) == -number
