@@ -8,7 +8,8 @@
 
 struct helper_arguments {
     bool fake;
-    int argc; /* of what command_mount gets */
+    bool refused; /* understood, and not possible */
+    int argc;     /* of what command_mount gets */
     char **argv;
 };
 
@@ -40,6 +41,20 @@ static void make_read_only(char *list)
     }
 }
 
+static bool has_item(const char *list, const char *wanted)
+{
+    size_t length = strlen(wanted);
+    bool starts_item = true;
+    for (; *list; list++) {
+        if (starts_item && !strncmp(list, wanted, length) && (list[length] == ',' || !list[length]))
+            return true;
+        starts_item = *list == ',';
+        if (*list == '\\' && list[1])
+            list++;
+    }
+    return false;
+}
+
 static int translate(int argc, char **argv, struct helper_arguments *out)
 {
     for (int i = 1; i < argc; i++) {
@@ -54,6 +69,14 @@ static int translate(int argc, char **argv, struct helper_arguments *out)
         }
         if (letter == 'N') {
             fputs("mount.unshard: mounting in another namespace (-N) is not supported\n", stderr);
+            return -1;
+        }
+        if (letter == 'o' && has_item(argv[i + 1], "remount")) {
+            fputs(
+                "mount.unshard: nothing of a mount can be changed while it stands (remount); it is "
+                "read-only already. For other options unmount it and mount it again.\n",
+                stderr);
+            out->refused = true;
             return -1;
         }
         if (letter == 'o') {
@@ -81,5 +104,5 @@ int command_mount_helper(int argc, char **argv)
     if (translate(argc, argv, &translated) == 0)
         status = translated.fake ? EXIT_STATUS_OK : command_mount(translated.argc, translated.argv);
     free(translated.argv);
-    return status;
+    return translated.refused ? EXIT_STATUS_FAILED : status;
 }

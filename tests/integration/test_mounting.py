@@ -97,6 +97,16 @@ def test_mount_t_unshard_fails_with_a_reason(mountpoint):
     assert done.returncode != 0 and "/dev/null/none" in done.stderr
 
 
+@root
+def test_remount_says_that_it_is_not_possible(llama, mountpoint):
+    done = in_namespace(f"mount -t unshard {llama} {mountpoint}; "
+                        f"mount -t unshard -o remount,jobs=2 {llama} {mountpoint} || echo exit $?; "
+                        f"cat {mountpoint}/config.json; umount {mountpoint}")
+    assert done.returncode == 0, done.stderr
+    assert "(remount)" in done.stderr and "unmount it and mount it again" in done.stderr
+    assert done.stdout.startswith("exit 1\n{")
+
+
 # ---- who may read --------------------------------------------------------------------------------
 
 @root
