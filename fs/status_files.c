@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/status_files.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,8 @@ static char *render_metrics(struct unshard_engine *engine)
 
 /* A snapshot is given to who opens the file within so many times what it took to make it. */
 #define MOMENT 2U
+/* It takes ten times as much to make a text, in small pieces. */
+#define LARGE_BYTES ((size_t)1 << 20)
 /* What a user may hold: so many bytes, but these last ones in any case. */
 #define MOST_HELD_BYTES ((size_t)8 << 20)
 #define LEAST_HELD 4U
@@ -131,8 +134,10 @@ static struct status_snapshot *make_snapshot(unsigned file, struct unshard_engin
         free(snapshot);
         return NULL;
     }
-    snapshot->cost_ns = now_ns() - snapshot->begun_ns;
     snapshot->length = strlen(snapshot->text);
+    if (snapshot->length > LARGE_BYTES)
+        malloc_trim(0); /* each loop thread would keep what it took to make one */
+    snapshot->cost_ns = now_ns() - snapshot->begun_ns;
     return snapshot;
 }
 
