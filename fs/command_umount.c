@@ -9,6 +9,7 @@
 #include "fs/mount_table.h"
 #include "fs/mountpoint.h"
 #include "fs/options.h"
+#include "fs/server.h"
 #include "fs/status_client.h"
 
 #include <errno.h>
@@ -251,12 +252,22 @@ static int check_mounted(const char *mountpoint)
     return -EINVAL;
 }
 
+/* A mount that hangs because its daemon was killed: see mountpoint_detach. */
+static bool is_wedged(const char *mountpoint)
+{
+    struct mount_entry entry;
+    return mountpoint_find(mountpoint, &entry) == 0 &&
+           server_ask(mountpoint, ANSWER_MS) == SERVER_SILENT && !server_of(entry.minor_number);
+}
+
 static int remove_mount(const struct options *options, const char *mountpoint)
 {
     struct removal removal = {mountpoint, options->lazy, options->force, false};
     struct server server = {.fd = -1};
     int64_t end = monotonic_ms() + TOTAL_MS;
-    /* A lazy unmount is for mounts in trouble: nothing of them is read first. */
+    /* A lazy unmount is for mounts in trouble: no status is read first. */
+    if (options->lazy && is_wedged(mountpoint))
+        removal.force = true;
     if (!options->lazy && !options->force)
         server = find_server(mountpoint);
     removal.silent = server.silent;

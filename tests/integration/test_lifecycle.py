@@ -347,6 +347,19 @@ def test_mount_over_one_that_does_not_answer(llama, wedged_mount):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_lazy_unmount_of_one_that_hangs(wedged_mount):
+    """Ended before it is detached: whoever waits for it would wait for ever."""
+    waiting = subprocess.Popen(["stat", "-f", wedged_mount], stderr=subprocess.DEVNULL)
+    try:
+        run("umount", "--lazy", wedged_mount, check=True)
+        assert not is_mounted(wedged_mount)
+        assert waiting.wait(PATIENCE) != 0
+    finally:
+        waiting.kill()
+        waiting.wait(PATIENCE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 def test_mount_that_would_propagate_into_its_source(llama, tmp_path):
     """Through a bind mount, as the paths alone do not tell."""
     script = f"""
