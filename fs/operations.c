@@ -126,9 +126,11 @@ static void on_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *i
     }
     info->keep_cache = 1; /* otherwise the kernel throws away what has been stored */
     info->noflush = 1;
-    unshard_engine_view_opened(filesystem->engine, node->view, 1);
+    bool direct = (info->flags & O_DIRECT) != 0;
+    info->fh = direct; /* the flags of a handle can be changed later */
+    unshard_engine_view_opened(filesystem->engine, node->view, direct, 1);
     if (fuse_reply_open(request, info)) /* the reader is gone: no RELEASE will come */
-        unshard_engine_view_opened(filesystem->engine, node->view, -1);
+        unshard_engine_view_opened(filesystem->engine, node->view, direct, -1);
 }
 
 static void on_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
@@ -138,7 +140,7 @@ static void on_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info
     if (nodes_status_file(filesystem, ino) >= 0)
         status_snapshot_release((struct status_snapshot *)(uintptr_t)info->fh);
     else if (node && node->view != UNSHARD_NO_VIEW)
-        unshard_engine_view_opened(filesystem->engine, node->view, -1);
+        unshard_engine_view_opened(filesystem->engine, node->view, info->fh != 0, -1);
     fuse_reply_err(request, 0);
 }
 
@@ -182,8 +184,8 @@ static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offse
     if (!node || node->view == UNSHARD_NO_VIEW || offset < 0)
         fuse_reply_err(request, EINVAL);
     else if (info->flags & O_DIRECT)
-        unshard_engine_read(filesystem->engine, node->view, (uint64_t)offset, size, read_done,
-                            request);
+        unshard_engine_read_direct(filesystem->engine, node->view, (uint64_t)offset, size,
+                                   read_done, request);
     else /* more than a page is read-ahead: when it fails, the kernel asks for each page by itself
           */
         unshard_engine_read_ahead(filesystem->engine, node->view, (uint64_t)offset, size, read_done,

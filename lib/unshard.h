@@ -193,8 +193,15 @@ void unshard_engine_read_ahead(struct unshard_engine *engine, uint32_t view, uin
 /* Tells that readers can now be served pages of the view (known), or that the kernel has dropped
  * the view and its pages (not known). Stores go to known views only. Never blocks, thread-safe. */
 void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, bool known);
-/* Tells that a reader opened (+1) or closed (-1) the view. Never blocks, thread-safe. */
-void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change);
+/* The same for a reader that sees nothing of the page cache (O_DIRECT): pages that it asks for may
+ * be there all the same, and what is fetched ahead of it is kept until it was asked for. */
+void unshard_engine_read_direct(struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                                size_t size, unshard_read_done done, void *cookie);
+
+/* Tells that a reader opened (+1) or closed (-1) the view; direct: one that will use
+ * unshard_engine_read_direct. Never blocks, thread-safe. */
+void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bool direct,
+                                int change);
 
 /* Whether a shard of the view says something else in its header than the view was made from: then
  * the view's own header is true no more, and nobody may open it. Never blocks, thread-safe. */

@@ -435,7 +435,7 @@ static void open_views(struct export *export)
 {
     for (uint32_t i = 0; i < export->checkpoint->view_count; i++)
         if (is_exported(export, i))
-            unshard_engine_view_opened(export->engine, i, 1);
+            unshard_engine_view_opened(export->engine, i, false, 1);
 }
 
 static void close_unfinished(struct export *export)

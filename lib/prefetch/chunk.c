@@ -22,6 +22,9 @@ uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32
 /* So many failed chunks, and a file rests. */
 #define FAILURES_TO_REST 3U
 
+/* Of what the plan fetches before anybody reads. */
+#define MOST_FIRST_KEPT 32U
+
 static uint64_t again_after_ns(unsigned before)
 {
     return UINT64_C(1000000000) << (before < MOST_DOUBLINGS ? before : MOST_DOUBLINGS);
@@ -50,7 +53,8 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
             "what is there or on its way is not wanted", file, index);
     require(chunk->state != CHUNK_ABSENT || wanted_has(wanted, WANTED_BY_READERS, index),
             "what is ABSENT is wanted", file, index);
-    require(engine->free_count <= engine->buffer_count, "no buffer returned twice", file, index);
+    require(engine->free_count + engine->kept.count <= engine->buffer_count,
+            "no buffer returned twice", file, index);
     require(engine->stalled_count + engine->staged_reading <= engine->reading_count,
             "what is left out of the reads in flight is part of them", file, index);
     if (fetch == NULL)
@@ -139,16 +143,110 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
     chunk_check(engine, fetch->file, fetch->index);
 }
 
+/* One can be had that could not. */
+static void wake_for_buffer(struct unshard_engine *engine)
+{
+    if (engine->demand.count > 0)
+        pthread_cond_signal(&engine->reserve_work);
+    if (engine->idle_workers > 0)
+        pthread_cond_signal(&engine->work);
+}
+
+static bool may_be_served(const struct file_state *state, uint32_t generation)
+{
+    return generation == state->generation && !state->blocked && !state->closed;
+}
+
+/* Takes the buffer in which the chunk is kept, if it is; fetch->kept when it is still good. */
+static bool take_kept(struct unshard_engine *engine, struct fetch *fetch)
+{
+    const struct file_state *state = &engine->files[fetch->file];
+    struct kept_chunk kept;
+    bool found = kept_take(&engine->kept, fetch->file, fetch->index, &kept);
+    fetch->kept =
+        found && may_be_served(state, kept.generation) && kept.trusted == state->trusted.digests;
+    if (found) {
+        fetch->buffer = kept.buffer;
+        fetch->digest = kept.digest;
+        fetch->asked += kept.asked;
+    }
+    return found;
+}
+
+static void note_check(struct unshard_engine *engine, struct fetch *fetch)
+{
+    const struct file_state *state = &engine->files[fetch->file];
+    fetch->check = state->check;
+    fetch->trusted = state->trusted;
+    fetch->generation = state->generation;
+}
+
+bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (!take_kept(engine, fetch))
+        return false;
+    if (!fetch->kept) {
+        fetch_return_buffer(engine, fetch);
+        return false;
+    }
+    note_check(engine, fetch);
+    fetch->references = 1;
+    chunk_of(engine, fetch)->state = CHUNK_READY;
+    chunk_check(engine, fetch->file, fetch->index);
+    return true;
+}
+
+/* Somebody will ask for the rest of the chunk and find no pages of it. */
+static bool is_to_be_kept(const struct unshard_engine *engine, const struct fetch *fetch)
+{
+    bool first = fetch->stream == 0 && !fetch->demanded && engine->reads == 0 &&
+                 engine->kept.count < MOST_FIRST_KEPT && engine_now_ns() < engine->keep_first_ns;
+    bool missed = fetch->uncached || (fetch->demanded && fetch->refused);
+    return may_be_served(&engine->files[fetch->file], fetch->generation) && !engine->stopping &&
+           engine->kept.limit > 0 && (first || (missed && fetch->asked < fetch->length));
+}
+
+static void give_back(struct unshard_engine *engine, const struct kept_chunk *kept)
+{
+    engine->free_buffers[engine->free_count++] = kept->buffer;
+}
+
+void buffers_reclaim(struct unshard_engine *engine)
+{
+    struct kept_chunk kept;
+    while (engine->free_count <= engine->reserve &&
+           kept_take_oldest(&engine->kept, UINT64_MAX, &kept))
+        give_back(engine, &kept);
+}
+
+static void keep(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct kept_chunk oldest, chunk = {.file = fetch->file,
+                                       .index = fetch->index,
+                                       .generation = fetch->generation,
+                                       .trusted = fetch->trusted.digests,
+                                       .digest = fetch->digest,
+                                       .asked = fetch->asked,
+                                       .since_ns = engine_now_ns(),
+                                       .buffer = fetch->buffer};
+    if (engine->kept.count >= engine->kept.limit &&
+        kept_take_oldest(&engine->kept, UINT64_MAX, &oldest))
+        give_back(engine, &oldest);
+    kept_put(&engine->kept, &chunk);
+    fetch->buffer = NULL;
+    wake_for_buffer(engine);
+}
+
 void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
 {
-    fetch->buffer = engine->free_buffers[--engine->free_count];
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch->stalled = false;
-    fetch->check = engine->files[fetch->file].check;
-    fetch->trusted = engine->files[fetch->file].trusted;
-    fetch->generation = engine->files[fetch->file].generation;
-    fetch->staged = fetch->counts_staged = chunk_of(engine, fetch)->staged;
+    note_check(engine, fetch);
+    if (!take_kept(engine, fetch))
+        fetch->buffer = engine->free_buffers[--engine->free_count];
+    fetch->staged = chunk_of(engine, fetch)->staged && !fetch->kept;
+    fetch->counts_staged = fetch->staged || fetch->kept;
     engine->staged_reading += fetch->counts_staged;
     chunk_of(engine, fetch)->state = CHUNK_READING;
     fetch_list_append(&engine->reading, fetch);
@@ -165,10 +263,7 @@ void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch)
 {
     engine->free_buffers[engine->free_count++] = fetch->buffer;
     fetch->buffer = NULL;
-    if (engine->demand.count > 0)
-        pthread_cond_signal(&engine->reserve_work);
-    if (engine->idle_workers > 0)
-        pthread_cond_signal(&engine->work);
+    wake_for_buffer(engine);
 }
 
 static void chunk_published(struct unshard_engine *engine, const struct fetch *fetch)
@@ -203,7 +298,10 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
     struct chunk *chunk = chunk_of(engine, fetch);
     if (--fetch->references > 0)
         return;
-    fetch_return_buffer(engine, fetch);
+    if (is_to_be_kept(engine, fetch))
+        keep(engine, fetch);
+    else
+        fetch_return_buffer(engine, fetch);
     chunk->fetch = NULL;
     bool current = fetch->generation == state->generation && !state->blocked;
     if (fetch->stored && !fetch->given_up && current)

@@ -163,7 +163,7 @@ static int allocate_buffers(struct unshard_engine *engine)
     for (size_t i = 0; i < engine->buffer_count; i++)
         engine->free_buffers[i] =
             engine->buffer_memory + (engine->buffer_count - 1 - i) * engine->chunk_bytes;
-    return 0;
+    return kept_init(&engine->kept, (engine->buffer_count - engine->reserve) / 2);
 }
 
 static void engine_free(struct unshard_engine *engine)
@@ -175,6 +175,7 @@ static void engine_free(struct unshard_engine *engine)
     if (engine->buffer_memory != NULL)
         munmap(engine->buffer_memory, engine->buffer_count * engine->chunk_bytes);
     free(engine->free_buffers);
+    kept_free(&engine->kept);
     plain_files_free(engine);
     free(engine->files);
     free(engine->file_views);
@@ -408,10 +409,12 @@ bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view)
     return stale;
 }
 
-void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, int change)
+void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bool direct,
+                                int change)
 {
     pthread_mutex_lock(&engine->lock);
     engine->views[view].opened += (unsigned)change;
+    engine->views[view].direct += direct ? (unsigned)change : 0U;
     if (engine->views[view].opened == 0)
         schedule_closed(engine, view);
     pthread_mutex_unlock(&engine->lock);

@@ -16,9 +16,10 @@
  *   ABSENT -> READING     prefetched       READY -> ABSENT      nothing was stored
  *   ABSENT -> QUEUED      a read asks      PUBLISHED -> QUEUED  a read asks: the kernel dropped it
  *   READING -> QUEUED     to be retried    PUBLISHED -> ABSENT  passed by readers, evicted, doubted
- *   READING -> ABSENT     what was read is void: the file has changed, or is blocked
- *   FAILED -> QUEUED      a read asks, and the error is not one that stays
- *   FAILED -> READING     likewise, prefetched when its time has come
+ *   ABSENT, PUBLISHED, FAILED -> READY     a reader with O_DIRECT asks for what is kept in its
+ * buffer READING -> ABSENT     what was read is void: the file has changed, or is blocked FAILED ->
+ * QUEUED      a read asks, and the error is not one that stays FAILED -> READING     likewise,
+ * prefetched when its time has come
  *
  *   state      fetch      buffer   lists its fetch is on              who owns it
  *   ABSENT     NULL       -        -                                  nobody
@@ -35,6 +36,10 @@
  * pages of such a chunk they are gone (a READ that raced with the store would have kept it from
  * ending), and the stretch ahead of that reader is believed no more either (schedule_doubt).
  *
+ * A reader with O_DIRECT proves nothing: the pages may be there. A fetch for it of a PUBLISHED
+ * chunk is `stored` from the start, and PUBLISHED again when it ends. Its bytes stay in their
+ * buffer (kept.h) until readers have asked for all of them.
+ *
  * What is fetched unasked is derived: `wanted` of each file, which the chunk's state keeps up to
  * date (wanted.h). FAILED chunks are wanted again after a time; a file of which several have failed
  * rests as a whole, and a view whose stores fail is fetched for more and more rarely. All three
@@ -47,7 +52,8 @@
  * - Only QUEUED and READING fetches have waiters; READY answers at once.
  * - A fetch has a buffer exactly in READING and READY; a READY fetch has at least one reference.
  * - A fetch of a closed file is on its `held` list only; a blocked file has no QUEUED fetch.
- * - Buffers free + in fetches, detached ones too, = all buffers. Buffers that stores can hold (of
+ * - Buffers free + kept + in fetches, detached ones too, = all buffers. Kept ones are given back
+ *   whenever free ones are short. Buffers that stores can hold (of
  *   prefetch workers, of the `stores` list) never number more than all - reserve, and passes leave
  *   one of the reserve to demands: a read always finds a buffer that no blocked store holds.
  *
@@ -78,6 +84,7 @@
 #include "digest/secret.h"
 #include "prefetch/chunk_runs.h"
 #include "prefetch/held_pages.h"
+#include "prefetch/kept.h"
 #include "prefetch/wanted.h"
 #include "source/source.h"
 
@@ -151,9 +158,10 @@ struct waiter {
 struct read_request {
     unshard_read_done done;
     void *cookie;
-    char *data;  /* assembled here; NULL when direct */
-    bool direct; /* one piece of one chunk: answered from the chunk's buffer */
-    bool ahead;  /* of unshard_engine_read_ahead */
+    char *data;    /* assembled here; NULL when direct */
+    bool direct;   /* one piece of one chunk: answered from the chunk's buffer */
+    bool ahead;    /* of unshard_engine_read_ahead */
+    bool uncached; /* of unshard_engine_read_direct: the reader sees nothing of the page cache */
     size_t size;
     uint32_t view;
     const struct extent_map *map; /* it was cut by this one */
@@ -176,6 +184,10 @@ struct fetch {
     bool reported;                  /* ... and the log has said so */
     bool retried;                   /* counted in its file's `retrying` */
     bool stored;                    /* its pages are in the page cache */
+    bool uncached;                  /* for readers that see nothing of the page cache */
+    bool refused;                   /* the kernel did not take its pages */
+    bool kept;                      /* it was in its buffer already when the read began */
+    uint64_t asked;                 /* bytes that reads have asked of it */
     uint32_t stream;                /* number of the stream that it was fetched for; 0: none */
     bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
     bool pass;                      /* a pass over its file hashes it */
@@ -285,12 +297,13 @@ struct plain_map {
 struct view_state {
     _Atomic(const struct extent_map *) map; /* the checkpoint's, or that of `plain` */
     struct plain_map *plain;
-    int64_t mtime_ns; /* of the file, when `replaced` */
-    bool replaced;    /* it is not the file that discovery saw */
-    bool known;       /* the kernel has the inode: stores find it */
-    bool evicted;     /* by request: not prefetched */
-    unsigned stale;   /* files that it shows and that are `stale` */
-    unsigned opened;
+    int64_t mtime_ns;        /* of the file, when `replaced` */
+    bool replaced;           /* it is not the file that discovery saw */
+    bool known;              /* the kernel has the inode: stores find it */
+    bool evicted;            /* by request: not prefetched */
+    unsigned stale;          /* files that it shows and that are `stale` */
+    unsigned opened;         /* handles */
+    unsigned direct;         /* ... of these with O_DIRECT */
     unsigned storing;        /* stores into it that run */
     unsigned store_failures; /* in a row */
     uint64_t store_rest_ns;  /* nothing is fetched unasked for it before; 0: does not rest */
@@ -309,6 +322,7 @@ struct reader_stream {
     uint32_t view;
     uint32_t hits;   /* reads that continued it; 0: unused */
     uint32_t number; /* of its own, never 0 */
+    bool direct;     /* of readers that see nothing of the page cache */
 };
 
 struct passed_chunk {
@@ -363,6 +377,8 @@ struct unshard_engine {
     char *
         *free_buffers; /* a stack: the last one returned is the warmest in the processor's cache */
     size_t buffer_count, free_count, reserve;
+    struct kept_chunks kept;
+    uint64_t keep_first_ns; /* until then what the plan fetches first is kept; 0: not begun */
 
     struct fetch_list demand, retries, reading, stores;
     struct fetch_list pass_retries;        /* detached fetches with their buffers, until due */
@@ -419,6 +435,10 @@ void engine_log(struct unshard_engine *engine, int priority, const char *format,
 
 /* chunk.c: states and lists; the caller holds engine->lock. */
 struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch);
+/* Gives kept buffers back until more than the reserve is free, or none is kept. */
+void buffers_reclaim(struct unshard_engine *engine);
+/* A new fetch becomes READY at once, with a reference, when its chunk is kept and good. */
+bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch);
 /* In bytes: chunk_bytes, or what is left for the last one of the file. */
 uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32_t index);
 void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t index);
@@ -466,8 +486,9 @@ bool waiter_is_part(const struct waiter *waiter);
 void waiter_complete(struct waiter *waiter, const char *buffer, int error);
 
 /* publish.c: stores what the chunk's buffer holds in all views that want it. No lock held; the
- * caller has a reference. True when everything wanted was stored. May block on readers. */
-bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch);
+ * caller has a reference. True when it was stored somewhere; *failed is set when the kernel
+ * did not take what it was given. May block on readers. */
+bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch, bool *failed);
 
 /* drop_behind.c */
 /* 0 or -ENOMEM; the chunks of all files must be there. */
@@ -644,9 +665,9 @@ bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base
 /* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now.
  * staged_only: storage must not be read for it. */
 struct fetch *schedule_next(struct unshard_engine *engine, bool staged_only);
-/* A reader asked for [offset, end) of a view. */
-void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset,
-                        uint64_t end);
+/* A reader asked for [offset, end) of a view; direct: one that sees nothing of the page cache. */
+void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
+                        bool direct);
 /* A reader took a sentinel page: everything since the sentinel before it has been passed. */
 void schedule_note_sentinel(struct unshard_engine *engine, uint32_t view, uint64_t page);
 /* Some of the file can be fetched that could not be: it is wanted, or served again. */
@@ -662,7 +683,8 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
                     struct chunk *chunk);
 /* Nobody has the view open any more: readers' streams of it end. */
 void schedule_closed(struct unshard_engine *engine, uint32_t view);
-/* The housekeeper's share: what was put off and is due, streams that have been idle. */
+/* The housekeeper's share: what was put off and is due, streams that have been idle, buffers kept
+ * for too long. engine->lock is released meanwhile. */
 void schedule_tick(struct unshard_engine *engine, uint64_t now);
 /* What was fetched for this stream is not waited for any more: it has ended. */
 bool schedule_stream_ended(const struct unshard_engine *engine, uint32_t number);

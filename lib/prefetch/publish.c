@@ -126,12 +126,17 @@ static int publish_to_view(struct unshard_engine *engine, uint32_t view, const s
     return to.error;
 }
 
-/* The view is looked up by somebody, and a prefetched one that was not evicted, or open. */
+/* The view is looked up by somebody, and a prefetched one that was not evicted, or open. Readers
+ * that see nothing of the page cache want no pages: where only these are, the plan has to want
+ * them.
+ */
 static bool wants_pages(const struct unshard_engine *engine, uint32_t view)
 {
     const struct view_state *state = &engine->views[view];
     bool prefetched = engine->checkpoint->views[view].prefetch && !state->evicted;
-    return state->known && (prefetched || state->opened > 0);
+    bool planned = prefetched && engine->options.prefetch == UNSHARD_PREFETCH_ALL;
+    bool only_direct = state->opened > 0 && state->direct == state->opened;
+    return state->known && (planned || (!only_direct && (prefetched || state->opened > 0)));
 }
 
 static void note_store_error(struct unshard_engine *engine, uint32_t view, int error)
@@ -182,7 +187,7 @@ static void end_store(struct unshard_engine *engine, const struct fetch *fetch, 
     pthread_mutex_unlock(&engine->lock);
 }
 
-bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch)
+bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch, bool *failed)
 {
     const struct file_state *file = &engine->files[fetch->file];
     bool stored = false;
@@ -194,6 +199,7 @@ bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch)
         int error = publish_to_view(engine, view, fetch, sentinel_pages);
         end_store(engine, fetch, view, error);
         stored = stored || error == 0;
+        *failed = *failed || (error != 0 && error != -ENOENT);
         if (error != 0)
             note_store_error(engine, view, error);
     }

@@ -75,12 +75,14 @@ static bool add_to_waiters(struct read_request *request, struct waiter **list, s
     return true;
 }
 
-/* The fetch to wait for, brought about when there is none; or NULL with a positive errno. */
+/* The fetch to wait for, brought about when there is none; or NULL with a positive errno. *held:
+ * the caller has a reference to it, READY. */
 static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file, uint32_t index,
-                                    int *error)
+                                    bool uncached, bool *held, int *error)
 {
     struct chunk *chunk = &engine->files[file].chunks[index];
     *error = EIO;
+    *held = false;
     if (engine->files[file].blocked)
         return NULL;
     if (chunk->fetch != NULL) {
@@ -92,11 +94,16 @@ static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file
     if (engine->stopping || (chunk->state == CHUNK_FAILED && seconds < chunk->retry_at) ||
         (state->closed && state->has_error && now < state->pass_retry_ns))
         return NULL; /* it has failed just now */
-    if (chunk->state == CHUNK_PUBLISHED)
-        engine->chunks_evicted++;
+    bool published = chunk->state == CHUNK_PUBLISHED;
+    engine->chunks_evicted += published && !uncached;
     struct fetch *fetch = fetch_create(engine, file, index);
     *error = ENOMEM;
-    if (fetch != NULL)
+    if (fetch == NULL)
+        return NULL;
+    fetch->stored = published && uncached; /* its pages are where they were */
+    fetch->demanded = true;
+    *held = uncached && fetch_from_kept(engine, fetch);
+    if (!*held)
         fetch_queue(engine, fetch);
     return fetch;
 }
@@ -110,12 +117,20 @@ static void note_missing(struct unshard_engine *engine, const struct read_reques
         &engine->files[piece.source].chunks[piece.source_offset / engine->chunk_bytes];
     uint64_t first = (piece.view_offset + PAGE_BYTES - 1) / PAGE_BYTES;
     uint64_t end = (piece.view_offset + length) / PAGE_BYTES, every = engine->sentinel_pages;
-    if (chunk->state != CHUNK_PUBLISHED && !chunk->doubted)
+    bool believed = chunk->state == CHUNK_PUBLISHED ||
+                    (chunk->fetch != NULL && chunk->fetch->stored && chunk->fetch->uncached);
+    if (request->uncached || (!believed && !chunk->doubted))
         return;
     if (every != 0 && first % every == every - 1)
         first++;
-    if (first < end && !engine->files[piece.source].blocked)
+    if (first >= end || engine->files[piece.source].blocked)
+        return;
+    if (chunk->fetch != NULL && believed) { /* fetched for a reader with O_DIRECT */
+        chunk->fetch->stored = false;
+        engine->chunks_evicted++;
+    } else {
         schedule_doubt(engine, request->view, piece.view_offset, piece.view_offset + length, chunk);
+    }
 }
 
 /* One extent's part of a request: splits it at chunk boundaries. Caller holds engine->lock. READY
@@ -134,15 +149,22 @@ static int add_source_piece(struct unshard_engine *engine, struct read_request *
                                   (uint32_t)length};
         int error = 0;
         note_missing(engine, request, piece, part.length);
-        struct fetch *fetch = fetch_for_read(engine, piece.source, index, &error);
+        bool held;
+        struct fetch *fetch =
+            fetch_for_read(engine, piece.source, index, request->uncached, &held, &error);
         if (fetch == NULL)
             return error;
+        fetch->uncached = fetch->uncached || request->uncached;
+        fetch->asked += length;
         bool is_ready = engine->files[piece.source].chunks[index].state == CHUNK_READY;
         struct waiter *before = *ready;
         bool added = add_to_waiters(request, is_ready ? ready : &fetch->waiters,
                                     is_ready ? fetch : NULL, part);
-        if (is_ready && *ready != before)
+        bool refers = is_ready && *ready != before;
+        if (refers && !held)
             fetch_hold(fetch);
+        if (!refers && held)
+            fetch_release(engine, fetch);
         if (!added)
             return ENOMEM;
         piece.view_offset += length;
@@ -313,8 +335,10 @@ bool waiter_is_part(const struct waiter *waiter)
     return waiter->request->ahead && bytes < waiter->request->size;
 }
 
+enum read_kind { READ_PLAIN, READ_AHEAD, READ_UNCACHED };
+
 static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
-                        bool ahead, unshard_read_done done, void *cookie)
+                        enum read_kind kind, unshard_read_done done, void *cookie)
 {
     if (view >= engine->checkpoint->view_count || engine->checkpoint->views[view].unreadable) {
         done(cookie, view >= engine->checkpoint->view_count ? EINVAL : EIO, NULL, 0);
@@ -343,12 +367,13 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     request->map = map;
     request->view = view;
     request->start_ns = engine_now_ns();
-    request->ahead = ahead && size > PAGE_BYTES;
+    request->ahead = kind == READ_AHEAD && size > PAGE_BYTES;
+    request->uncached = kind == READ_UNCACHED;
     pthread_mutex_lock(&engine->lock);
     engine->reads++;
     bool current = is_current(engine, request, view);
     if (current)
-        schedule_note_read(engine, view, offset, offset + size);
+        schedule_note_read(engine, view, offset, offset + size, request->uncached);
     bool split = current && request->ahead && waits_in_part(engine, view, offset, size);
     pthread_mutex_unlock(&engine->lock);
     if (split) {
@@ -365,11 +390,17 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
 void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
                          unshard_read_done done, void *cookie)
 {
-    engine_read(engine, view, offset, size, false, done, cookie);
+    engine_read(engine, view, offset, size, READ_PLAIN, done, cookie);
 }
 
 void unshard_engine_read_ahead(struct unshard_engine *engine, uint32_t view, uint64_t offset,
                                size_t size, unshard_read_done done, void *cookie)
 {
-    engine_read(engine, view, offset, size, true, done, cookie);
+    engine_read(engine, view, offset, size, READ_AHEAD, done, cookie);
+}
+
+void unshard_engine_read_direct(struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                                size_t size, unshard_read_done done, void *cookie)
+{
+    engine_read(engine, view, offset, size, READ_UNCACHED, done, cookie);
 }

@@ -17,6 +17,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 /* Steps a search may take under the lock before others have their turn. */
 #define SEARCH_STEPS 4096
@@ -30,6 +31,8 @@
 /* Where a READ shows that the kernel has dropped pages, first so much ahead is not believed; twice
  * as much with each chunk that confirms it. */
 #define FIRST_STRETCH_CHUNKS 8U
+/* What nobody has come for in so long is kept no more. */
+#define KEEP_NS UINT64_C(15000000000)
 /* After a failed store: 0.1 s, 0.2 s, ... 14 minutes. */
 #define STORE_REST_NS UINT64_C(100000000)
 #define MOST_STORE_DOUBLINGS 13U
@@ -128,7 +131,7 @@ static void note_trial(struct unshard_engine *engine, uint32_t view)
         state->store_rest_ns = engine_now_ns() + store_rest_ns(state);
 }
 
-/* Nothing is fetched unasked for it for now. */
+/* Nothing is fetched unasked for its pages for now. */
 static bool rests(const struct unshard_engine *engine, uint32_t view)
 {
     return engine->views[view].store_rest_ns != 0;
@@ -140,7 +143,8 @@ static bool rests(const struct unshard_engine *engine, uint32_t view)
 static bool is_followed(const struct unshard_engine *engine, const struct reader_stream *stream,
                         uint64_t now)
 {
-    unsigned needed = engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW ? 1 : 2;
+    bool at_once = stream->direct || engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW;
+    unsigned needed = at_once ? 1 : 2;
     return stream->hits >= needed && now - stream->last_ns <= STREAM_IDLE_NS &&
            engine->views[stream->view].known;
 }
@@ -154,6 +158,66 @@ static uint64_t stream_ahead(const struct unshard_engine *engine)
         followed += is_followed(engine, &engine->streams[i], now);
     uint64_t ahead = engine->window_bytes / 2 / (followed > 0 ? followed : 1);
     return ahead < least ? least : ahead < STREAM_AHEAD ? ahead : STREAM_AHEAD;
+}
+
+/* How many chunks ahead of a reader with O_DIRECT may be kept for it. */
+static size_t direct_ahead(const struct unshard_engine *engine)
+{
+    uint64_t now = engine_now_ns();
+    size_t followed = 0;
+    for (size_t i = 0; i < MAX_STREAMS; i++)
+        followed += engine->streams[i].direct && is_followed(engine, &engine->streams[i], now);
+    return engine->kept.limit / 4 * 3 / (followed > 0 ? followed : 1) + 1;
+}
+
+/* The chunk is neither kept nor on its way, wherever its pages are, and can be fetched. */
+static bool is_wanted_directly(const struct unshard_engine *engine, uint32_t number, uint32_t index)
+{
+    const struct file_state *file = &engine->files[number];
+    if (file->blocked || file->closed || file->stalled > 0 ||
+        kept_has(&engine->kept, number, index))
+        return false;
+    return file->chunks[index].state == CHUNK_PUBLISHED ||
+           wanted_next(&file->wanted, WANTED_BY_READERS, index, index + 1) == index;
+}
+
+static struct fetch *fetch_directly(struct unshard_engine *engine, uint32_t number, uint32_t index,
+                                    const struct reader_stream *stream)
+{
+    bool published = engine->files[number].chunks[index].state == CHUNK_PUBLISHED;
+    struct fetch *fetch = fetch_create(engine, number, index);
+    if (fetch == NULL)
+        return NULL;
+    fetch->stored = published;
+    fetch->uncached = true;
+    fetch->stream = stream->number;
+    return fetch;
+}
+
+/* The next chunk ahead of a reader with O_DIRECT. */
+static struct fetch *next_of_direct(struct unshard_engine *engine, struct reader_stream *stream)
+{
+    const struct extent_map *map = view_map(engine, stream->view);
+    uint32_t last_file = EXTENT_LITERAL, last_index = 0;
+    uint64_t at = stream->position;
+    size_t left = direct_ahead(engine);
+    for (unsigned steps = SEARCH_STEPS; at < map->size && steps > 0; steps--) {
+        struct extent_piece piece = extent_map_at(map, at, map->size - at);
+        uint64_t to_boundary = engine->chunk_bytes - piece.source_offset % engine->chunk_bytes;
+        uint32_t file = piece.source;
+        uint32_t index = (uint32_t)(piece.source_offset / engine->chunk_bytes);
+        bool there = file != EXTENT_LITERAL && piece.source_offset < end_on_disk(engine, file);
+        bool another = there && (file != last_file || index != last_index);
+        if (another && left-- == 0)
+            break;
+        if (another && is_wanted_directly(engine, file, index))
+            return fetch_directly(engine, file, index, stream);
+        last_file = there ? file : last_file;
+        last_index = there ? index : last_index;
+        at += there && to_boundary < piece.length ? to_boundary : piece.length;
+        stream->reached = at > stream->reached ? at : stream->reached;
+    }
+    return NULL;
 }
 
 /* The next chunk ahead of a reader. */
@@ -186,9 +250,13 @@ static struct fetch *next_of_streams(struct unshard_engine *engine, bool staged_
     uint64_t now = engine_now_ns(), ahead = stream_ahead(engine);
     for (size_t i = 0; i < MAX_STREAMS; i++) {
         struct reader_stream *stream = &engine->streams[i];
-        if (!is_followed(engine, stream, now) || rests(engine, stream->view))
+        if (!is_followed(engine, stream, now) || (rests(engine, stream->view) && !stream->direct))
             continue;
-        struct fetch *fetch = next_of_stream(engine, stream, ahead, staged_only);
+        struct fetch *fetch = NULL;
+        if (!stream->direct)
+            fetch = next_of_stream(engine, stream, ahead, staged_only);
+        else if (!staged_only)
+            fetch = next_of_direct(engine, stream);
         if (fetch != NULL)
             return fetch;
     }
@@ -219,6 +287,18 @@ static struct fetch *next_of_view(struct unshard_engine *engine, uint32_t view, 
     if (fetch != NULL)
         note_trial(engine, view);
     return fetch;
+}
+
+/* A reader with O_DIRECT goes through it: what the plan fetched besides would not be there for it.
+ */
+static bool is_read_directly(const struct unshard_engine *engine, uint32_t view)
+{
+    uint64_t now = engine_now_ns();
+    bool found = false;
+    for (size_t i = 0; i < MAX_STREAMS && !found; i++)
+        found = engine->streams[i].direct && engine->streams[i].view == view &&
+                is_followed(engine, &engine->streams[i], now);
+    return found;
 }
 
 static bool is_planned(const struct unshard_engine *engine, uint32_t view)
@@ -265,11 +345,11 @@ static struct fetch *next_of_plan(struct unshard_engine *engine, bool staged_onl
 {
     unsigned steps = SEARCH_STEPS;
     bool ended = true; /* all views before this one are searched to their ends */
-    if (engine->plan_done)
-        return NULL;
+    if (engine->keep_first_ns == 0)
+        engine->keep_first_ns = engine_now_ns() + KEEP_NS;
     for (uint32_t i = engine->plan_first; i < engine->plan_count; i++) {
         uint32_t view = engine->plan[i];
-        if (is_planned(engine, view) && rests(engine, view)) {
+        if (is_planned(engine, view) && (rests(engine, view) || is_read_directly(engine, view))) {
             if (engine->views[view].store_failures > FAILURES_TO_TELL)
                 engine->paused_reason = "the kernel does not take pages";
             ended = false;
@@ -411,13 +491,13 @@ bool schedule_stream_ended(const struct unshard_engine *engine, uint32_t number)
 /* The stream that a read at offset continues, or a new one in place of the one that was silent for
  * longest. */
 static struct reader_stream *stream_for(struct unshard_engine *engine, uint32_t view,
-                                        uint64_t offset)
+                                        uint64_t offset, bool direct)
 {
     struct reader_stream *oldest = &engine->streams[0];
     for (size_t i = 0; i < MAX_STREAMS; i++) {
         struct reader_stream *stream = &engine->streams[i];
-        if (stream->hits > 0 && stream->view == view && offset + STREAM_SLACK >= stream->position &&
-            offset <= stream->reached + STREAM_SLACK)
+        if (stream->hits > 0 && stream->view == view && stream->direct == direct &&
+            offset + STREAM_SLACK >= stream->position && offset <= stream->reached + STREAM_SLACK)
             return stream;
         if (stream->last_ns < oldest->last_ns)
             oldest = stream;
@@ -429,13 +509,15 @@ static struct reader_stream *stream_for(struct unshard_engine *engine, uint32_t 
                                      .cursor = offset,
                                      .reached = offset,
                                      .view = view,
+                                     .direct = direct,
                                      .number = engine->last_stream};
     return oldest;
 }
 
-void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end)
+void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
+                        bool direct)
 {
-    struct reader_stream *stream = stream_for(engine, view, offset);
+    struct reader_stream *stream = stream_for(engine, view, offset, direct);
     if (engine->window_limited && stream->hits > 0 && end > stream->position)
         consume(engine, view, stream->position, end);
     if (end > stream->position)
@@ -466,9 +548,10 @@ void schedule_closed(struct unshard_engine *engine, uint32_t view)
 /* ---- published is a hint -----------------------------------------------------------------------
  */
 
-/* Forgets what of [offset, end) was published before the stream's reader found pages missing. */
+/* Forgets what of [offset, end) was published before the stream's reader found pages missing, but
+ * for the chunk that is being asked for. */
 static void forget_stretch(struct unshard_engine *engine, const struct reader_stream *stream,
-                           uint64_t offset, uint64_t end)
+                           uint64_t offset, uint64_t end, const struct chunk *asked)
 {
     const struct extent_map *map = view_map(engine, stream->view);
     end = end < map->size ? end : map->size;
@@ -480,7 +563,8 @@ static void forget_stretch(struct unshard_engine *engine, const struct reader_st
         uint64_t last = (piece.source_offset + piece.length - 1) / engine->chunk_bytes;
         for (uint64_t i = piece.source_offset / engine->chunk_bytes; i <= last; i++) {
             struct chunk *chunk = &engine->files[piece.source].chunks[i];
-            if (chunk->state != CHUNK_PUBLISHED || chunk->published_tick > stream->doubt_tick)
+            if (chunk == asked || chunk->state != CHUNK_PUBLISHED ||
+                chunk->published_tick > stream->doubt_tick)
                 continue;
             chunk_forget(engine, piece.source, (uint32_t)i, WANTED_BY_READERS);
             chunk->doubted = true;
@@ -492,7 +576,7 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
                     struct chunk *chunk)
 {
     uint64_t most = stream_ahead(engine);
-    struct reader_stream *stream = stream_for(engine, view, offset);
+    struct reader_stream *stream = stream_for(engine, view, offset, false);
     bool news = chunk->state == CHUNK_PUBLISHED &&
                 (stream->stretch == 0 || chunk->published_tick > stream->doubt_tick);
     if (news)
@@ -503,7 +587,7 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
     if (stream->stretch > most)
         stream->stretch = most;
     chunk->doubted = false; /* it tells that once */
-    forget_stretch(engine, stream, end, end + stream->stretch);
+    forget_stretch(engine, stream, end, end + stream->stretch, chunk);
     stream->cursor = stream->position;
     if (engine->idle_workers > 0)
         pthread_cond_broadcast(&engine->work);
@@ -512,8 +596,22 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
 /* ---- the housekeeper's share -------------------------------------------------------------------
  */
 
+/* Gives buffers back that nobody has come for, with their memory. Caller holds engine->lock, which
+ * is released meanwhile. */
+static void end_keeping(struct unshard_engine *engine, uint64_t now)
+{
+    struct kept_chunk kept;
+    while (now > KEEP_NS && kept_take_oldest(&engine->kept, now - KEEP_NS, &kept)) {
+        pthread_mutex_unlock(&engine->lock);
+        madvise(kept.buffer, engine->chunk_bytes, MADV_DONTNEED);
+        pthread_mutex_lock(&engine->lock);
+        engine->free_buffers[engine->free_count++] = kept.buffer;
+    }
+}
+
 void schedule_tick(struct unshard_engine *engine, uint64_t now)
 {
+    end_keeping(engine, now);
     for (size_t i = 0; i < MAX_STREAMS; i++)
         if (engine->streams[i].hits > 0 && now - engine->streams[i].last_ns > STREAM_END_NS)
             end_stream(engine, &engine->streams[i]);

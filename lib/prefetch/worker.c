@@ -68,6 +68,7 @@ static struct fetch *take_work(struct unshard_engine *engine)
         return fetch;
     }
     engine->search_on = false;
+    buffers_reclaim(engine);
     if (engine->free_count <= engine->reserve)
         return NULL;
     fetch = next_demand(engine);
@@ -83,6 +84,7 @@ static struct fetch *take_work(struct unshard_engine *engine)
  * with hanging reads keep nothing else waiting. Caller holds engine->lock. */
 static struct fetch *take_reserve_work(struct unshard_engine *engine)
 {
+    buffers_reclaim(engine);
     bool others_can = engine->idle_workers > 0 && engine->free_count > engine->reserve;
     if (engine->free_count == 0 || others_can)
         return NULL;
@@ -207,6 +209,8 @@ static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
                       struct unshard_error *error)
 {
     bool cached;
+    if (fetch->kept)
+        return 0;
     if (fetch->staged && staging_get(engine, fetch) && check_chunk(engine, fetch, error) == 0)
         return 0;
     fetch->staged = false;
@@ -252,7 +256,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
         waiters = fetch->waiters;
         fetch->waiters = NULL;
         chunk_of(engine, fetch)->state = CHUNK_READY;
-        note_success(engine, fetch, fetch->staged);
+        note_success(engine, fetch, fetch->staged || fetch->kept);
         recovered = engine->files[file].episode.count > 0 && !engine->files[file].has_error;
         if (fetch->pass)
             fetch_hold(fetch);
@@ -290,11 +294,16 @@ static void drop_staged(struct unshard_engine *engine, struct fetch *fetch)
 static void publish_and_release(struct unshard_engine *engine, struct fetch *fetch, bool just_read)
 {
     bool for_pass = just_read && fetch->pass;
-    bool stored = publish_chunk(engine, fetch);
-    if (stored)
+    pthread_mutex_lock(&engine->lock);
+    bool there = fetch->stored, refused = false; /* which a reader may find to be wrong meanwhile */
+    pthread_mutex_unlock(&engine->lock);
+    bool stored = !there && publish_chunk(engine, fetch, &refused);
+    if (stored || there)
         drop_staged(engine, fetch);
     pthread_mutex_lock(&engine->lock);
-    fetch->stored = stored;
+    if (!there)
+        fetch->stored = stored;
+    fetch->refused = refused;
     fetch_release(engine, fetch);
     pthread_mutex_unlock(&engine->lock);
     if (for_pass) /* which has a reference of its own */

@@ -181,7 +181,8 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
     out->evicted = engine->chunks_evicted;
     out->store_errors = engine->store_errors;
     out->buffer_total = engine->buffer_count * (uint64_t)engine->chunk_bytes;
-    out->buffer_used = out->buffer_total - engine->free_count * (uint64_t)engine->chunk_bytes;
+    out->buffer_used = out->buffer_total -
+                       (engine->free_count + engine->kept.count) * (uint64_t)engine->chunk_bytes;
     out->rate = engine->rate;
     out->workers = engine->worker_count;
     out->jobs = engine->jobs.current;

@@ -312,14 +312,17 @@ static inline void read_done(void *cookie, int error, const void *data, size_t s
     pthread_mutex_unlock(&result->lock);
 }
 
-static inline int read_view(struct unshard_engine *engine, uint64_t offset, char *out, size_t size,
-                            size_t *got)
+typedef void (*read_function)(struct unshard_engine *, uint32_t, uint64_t, size_t,
+                              unshard_read_done, void *);
+
+static inline int read_view_by(read_function read, struct unshard_engine *engine, uint64_t offset,
+                               char *out, size_t size, size_t *got)
 {
     struct result result = {.data = out};
     struct timespec until = deadline();
     pthread_mutex_init(&result.lock, NULL);
     pthread_cond_init(&result.changed, NULL);
-    unshard_engine_read(engine, 0, offset, size, read_done, &result);
+    read(engine, 0, offset, size, read_done, &result);
     pthread_mutex_lock(&result.lock);
     int waited = 0;
     while (result.calls == 0 && waited == 0)
@@ -331,12 +334,18 @@ static inline int read_view(struct unshard_engine *engine, uint64_t offset, char
     return result.error;
 }
 
-static inline void check_read(struct fixture *fixture, struct unshard_engine *engine,
-                              uint64_t offset, size_t size)
+static inline int read_view(struct unshard_engine *engine, uint64_t offset, char *out, size_t size,
+                            size_t *got)
+{
+    return read_view_by(unshard_engine_read, engine, offset, out, size, got);
+}
+
+static inline void check_read_by(read_function read, struct fixture *fixture,
+                                 struct unshard_engine *engine, uint64_t offset, size_t size)
 {
     char *data = malloc(size + 1);
     size_t got = 0, expected = size;
-    assert_int_equal(read_view(engine, offset, data, size, &got), 0);
+    assert_int_equal(read_view_by(read, engine, offset, data, size, &got), 0);
     if (offset >= fixture->view.size)
         expected = 0;
     else if (expected > fixture->view.size - offset)
@@ -345,6 +354,12 @@ static inline void check_read(struct fixture *fixture, struct unshard_engine *en
     if (expected > 0)
         assert_memory_equal(data, fixture->expected + offset, expected);
     free(data);
+}
+
+static inline void check_read(struct fixture *fixture, struct unshard_engine *engine,
+                              uint64_t offset, size_t size)
+{
+    check_read_by(unshard_engine_read, fixture, engine, offset, size);
 }
 
 static inline bool status_has(struct unshard_engine *engine, const char *text)

@@ -218,12 +218,85 @@ static void test_a_reader_that_leaves_frees_the_window(void **state)
     options.window_bytes = 8 * CHUNK;
     struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
-    unshard_engine_view_opened(engine, 0, 1);
+    unshard_engine_view_opened(engine, 0, false, 1);
     check_read(fixture, engine, 5000, 100);
     wait_for_figure(engine, "unconsumed_bytes", CHUNK);
-    unshard_engine_view_opened(engine, 0, -1);
+    unshard_engine_view_opened(engine, 0, false, -1);
     wait_for_status(engine, "\"buffer_used_bytes\":\t0");
     assert_int_equal(figure(engine, "unconsumed_bytes"), 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+static void read_all_directly(struct fixture *fixture, struct unshard_engine *engine)
+{
+    for (uint64_t at = 0; at < fixture->view.size; at += CHUNK / 4)
+        check_read_by(unshard_engine_read_direct, fixture, engine, at, CHUNK / 4);
+}
+
+/* Nobody but it wants the pages: none is stored. */
+static void test_a_direct_reader_has_storage_read_once(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    cache_init(&cache, fixture);
+    struct unshard_fetch_options options = small;
+    options.prefetch = UNSHARD_PREFETCH_FOLLOW;
+    struct unshard_engine *engine = start(fixture, &cache, options);
+    unshard_engine_view_known(engine, 0, true);
+    unshard_engine_view_opened(engine, 0, true, 1);
+    read_all_directly(fixture, engine);
+    assert_true(figure(engine, "bytes_read") <= fixture->view.size + CHUNK);
+    assert_int_equal(bytes_stored(&cache), 0);
+    unshard_engine_view_opened(engine, 0, true, -1);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+/* The plan wants the pages as well; and that the reader asks says nothing of what is there. */
+static void test_a_direct_reader_and_the_plan(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine = start(fixture, &cache, small);
+    unshard_engine_view_opened(engine, 0, true, 1);
+    unshard_engine_view_known(engine, 0, true);
+    read_all_directly(fixture, engine);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    wait_for_status(engine, "\"buffer_used_bytes\":\t0");
+    uint64_t read = figure(engine, "bytes_read"), published = figure(engine, "bytes_published");
+    read_all_directly(fixture, engine);
+    wait_for_status(engine, "\"buffer_used_bytes\":\t0");
+    assert_true(figure(engine, "bytes_read") <= read + fixture->view.size + CHUNK);
+    assert_int_equal(figure(engine, "bytes_published"), published);
+    assert_int_equal(figure(engine, "chunks_evicted"), 0);
+    /* A reader that sees the page cache proves it. */
+    lose_pages(&cache);
+    check_read_by(unshard_engine_read_direct, fixture, engine, 100000, 2 * PAGE);
+    check_read(fixture, engine, 100000, 4 * PAGE);
+    wait_for_pages(&cache, CHUNK / PAGE / 2);
+    assert_true(figure(engine, "chunks_evicted") > 0);
+    assert_int_equal(cache.wrong, 0);
+    unshard_engine_view_opened(engine, 0, true, -1);
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
+/* Where pages are not taken, a reader's next reads find the rest of the chunk in its buffer. */
+static void test_what_is_not_stored_is_not_read_again_for_each_read(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    cache_init(&cache, fixture);
+    struct unshard_fetch_options options = small;
+    options.prefetch = UNSHARD_PREFETCH_OFF;
+    cache.failing = -EINVAL;
+    struct unshard_engine *engine = start(fixture, &cache, options);
+    unshard_engine_view_known(engine, 0, true);
+    for (uint64_t at = 0; at < fixture->view.size; at += CHUNK / 8)
+        check_read(fixture, engine, at, CHUNK / 8);
+    assert_true(figure(engine, "bytes_read") <= fixture->view.size + CHUNK);
     unshard_engine_stop(engine);
     free(cache.present);
 }
@@ -303,6 +376,11 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_reader_that_leaves_frees_the_window, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_direct_reader_has_storage_read_once, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_a_direct_reader_and_the_plan, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_not_stored_is_not_read_again_for_each_read,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_truncated_file_fails_only_its_ranges, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bytes_that_change_silently_are_noticed, setup,
                                         teardown),

@@ -488,7 +488,7 @@ static void test_a_file_that_changes_is_blocked(void **state)
     struct fixture *fixture = *state;
     struct unshard_fetch_options options = verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF);
     struct unshard_engine *engine = start(fixture, NULL, options);
-    unshard_engine_view_opened(engine, 0, 1);
+    unshard_engine_view_opened(engine, 0, false, 1);
     assert_int_equal(read_all(fixture, engine), 0);
     flip(fixture, WRONG_FILE);
     char path[96];
@@ -497,7 +497,7 @@ static void test_a_file_that_changes_is_blocked(void **state)
     wait_for_status(engine, "changed on disk since it was mounted");
     assert_int_equal(read_all(fixture, engine), pages_of_file(fixture, WRONG_FILE));
     /* Nobody has it open: what is there now is what the file is. */
-    unshard_engine_view_opened(engine, 0, -1);
+    unshard_engine_view_opened(engine, 0, false, -1);
     struct timespec until = deadline(), now;
     char byte[PAGE];
     size_t got;
