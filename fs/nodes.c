@@ -79,7 +79,7 @@ int nodes_attributes(const struct filesystem *filesystem, uint64_t nodeid, struc
     }
     if (file < 0 && !nodes_is_status_directory(filesystem, nodeid))
         return -ENOENT;
-    status_file_attributes(file, unshard_node(filesystem->checkpoint, 0), out);
+    status_file_attributes(file, filesystem->checkpoint, out);
     *timeout = STATUS_ATTRIBUTE_TIMEOUT;
     return 0;
 }

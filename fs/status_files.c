@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Inode numbers of the directory and, after it, of its files: "unshard" in ASCII, out of the way of
  * numbers derived from paths by being fixed. */
@@ -212,14 +213,16 @@ void status_snapshots_end(void)
     }
 }
 
-void status_file_attributes(int file, const struct unshard_node *like, struct stat *out)
+void status_file_attributes(int file, const struct unshard_checkpoint *checkpoint, struct stat *out)
 {
     memset(out, 0, sizeof *out);
     out->st_ino = FIRST_INODE + (uint64_t)(file + 1);
-    out->st_mode = file < 0 ? S_IFDIR | 0555 : S_IFREG | 0444;
+    out->st_mode = S_IFDIR | 0555;
     out->st_nlink = 1;
-    out->st_uid = like->uid;
-    out->st_gid = like->gid;
+    out->st_uid = unshard_node(checkpoint, 0)->uid;
+    out->st_gid = unshard_node(checkpoint, 0)->gid;
+    if (file >= 0)
+        unshard_status_attributes(checkpoint, geteuid(), out);
     out->st_blksize = 4096;
     /* The length is known only once rendered; direct I/O makes readers go on to the real end. */
     clock_gettime(CLOCK_REALTIME, &out->st_mtim);

@@ -170,18 +170,22 @@ static int build_passthrough(struct build *build)
     return result;
 }
 
-/* What the merged file takes its times and permissions from: the newest shard, and what all allow.
- */
+/* What the merged file takes its times and permissions from: the newest shard, and who may read all
+ * of them. */
 static struct scan_entry merged_attributes(const struct build *build)
 {
     const struct scan_entry *entries = build->discovery->scan.entries;
     struct scan_entry result = entries[build->candidate->members[0]];
+    struct permissions all = {result.uid, result.gid, result.mode};
     for (uint32_t i = 1; i < build->candidate->member_count; i++) {
         const struct scan_entry *entry = &entries[build->candidate->members[i]];
         if (entry->mtime_ns > result.mtime_ns)
             result.mtime_ns = entry->mtime_ns;
-        result.mode &= entry->mode | S_IFMT;
+        all = permissions_of_both(&all, &(struct permissions){entry->uid, entry->gid, entry->mode});
     }
+    result.uid = all.uid;
+    result.gid = all.gid;
+    result.mode = (result.mode & S_IFMT) | (all.mode & 0777);
     return result;
 }
 

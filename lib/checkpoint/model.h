@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/string_map.h"
 #include "checkpoint/header_record.h"
+#include "checkpoint/permissions.h"
 #include "digest/expectation.h"
 #include "unshard.h"
 #include "view/extent_map.h"
@@ -106,6 +107,7 @@ struct unshard_checkpoint {
     struct unshard_error *problems; /* of the checkpoint, not of a component: files of digests that
                                      * cannot be used, or only in part */
     struct missing_file *missing;
+    struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
     uint32_t note_count, problem_count, missing_count;
 };

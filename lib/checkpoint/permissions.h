@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Owner, group and mode of what is made of several files. */
+#ifndef UNSHARD_CHECKPOINT_PERMISSIONS_H
+#define UNSHARD_CHECKPOINT_PERMISSIONS_H
+
+#include <sys/stat.h>
+
+struct permissions {
+    uid_t uid;
+    gid_t gid;
+    mode_t mode; /* the nine bits; others are ignored */
+};
+
+/* Permissions that give a user nothing that not both give, whatever groups that user is in. Where
+ * owners or groups differ they may give less than both do: who is in a group is not known. Of the
+ * owners and groups that can be shown, those that let most users read. */
+struct permissions permissions_of_both(const struct permissions *a, const struct permissions *b);
+/* Who may read names that only those learn who may list such a directory: its mode has read bits
+ * only. */
+struct permissions permissions_to_list(const struct permissions *directory);
+/* The same for a file that `owner` owns and may read; who owned it has no more than before. */
+struct permissions permissions_for_owner(const struct permissions *of, uid_t owner);
+
+#endif

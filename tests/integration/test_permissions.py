@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""With allow_other nobody reads by the mount what the source keeps from him: shards of several owners,
+and names in directories that he may not list."""
+
+import os
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from harness import mounted
+
+ALICE, BOB = 61001, 61002
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="other users are needed")
+
+
+def reads(user, path):
+    return subprocess.run(["cat", path], user=user, group=user, extra_groups=[], timeout=20,
+                          capture_output=True, check=False).returncode == 0
+
+
+def shards(folder):
+    folder.mkdir()
+    folder.chmod(0o755)
+    names = [folder / f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for number, name in enumerate(names):
+        save_file({f"t{number}": torch.zeros(64)}, name)
+        name.chmod(0o644)
+    return names
+
+
+def test_a_merged_file_is_for_who_may_read_all_shards(tmp_path):
+    for name, owner in zip(shards(tmp_path / "source"), (BOB, ALICE)):
+        os.chown(name, owner, owner)
+        name.chmod(0o600)
+    with mounted(tmp_path / "source", "allow_other") as mount:
+        view = mount.path / "model.safetensors"
+        assert not reads(ALICE, view) and not reads(BOB, view) and view.read_bytes()
+
+
+def test_status_files_are_for_who_may_list_all_directories(tmp_path):
+    shards(tmp_path / "source")
+    with mounted(tmp_path / "source", "allow_other") as mount:
+        for name in ("status", "status.json", "metrics", "errors"):
+            assert reads(ALICE, mount.path / ".unshard" / name)
+    shards(tmp_path / "source/hidden")
+    os.chown(tmp_path / "source/hidden", BOB, BOB)
+    (tmp_path / "source/hidden").chmod(0o711)
+    with mounted(tmp_path / "source", "allow_other") as mount:
+        for name in ("status", "status.json", "metrics", "errors"):
+            assert not reads(ALICE, mount.path / ".unshard" / name)
+            assert (mount.path / ".unshard" / name).read_bytes() is not None

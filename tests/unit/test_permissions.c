@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Permissions of what is made of two files, over all read bits, a few owners, groups and users. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "checkpoint/permissions.h"
+
+#include <stdbool.h>
+
+/* groups: a bit for each. As the kernel does it: the first class that a user is in decides. */
+static bool may_read(const struct permissions *of, uid_t user, unsigned groups)
+{
+    if (of->uid == user)
+        return of->mode & S_IRUSR;
+    return of->mode & (groups >> of->gid & 1U ? S_IRGRP : S_IROTH);
+}
+
+static struct permissions nth(unsigned n)
+{
+    mode_t mode = (n & 4U ? S_IRUSR : 0) | (n & 2U ? S_IRGRP : 0) | (n & 1U ? S_IROTH : 0);
+    return (struct permissions){.uid = n / 8 % 3, .gid = n / 24 % 2, .mode = mode};
+}
+
+static void test_nobody_gains(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 48 * 48; i++) {
+        struct permissions a = nth(i / 48), b = nth(i % 48), both = permissions_of_both(&a, &b);
+        for (uid_t user = 0; user < 4; user++)
+            for (unsigned groups = 0; groups < 8; groups++)
+                assert_true(!may_read(&both, user, groups) ||
+                            (may_read(&a, user, groups) && may_read(&b, user, groups)));
+    }
+}
+
+static void test_usual_mixtures_stay_readable(void **state)
+{
+    (void)state;
+    struct permissions a = {1, 1, 0640}, b = {1, 1, 0600}, c = {2, 1, 0640}, d = {2, 2, 0644};
+    struct permissions both = permissions_of_both(&a, &b);
+    assert_true(both.uid == 1 && both.gid == 1 && both.mode == 0600);
+    both = permissions_of_both(&a, &c); /* the group of both reads it */
+    assert_true(both.gid == 1 && (both.mode & S_IRGRP));
+    both = permissions_of_both(&a, &d); /* and so does the owner of the narrower one */
+    assert_true(may_read(&both, 1, 0) && may_read(&both, 3, 1U << 1));
+    a.mode = 0644;
+    both = permissions_of_both(&a, &d);
+    assert_true((both.mode & 0444) == 0444);
+}
+
+static void test_names_are_for_who_may_list_and_search(void **state)
+{
+    (void)state;
+    struct permissions directory = {1, 1, 0741};
+    assert_true(permissions_to_list(&directory).mode == 0400);
+    directory.mode = 0755;
+    assert_true(permissions_to_list(&directory).mode == 0444);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nobody_gains),
+        cmocka_unit_test(test_usual_mixtures_stay_readable),
+        cmocka_unit_test(test_names_are_for_who_may_list_and_search),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
