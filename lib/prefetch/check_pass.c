@@ -276,6 +276,12 @@ static void pass_give_up(struct unshard_engine *engine, struct file_state *file)
     pass_settle(engine, file);
 }
 
+void pass_void(struct unshard_engine *engine, uint32_t number)
+{
+    if (engine->files[number].pass != NULL)
+        pass_give_up(engine, &engine->files[number]);
+}
+
 void pass_abandon(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
@@ -466,12 +472,11 @@ static bool hash_arrived(struct unshard_engine *engine, uint32_t number)
         if (engine->idle_workers > 0 && !pass->in_memory) /* there is room for another read */
             pthread_cond_signal(&engine->work);
     }
-    pass->hashing = false;
-    if (pass->failed) {
+    bool complete = !pass->failed && pass->next_hash == file->chunk_count;
+    pass->hashing = complete; /* nobody else ends it then */
+    if (pass->failed)
         pass_settle(engine, file);
-        return false;
-    }
-    return pass->next_hash == file->chunk_count;
+    return complete;
 }
 
 void pass_arrived(struct unshard_engine *engine, struct fetch *fetch)
@@ -505,11 +510,14 @@ static void stage(struct unshard_engine *engine, struct fetch *fetch)
     pthread_mutex_lock(&engine->lock);
     struct chunk *chunk = chunk_of(engine, fetch);
     const struct file_state *file = &engine->files[fetch->file];
-    if (!chunk->staged && fetch->generation == file->generation && !file->blocked) {
+    bool current = fetch->generation == file->generation && !file->blocked;
+    if (!chunk->staged && current) {
         engine->staged_bytes += fetch->length;
         chunk->staged = true;
     }
     pthread_mutex_unlock(&engine->lock);
+    if (!current)
+        staging_drop(engine, fetch->file, fetch->index, fetch->length);
 }
 
 /* Reads for the file fail: those who wait for it are told. */

@@ -77,24 +77,29 @@ static void use_cached_digests(struct unshard_engine *engine, uint32_t number)
     free(digests);
 }
 
+int check_possible(const struct unshard_engine *engine, uint32_t number, uint64_t size,
+                   struct unshard_error *error)
+{
+    const struct source_file *source = &engine->checkpoint->files[number];
+    const struct expectation *expectation = source->expectation;
+    if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
+        return 0;
+    if (expectation->contradicts) {
+        *error = expectation->error;
+        return -EIO;
+    }
+    if (!expectation->has_size || expectation->size == size)
+        return 0;
+    return error_set(error, "mismatch", EIO, "%s: is %llu bytes long, expected %llu", source->path,
+                     (unsigned long long)size, (unsigned long long)expectation->size);
+}
+
 /* Content that cannot be right is blocked before anybody reads it. */
 static void block_if_wrong(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
-    const struct source_file *source = &engine->checkpoint->files[number];
-    const struct expectation *expectation = source->expectation;
-    if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
-        return;
-    if (expectation->contradicts) {
-        file->error = expectation->error;
-    } else if (expectation->has_size && expectation->size != source->size) {
-        error_set(&file->error, "mismatch", EIO, "%s: is %llu bytes long, expected %llu",
-                  source->path, (unsigned long long)source->size,
-                  (unsigned long long)expectation->size);
-    } else {
-        return;
-    }
-    file->blocked = file->has_error = true;
+    if (check_possible(engine, number, engine->checkpoint->files[number].size, &file->error) != 0)
+        file->blocked = file->has_error = true;
 }
 
 /* The file, or the shards that it is gathered from. */

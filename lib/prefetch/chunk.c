@@ -60,6 +60,8 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
     if (fetch == NULL)
         return;
     require(fetch->file == file && fetch->index == index, "the fetch is its own", file, index);
+    require(!fetch->orphan && !engine->files[file].blocked, "none of what is not to be served",
+            file, index);
     require((fetch->buffer != NULL) == buffered, "a buffer exactly in READING, READY", file, index);
     require(chunk->state != CHUNK_READY || fetch->waiters == NULL, "READY has no waiters", file,
             index);
@@ -192,6 +194,7 @@ bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
     note_check(engine, fetch);
     fetch->references = 1;
     chunk_of(engine, fetch)->state = CHUNK_READY;
+    fetch->answered = true;
     chunk_check(engine, fetch->file, fetch->index);
     return true;
 }
@@ -292,19 +295,27 @@ static void chunk_is_absent(struct unshard_engine *engine, const struct fetch *f
     schedule_offer(engine, fetch->file);
 }
 
+static void orphan_free(struct unshard_engine *engine, struct fetch *fetch)
+{
+    engine->files[fetch->file].orphans--;
+    free(fetch);
+}
+
 void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
 {
-    struct file_state *state = &engine->files[fetch->file];
-    struct chunk *chunk = chunk_of(engine, fetch);
     if (--fetch->references > 0)
         return;
+    if (fetch->orphan) {
+        fetch_return_buffer(engine, fetch);
+        orphan_free(engine, fetch);
+        return;
+    }
     if (is_to_be_kept(engine, fetch))
         keep(engine, fetch);
     else
         fetch_return_buffer(engine, fetch);
-    chunk->fetch = NULL;
-    bool current = fetch->generation == state->generation && !state->blocked;
-    if (fetch->stored && !fetch->given_up && current)
+    chunk_of(engine, fetch)->fetch = NULL;
+    if (fetch->stored && !fetch->given_up)
         chunk_published(engine, fetch);
     else
         chunk_is_absent(engine, fetch);
@@ -325,15 +336,35 @@ bool error_is_transient(const struct unshard_error *error)
     return strcmp(error->code, "read-error") == 0;
 }
 
-void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters)
+static void take_waiters(struct fetch *fetch, struct waiter **waiters)
 {
-    struct file_state *state = &engine->files[fetch->file];
-    struct chunk *chunk = chunk_of(engine, fetch);
     for (struct waiter *waiter = fetch->waiters, *next; waiter != NULL; waiter = next) {
         next = waiter->next;
         waiter->next = *waiters;
         *waiters = waiter;
     }
+    fetch->waiters = NULL;
+}
+
+void fetch_disown(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    take_waiters(fetch, waiters);
+    state->retrying -= fetch->retried;
+    state->stalled -= fetch->stalled;
+    fetch->retried = false;
+    fetch->orphan = true;
+    state->orphans++;
+    chunk_of(engine, fetch)->fetch = NULL;
+    chunk_is_absent(engine, fetch);
+    chunk_check(engine, fetch->file, fetch->index);
+}
+
+void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    take_waiters(fetch, waiters);
     if (fetch->retried)
         state->retrying--;
     if (fetch->pass)
@@ -363,17 +394,21 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
 {
     struct file_state *state = &engine->files[fetch->file];
     struct chunk *chunk = chunk_of(engine, fetch);
-    if (!state->blocked && fetch->generation == state->generation)
-        file_note_error(state, error);
     fetch_return_buffer(engine, fetch);
     fetch->references = 0;
+    if (fetch->orphan) { /* which says nothing of what is there now */
+        if (fetch->pass)
+            pass_abandon(engine, fetch->file);
+        orphan_free(engine, fetch);
+        return false;
+    }
+    file_note_error(state, error);
     if (fetch->retried)
         state->retrying--;
     fetch->retried = false;
     if (chunk->attempts < UINT8_MAX)
         chunk->attempts++;
-    if (error_is_transient(error) && fetch->generation == state->generation &&
-        chunk->attempts < MAX_ATTEMPTS && !engine->stopping &&
+    if (error_is_transient(error) && chunk->attempts < MAX_ATTEMPTS && !engine->stopping &&
         (fetch->waiters != NULL || fetch->pass || state->wanted.rest_until_ns == 0)) {
         fetch->since_ns = engine_now_ns();
         chunk->state = CHUNK_QUEUED;
@@ -384,12 +419,6 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
         return true;
     }
     *waiters = fetch->waiters;
-    if (fetch->generation != state->generation || state->blocked) {
-        fetch->waiters = NULL; /* what was read is void, which says nothing of what is there now */
-        fetch->retried = false;
-        fetch_cancel(engine, fetch, waiters);
-        return false;
-    }
     if (fetch->pass)
         pass_abandon(engine, fetch->file);
     chunk->fetch = NULL;

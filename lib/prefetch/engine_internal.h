@@ -16,10 +16,10 @@
  *   ABSENT -> READING     prefetched       READY -> ABSENT      nothing was stored
  *   ABSENT -> QUEUED      a read asks      PUBLISHED -> QUEUED  a read asks: the kernel dropped it
  *   READING -> QUEUED     to be retried    PUBLISHED -> ABSENT  passed by readers, evicted, doubted
- *   ABSENT, PUBLISHED, FAILED -> READY     a reader with O_DIRECT asks for what is kept in its
- * buffer READING -> ABSENT     what was read is void: the file has changed, or is blocked FAILED ->
- * QUEUED      a read asks, and the error is not one that stays FAILED -> READING     likewise,
- * prefetched when its time has come
+ *   ABSENT, PUBLISHED, FAILED -> READY   a reader with O_DIRECT asks for what is kept in its buffer
+ *   READING, READY -> ABSENT   the file has changed, or is blocked: the fetch is an orphan then
+ *   FAILED -> QUEUED      a read asks, and the error is not one that stays
+ *   FAILED -> READING     likewise, prefetched when its time has come
  *
  *   state      fetch      buffer   lists its fetch is on              who owns it
  *   ABSENT     NULL       -        -                                  nobody
@@ -51,9 +51,9 @@
  *   the plan is taken for done, a search through all of it finds nothing to fetch.
  * - Only QUEUED and READING fetches have waiters; READY answers at once.
  * - A fetch has a buffer exactly in READING and READY; a READY fetch has at least one reference.
- * - A fetch of a closed file is on its `held` list only; a blocked file has no QUEUED fetch.
- * - Buffers free + kept + in fetches, detached ones too, = all buffers. Kept ones are given back
- *   whenever free ones are short. Buffers that stores can hold (of
+ * - A fetch of a closed file is on its `held` list only; a blocked file has no chunk with a fetch.
+ * - Buffers free + kept + in fetches, detached ones and orphans too, = all buffers. Kept ones are
+ *   given back whenever free ones are short. Buffers that stores can hold (of
  *   prefetch workers, of the `stores` list) never number more than all - reserve, and passes leave
  *   one of the reserve to demands: a read always finds a buffer that no blocked store holds.
  *
@@ -165,6 +165,7 @@ struct read_request {
     size_t size;
     uint32_t view;
     const struct extent_map *map; /* it was cut by this one */
+    uint64_t epoch;               /* ... of these contents of files, see view_epoch */
     uint64_t start_ns;
     atomic_uint pending; /* waiters, and one for the thread that issues the request */
     atomic_int error;
@@ -182,6 +183,8 @@ struct fetch {
     bool demanded;                  /* a reader asked for it */
     bool stalled;                   /* its read hangs */
     bool reported;                  /* ... and the log has said so */
+    bool orphan;                    /* its chunk has let go of it: see fetch_disown */
+    bool answered;                  /* its chunk was READY */
     bool retried;                   /* counted in its file's `retrying` */
     bool stored;                    /* its pages are in the page cache */
     bool uncached;                  /* for readers that see nothing of the page cache */
@@ -260,7 +263,9 @@ struct file_state {
     bool verified;        /* a pass has succeeded */
     bool keep_due;        /* ... and `gained` has not been written to the cache yet */
     uint32_t generation;  /* raised when the content is not what it was: reads under way are void */
-    unsigned stores;      /* of its chunks, running */
+    unsigned stores;      /* of its chunks, and of pages with bytes of it, running */
+    unsigned orphans;     /* fetches that its chunks have let go of and that are not gone yet */
+    unsigned clearing;    /* threads that take its pages away, or are about to */
     uint32_t chunks_checked;
     uint64_t bytes_seen;
     struct mismatch mismatch;
@@ -502,6 +507,10 @@ void drop_behind(struct unshard_engine *engine);
 
 /* chunk.c: QUEUED -> ABSENT; moves its waiters in front of *waiters. */
 void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
+/* chunk.c: READING or READY -> ABSENT. What was or will be read is of a content that is not to be
+ * served any more: no read finds it from now on, and whoever has the fetch lets it go without
+ * touching the chunk. Moves its waiters in front of *waiters. */
+void fetch_disown(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
 /* chunk.c: takes a buffer from a fetch that is on no list. */
 void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch);
 /* worker.c: the caller holds engine->lock. Takes the fetch off the list of running reads. */
@@ -550,6 +559,12 @@ int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
  * The caller holds engine->lock. */
 void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uint64_t offset);
 
+/* check_setup.c */
+/* What a file cannot be, whatever it holds: origins contradict each other about it, or it is not as
+ * long as it must be. 0, or -EIO with *error. Takes no lock. */
+int check_possible(const struct unshard_engine *engine, uint32_t file, uint64_t size,
+                   struct unshard_error *error);
+
 /* check_pass.c */
 /* Decides what each file is checked by, and blocks what cannot be right. Before there are threads.
  * 0 or -ENOMEM. */
@@ -574,6 +589,9 @@ int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hashe
 /* A chunk that is READY, or was read for the pass, is there to be hashed; takes over a reference to
  * it. No lock held; hashes, and what follows from the last one. */
 void pass_arrived(struct unshard_engine *engine, struct fetch *fetch);
+/* The content that the pass is made over is not to be served any more: it comes to its end without
+ * a verdict, and lets go of what it keeps. The caller holds engine->lock. */
+void pass_void(struct unshard_engine *engine, uint32_t file);
 /* A fetch of the pass has failed for good and is gone. The caller holds engine->lock. */
 void pass_abandon(struct unshard_engine *engine, uint32_t file);
 
@@ -606,6 +624,13 @@ void file_set_stale(struct unshard_engine *engine, uint32_t file, bool stale);
 /* The file is another one now, with the same layout: begins anew. It must be blocked. No lock held.
  */
 void file_reset(struct unshard_engine *engine, uint32_t file);
+/* Of which contents of files [offset, end) of a view consists: a number that is another one as soon
+ * as one of the files has begun anew. The caller holds engine->lock. */
+uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                    uint64_t end);
+/* No file of which the range holds bytes is blocked or closed. The caller holds engine->lock. */
+bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                    uint64_t end);
 /* What the file is checked by, from what is known of it. The caller holds engine->lock. */
 void file_set_check(struct unshard_engine *engine, uint32_t file);
 

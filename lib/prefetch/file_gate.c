@@ -3,9 +3,14 @@
  * Closing a file to readers, and beginning anew with it.
  *
  * Blocking is done in this order: no read or store of the file begins (blocked, under the lock);
- * what is queued for it is ended; stores that run are waited for; then its pages are taken out of
- * the page cache. The last two are not for threads that answer reads: a prefetch worker does them.
- * What is being read meanwhile is void by its generation or by `blocked`.
+ * what is queued for it is ended; what is being read, or was read and waits to be hashed or stored,
+ * is an orphan from then on, which no read finds; stores that run are waited for; then its pages
+ * are taken out of the page cache. The last two are not for threads that answer reads: a prefetch
+ * worker does them. The file does not begin anew before its pages are gone.
+ *
+ * Of a page that several files share, as much is kept in memory as is there. What it was made of is
+ * told by its epoch: it is answered or stored only while that is the one of now, and its store is
+ * one of each of these files.
  */
 #include "prefetch/engine_internal.h"
 
@@ -23,6 +28,17 @@ static void cancel_of_list(struct unshard_engine *engine, struct fetch_list *lis
         fetch_list_remove(list, fetch);
         fetch_cancel(engine, fetch, waiters);
     }
+}
+
+/* What is on its way is nobody's from now on. Caller holds engine->lock. */
+static void disown_fetches(struct unshard_engine *engine, uint32_t number, struct waiter **waiters)
+{
+    struct file_state *file = &engine->files[number];
+    pass_void(engine, number);
+    for (uint32_t i = chunk_next_touched(file, 0); i < file->chunk_count;
+         i = chunk_next_touched(file, i + 1))
+        if (file->chunks[i].fetch != NULL)
+            fetch_disown(engine, file->chunks[i].fetch, waiters);
 }
 
 /* Every chunk that was published is not any more, and every copy is worth nothing. Caller holds
@@ -136,6 +152,13 @@ static void leave_pages_to_others(struct unshard_engine *engine, uint32_t number
     pthread_mutex_unlock(&engine->lock);
 }
 
+static void end_clearing(struct unshard_engine *engine, uint32_t number)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->files[number].clearing--;
+    pthread_mutex_unlock(&engine->lock);
+}
+
 static bool answers_reads(struct unshard_engine *engine)
 {
     bool found = false;
@@ -153,14 +176,16 @@ static bool shut(struct unshard_engine *engine, uint32_t number, const struct un
 {
     struct file_state *file = &engine->files[number];
     bool already = file->blocked;
-    file->blocked = true;
     file_note_error(file, error);
     file->mismatch = (struct mismatch){0};
     file->pass_demanded = false;
     cancel_of_list(engine, &file->held, number, waiters);
     cancel_of_list(engine, &engine->demand, number, waiters);
     cancel_of_list(engine, &engine->retries, number, waiters);
+    disown_fetches(engine, number, waiters);
     forget_chunks(engine, number);
+    file->blocked = true;
+    file->clearing++;
     return !already;
 }
 
@@ -172,6 +197,7 @@ static void clear_away(struct unshard_engine *engine, uint32_t number)
         take_pages_away(engine, number);
     else
         leave_pages_to_others(engine, number);
+    end_clearing(engine, number);
 }
 
 void file_block(struct unshard_engine *engine, uint32_t number, uint32_t generation,
@@ -208,12 +234,14 @@ bool file_drop_next(struct unshard_engine *engine)
         return false;
     while (!engine->files[number].drop_pending)
         number++;
+    struct file_state *file = &engine->files[number];
+    file->drop_pending = false;
+    engine->drops_pending--;
+    file->clearing++;
     pthread_mutex_unlock(&engine->lock);
     take_pages_away(engine, number);
     pthread_mutex_lock(&engine->lock);
-    if (engine->files[number].drop_pending)
-        engine->drops_pending--;
-    engine->files[number].drop_pending = false;
+    file->clearing--;
     return true;
 }
 
@@ -278,4 +306,31 @@ void file_cancel_held(struct unshard_engine *engine, uint32_t number, struct wai
     }
     for (size_t i = 0; i < file->dependent_count; i++)
         file_cancel_held(engine, engine->dependents[file->first_dependent + i], waiters);
+}
+
+uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                    uint64_t end)
+{
+    const struct extent_map *map = view_map(engine, view);
+    uint64_t epoch = 0; /* generations only grow: no two sums of the same files are equal */
+    while (offset < end && offset < map->size) {
+        struct extent_piece piece = extent_map_at(map, offset, end - offset);
+        epoch += piece.source != EXTENT_LITERAL ? engine->files[piece.source].generation : 0;
+        offset += piece.length;
+    }
+    return epoch;
+}
+
+bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                    uint64_t end)
+{
+    const struct extent_map *map = view_map(engine, view);
+    while (offset < end && offset < map->size) {
+        struct extent_piece piece = extent_map_at(map, offset, end - offset);
+        if (piece.source != EXTENT_LITERAL &&
+            (engine->files[piece.source].blocked || engine->files[piece.source].closed))
+            return false;
+        offset += piece.length;
+    }
+    return true;
 }

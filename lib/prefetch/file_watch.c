@@ -44,6 +44,26 @@ static bool is_open(const struct unshard_engine *engine, const struct file_state
     return false;
 }
 
+/* Its pages, or those of who depends on it, are not all gone yet. Caller holds engine->lock. */
+static bool is_clearing(const struct unshard_engine *engine, const struct file_state *file)
+{
+    bool clearing = file->clearing > 0 || file->drop_pending;
+    for (size_t i = 0; i < file->dependent_count; i++) {
+        const struct file_state *dependent =
+            &engine->files[engine->dependents[file->first_dependent + i]];
+        clearing = clearing || dependent->clearing > 0 || dependent->drop_pending;
+    }
+    return clearing;
+}
+
+/* Whatever of the file has been served before has matched a digest, which is that of the new one
+ * too. With verify=async that is so once all of it has matched. Caller holds engine->lock. */
+static bool serves_one_content(const struct unshard_engine *engine, const struct file_state *file)
+{
+    return file->check == CHECK_CHUNKS ||
+           (file->whole != NULL && engine->options.verify == UNSHARD_VERIFY_STRICT);
+}
+
 static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
@@ -52,11 +72,11 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     for (size_t i = 0; i < file->dependent_count; i++)
         opened = opened ||
                  is_open(engine, &engine->files[engine->dependents[file->first_dependent + i]]);
-    bool clean =
-        !file->drop_pending && (!plain_file(engine, number) || plain_file_is_quiet(engine, number));
-    bool same_digest = file->whole != NULL || file->check == CHECK_CHUNKS;
+    bool clean = !is_clearing(engine, file) &&
+                 (!plain_file(engine, number) || plain_file_is_quiet(engine, number));
+    bool one_content = serves_one_content(engine, file);
     pthread_mutex_unlock(&engine->lock);
-    return clean && (same_digest || !opened || engine->checkpoint->files[number].failed);
+    return clean && (one_content || !opened || engine->checkpoint->files[number].failed);
 }
 
 /* Only this thread begins anew with a file, so the generation at hand is the newest. */
@@ -93,20 +113,14 @@ static void take_plain_file(struct unshard_engine *engine, uint32_t number)
         block_changed(engine, number, strerrordesc_np(-result));
 }
 
-/* The length that is known of it, when it has another one; else UNSHARD_NO_OFFSET. */
-static uint64_t other_length(const struct unshard_engine *engine, uint32_t number, uint64_t size)
-{
-    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
-    return engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
-                   expectation->has_size && expectation->size != size
-               ? expectation->size
-               : UNSHARD_NO_OFFSET;
-}
-
 static void take_new_file(struct unshard_engine *engine, uint32_t number)
 {
     struct unshard_error error;
-    if (source_reopen(engine->source, number, &error) != 0) {
+    int result = source_reopen(engine->source, number, &error);
+    if (result == 0)
+        result =
+            check_possible(engine, number, source_identity(engine->source, number).size, &error);
+    if (result != 0) {
         block(engine, number, &error);
         return;
     }
@@ -122,11 +136,6 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
                      engine->checkpoint->files[number].path, (unsigned long long)size,
                      (unsigned long long)(needed - size));
         block(engine, number, &error);
-    } else if (other_length(engine, number, size) != UNSHARD_NO_OFFSET) {
-        error_set(&error, "mismatch", EIO, "%s: is %llu bytes long, expected %llu",
-                  engine->checkpoint->files[number].path, (unsigned long long)size,
-                  (unsigned long long)other_length(engine, number, size));
-        block(engine, number, &error);
     } else if (!headers_same_layout(engine->checkpoint, number)) {
         pthread_mutex_lock(&engine->lock);
         file_set_stale(engine, number, true);
@@ -138,21 +147,13 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
     }
 }
 
-/* What is said of it cannot all be true, whatever it holds: it stays blocked. */
-static bool contradicted(const struct unshard_engine *engine, uint32_t number)
-{
-    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
-    return engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
-           expectation->contradicts;
-}
-
 static void look_at(struct unshard_engine *engine, uint32_t number)
 {
     pthread_mutex_lock(&engine->lock);
     bool blocked = engine->files[number].blocked;
     pthread_mutex_unlock(&engine->lock);
     /* What is bad may be repaired in place, and its mtime kept. */
-    if (contradicted(engine, number) || source_poll(engine->source, number, blocked) <= 0)
+    if (source_poll(engine->source, number, blocked) <= 0)
         return;
     if (!blocked)
         block_changed(engine, number, "it is read again when nobody has it open");

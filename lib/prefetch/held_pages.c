@@ -8,7 +8,7 @@
 struct held_page {
     struct held_page *chain;         /* in its bucket */
     struct held_page *older, *newer; /* by age */
-    uint64_t page;
+    uint64_t page, epoch;
     uint32_t view, needed, filled;
     uint8_t have[HELD_PAGE_BYTES / 8]; /* a bit for each byte that is there */
     char data[HELD_PAGE_BYTES];
@@ -101,14 +101,21 @@ static void fill(struct held_page *page, uint32_t offset, const char *bytes, uin
     }
 }
 
-bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uint32_t offset,
-                    const void *bytes, uint32_t length, uint32_t needed, bool keep, char *out)
+bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uint64_t epoch,
+                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed, bool keep,
+                    char *out)
 {
     bool complete = false;
     pthread_mutex_lock(&held->lock);
     struct held_page *page = *find(held, view, number);
+    if (page != NULL && page->epoch != epoch) {
+        drop(held, find(held, view, number));
+        page = NULL;
+    }
     if (page == NULL)
         page = insert(held, view, number, needed);
+    if (page != NULL)
+        page->epoch = epoch;
     if (page != NULL) {
         fill(page, offset, bytes, length);
         complete = page->filled >= page->needed;
@@ -122,13 +129,15 @@ bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uin
     return complete;
 }
 
-bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, char *out)
+bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, uint64_t *epoch,
+                     char *out)
 {
     bool found = false;
     pthread_mutex_lock(&held->lock);
     struct held_page **slot = find(held, view, number);
     if (*slot != NULL && (*slot)->filled >= (*slot)->needed) {
         memcpy(out, (*slot)->data, HELD_PAGE_BYTES);
+        *epoch = (*slot)->epoch;
         drop(held, slot);
         found = true;
     }

@@ -38,12 +38,14 @@ void held_pages_set_limit(struct held_pages *held, size_t limit);
 /* Adds bytes [offset, offset + length) of a page that needs `needed` bytes in all (less than a page
  * only at the end of a view). Returns true when the page is complete by that: it is then copied to
  * out (HELD_PAGE_BYTES), and leaves the table unless keep. Adding the same bytes twice is allowed.
- */
-bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint32_t offset,
-                    const void *bytes, uint32_t length, uint32_t needed, bool keep, char *out);
+ * epoch: of the contents that the page is made of; what is held of another one is dropped first. */
+bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint64_t epoch,
+                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed, bool keep,
+                    char *out);
 
 /* When the complete page is held: copies it to out, takes it out of the table, true. */
-bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, char *out);
+bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint64_t *epoch,
+                     char *out);
 /* Drops the pages first..last of a view, if they are held. */
 void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last);
 /* Drops every page of a view: the kernel has forgotten it. */

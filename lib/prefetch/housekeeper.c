@@ -92,7 +92,7 @@ static void find_stalls(struct unshard_engine *engine, uint64_t now)
             engine->staged_reading -= fetch->counts_staged; /* each read is left out once */
             fetch->counts_staged = false;
             engine->stalled_count++;
-            engine->files[fetch->file].stalled++;
+            engine->files[fetch->file].stalled += !fetch->orphan;
         }
 }
 

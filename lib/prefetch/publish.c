@@ -34,8 +34,8 @@ static bool is_sentinel(const struct publication *to, uint64_t page)
 
 /* Puts the literal bytes of a seam page in, so that only chunks are waited for. True and the page
  * in `out` when that completes it. */
-static bool add_literals(struct publication *to, uint64_t page, uint32_t needed, bool keep,
-                         char *out)
+static bool add_literals(struct publication *to, uint64_t page, uint64_t epoch, uint32_t needed,
+                         bool keep, char *out)
 {
     const struct extent_map *map = view_map(to->engine, to->view);
     uint64_t start = page * PAGE_BYTES, end = start + needed;
@@ -43,9 +43,9 @@ static bool add_literals(struct publication *to, uint64_t page, uint32_t needed,
     for (uint64_t at = start; at < end && !complete;) {
         struct extent_piece piece = extent_map_at(map, at, end - at);
         if (piece.source == EXTENT_LITERAL)
-            complete = held_pages_add(&to->engine->held, to->view, page, (uint32_t)(at - start),
-                                      map->literal + piece.source_offset, (uint32_t)piece.length,
-                                      needed, keep, out);
+            complete = held_pages_add(&to->engine->held, to->view, page, epoch,
+                                      (uint32_t)(at - start), map->literal + piece.source_offset,
+                                      (uint32_t)piece.length, needed, keep, out);
         at += piece.length;
     }
     return complete;
@@ -55,6 +55,55 @@ static uint32_t bytes_of_page(const struct publication *to, uint64_t page)
 {
     uint64_t rest = to->view_size - page * PAGE_BYTES;
     return (uint32_t)(rest < PAGE_BYTES ? rest : PAGE_BYTES);
+}
+
+/* The page's store is one of each file that has bytes in it. Caller holds engine->lock. */
+static void count_page_stores(struct unshard_engine *engine, uint32_t view, uint64_t page,
+                              bool begin)
+{
+    const struct extent_map *map = view_map(engine, view);
+    uint64_t end = (page + 1) * PAGE_BYTES;
+    for (uint64_t at = page * PAGE_BYTES; at < end && at < map->size;) {
+        struct extent_piece piece = extent_map_at(map, at, end - at);
+        at += piece.length;
+        if (piece.source == EXTENT_LITERAL)
+            continue;
+        struct file_state *file = &engine->files[piece.source];
+        file->stores += begin ? 1U : -1U;
+        if (file->stores == 0 && file->blocked)
+            pthread_cond_broadcast(&engine->stores_done);
+    }
+}
+
+/* Of which contents the page would consist now. */
+static uint64_t epoch_of_page(const struct publication *to, uint64_t page)
+{
+    struct unshard_engine *engine = to->engine;
+    pthread_mutex_lock(&engine->lock);
+    uint64_t epoch = view_epoch(engine, to->view, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+    pthread_mutex_unlock(&engine->lock);
+    return epoch;
+}
+
+/* Stores a page that was put together, unless one of its files is not what it was or not to be
+ * served. */
+static void store_page(struct publication *to, uint64_t page, uint64_t epoch, const char *data,
+                       uint32_t length)
+{
+    struct unshard_engine *engine = to->engine;
+    uint64_t start = page * PAGE_BYTES, end = start + PAGE_BYTES;
+    pthread_mutex_lock(&engine->lock);
+    bool go = view_epoch(engine, to->view, start, end) == epoch &&
+              view_is_served(engine, to->view, start, end);
+    if (go)
+        count_page_stores(engine, to->view, page, true);
+    pthread_mutex_unlock(&engine->lock);
+    if (!go)
+        return;
+    store(to, start, data, length);
+    pthread_mutex_lock(&engine->lock);
+    count_page_stores(engine, to->view, page, false);
+    pthread_mutex_unlock(&engine->lock);
 }
 
 /* A part of one page. */
@@ -67,12 +116,13 @@ static void publish_fragment(struct publication *to, uint64_t offset, const char
     bool keep = is_sentinel(to, page);
     if (length == 0)
         return;
+    uint64_t epoch = epoch_of_page(to, page);
     bool complete =
-        held_pages_add(&to->engine->held, to->view, page, (uint32_t)(offset % PAGE_BYTES), data,
-                       (uint32_t)length, needed, keep, complete_page) ||
-        add_literals(to, page, needed, keep, complete_page);
+        held_pages_add(&to->engine->held, to->view, page, epoch, (uint32_t)(offset % PAGE_BYTES),
+                       data, (uint32_t)length, needed, keep, complete_page) ||
+        add_literals(to, page, epoch, needed, keep, complete_page);
     if (complete && !keep)
-        store(to, page * PAGE_BYTES, complete_page, needed);
+        store_page(to, page, epoch, complete_page, needed);
 }
 
 /* Whole pages, but for the last one at the end of the view; sentinels are left out and held. */

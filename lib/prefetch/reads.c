@@ -194,12 +194,14 @@ static int add_range(struct unshard_engine *engine, struct read_request *request
     return 0;
 }
 
-/* The view is laid out as it was when the request was cut: offsets and lengths mean what they
- * meant. Caller holds engine->lock. */
+/* The view is laid out as it was when the request was cut, so that offsets and lengths mean what
+ * they meant, and its files are what they were, so that all pieces are of one content. Caller holds
+ * engine->lock. */
 static bool is_current(const struct unshard_engine *engine, const struct read_request *request,
-                       uint32_t view)
+                       uint32_t view, uint64_t offset)
 {
-    return request->map == view_map(engine, view);
+    return request->map == view_map(engine, view) &&
+           request->epoch == view_epoch(engine, view, offset, offset + request->size);
 }
 
 /* Copies pages that are held in memory and adds what lies between them. Caller does not hold the
@@ -208,28 +210,29 @@ static int add_pages(struct unshard_engine *engine, struct read_request *request
                      uint64_t offset, struct waiter **ready)
 {
     char page_data[HELD_PAGE_BYTES];
-    uint64_t end = offset + request->size, start = offset;
+    uint64_t end = offset + request->size, start = offset, epoch;
     int error = 0;
     for (uint64_t at = offset; at < end && error == 0;) {
         uint64_t page = at / PAGE_BYTES, page_end = (page + 1) * PAGE_BYTES;
         uint64_t until = page_end < end ? page_end : end;
-        if (held_pages_take(&engine->held, view, page, page_data)) {
-            memcpy(request->data + (at - offset), page_data + at % PAGE_BYTES, until - at);
+        if (held_pages_take(&engine->held, view, page, &epoch, page_data)) {
             pthread_mutex_lock(&engine->lock);
-            if (is_current(engine, request, view)) {
+            if (!is_current(engine, request, view, offset)) {
+                error = EIO;
+            } else if (view_epoch(engine, view, page * PAGE_BYTES, page_end) == epoch &&
+                       view_is_served(engine, view, page * PAGE_BYTES, page_end)) {
+                memcpy(request->data + (at - offset), page_data + at % PAGE_BYTES, until - at);
                 schedule_note_sentinel(engine, view, page);
                 error = add_range(engine, request, view, start, at, offset, ready);
-            } else {
-                error = EIO;
+                start = until;
             }
             pthread_mutex_unlock(&engine->lock);
-            start = until;
         }
         at = until;
     }
     if (error == 0 && start < end) {
         pthread_mutex_lock(&engine->lock);
-        error = is_current(engine, request, view)
+        error = is_current(engine, request, view, offset)
                     ? add_range(engine, request, view, start, end, offset, ready)
                     : EIO;
         pthread_mutex_unlock(&engine->lock);
@@ -256,7 +259,7 @@ static void read_direct(struct unshard_engine *engine, struct read_request *requ
     struct waiter *ready = NULL;
     request->direct = true;
     pthread_mutex_lock(&engine->lock);
-    int error = is_current(engine, request, view)
+    int error = is_current(engine, request, view, piece.view_offset)
                     ? add_source_piece(engine, request, piece, piece.view_offset, &ready)
                     : EIO;
     wake_for_demand(engine);
@@ -371,7 +374,8 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     request->uncached = kind == READ_UNCACHED;
     pthread_mutex_lock(&engine->lock);
     engine->reads++;
-    bool current = is_current(engine, request, view);
+    request->epoch = view_epoch(engine, view, offset, offset + size);
+    bool current = is_current(engine, request, view, offset);
     if (current)
         schedule_note_read(engine, view, offset, offset + size, request->uncached);
     bool split = current && request->ahead && waits_in_part(engine, view, offset, size);

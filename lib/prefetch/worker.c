@@ -114,7 +114,7 @@ void end_reading(struct unshard_engine *engine, struct fetch *fetch)
     if (fetch->stalled) {
         engine->stalled_count--;
         fetch->stalled = false;
-        if (--engine->files[fetch->file].stalled == 0)
+        if (!fetch->orphan && --engine->files[fetch->file].stalled == 0)
             schedule_offer(engine, fetch->file);
     }
     if (engine->idle_workers > 0 && engine->passes_in_memory == 0) /* for the next read */
@@ -229,8 +229,7 @@ static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
 static int check_current(struct unshard_engine *engine, const struct fetch *fetch,
                          struct unshard_error *error)
 {
-    const struct file_state *file = &engine->files[fetch->file];
-    if (file->generation == fetch->generation && !file->blocked && !file->closed)
+    if (!fetch->orphan && !engine->files[fetch->file].closed)
         return check_observed(engine, fetch, error);
     *error = (struct unshard_error){
         .code = "changed", .errno_value = ESTALE, .offset = UNSHARD_NO_OFFSET};
@@ -256,6 +255,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
         waiters = fetch->waiters;
         fetch->waiters = NULL;
         chunk_of(engine, fetch)->state = CHUNK_READY;
+        fetch->answered = true;
         note_success(engine, fetch, fetch->staged || fetch->kept);
         recovered = engine->files[file].episode.count > 0 && !engine->files[file].has_error;
         if (fetch->pass)
@@ -280,7 +280,7 @@ static void drop_staged(struct unshard_engine *engine, struct fetch *fetch)
 {
     pthread_mutex_lock(&engine->lock);
     struct chunk *chunk = chunk_of(engine, fetch);
-    bool drop = chunk->staged;
+    bool drop = chunk->staged && !fetch->orphan;
     if (drop)
         engine->staged_bytes -= fetch->length;
     chunk->staged = false;
@@ -339,7 +339,7 @@ void *prefetch_worker(void *argument)
             engine->idle_workers--;
             continue;
         }
-        bool to_read = fetch->detached || chunk_of(engine, fetch)->state == CHUNK_READING;
+        bool to_read = fetch->detached || !fetch->answered;
         pthread_mutex_unlock(&engine->lock);
         do_work(engine, fetch, to_read);
         pthread_mutex_lock(&engine->lock);

@@ -17,7 +17,7 @@ static bool add_half(struct held_pages *held, uint64_t page, unsigned half, char
 {
     char bytes[HALF];
     memset(bytes, (int)(page % 251 + half), sizeof bytes);
-    return held_pages_add(held, 0, page, half * HALF, bytes, HALF, HELD_PAGE_BYTES, false, out);
+    return held_pages_add(held, 0, page, 0, half * HALF, bytes, HALF, HELD_PAGE_BYTES, false, out);
 }
 
 static size_t completed(struct held_pages *held, size_t pages)

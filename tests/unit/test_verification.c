@@ -13,6 +13,7 @@
 #include "prefetch/engine_internal.h"
 #include "support/engine_fixture.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 
 #define WRONG_FILE 2
@@ -218,12 +219,17 @@ static atomic_bool in_memory, on_storage;
 static pthread_mutex_t held_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t held_changed = PTHREAD_COND_INITIALIZER;
 static uint32_t held_file = UINT32_MAX; /* its reads wait */
-static atomic_uint failing_streams, streams;
+static unsigned reads_held;
+static bool later_ones_pass; /* ... that have begun already */
+static bool only_start_held; /* ... but of chunks behind the first one */
+static atomic_uint failing_streams, streams, polls;
 
 int __real_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
                        size_t length, bool *cached, struct unshard_error *error);
 int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer,
                        size_t length, bool *cached, struct unshard_error *error);
+int __real_source_poll(struct source *source, uint32_t file, bool closely);
+int __wrap_source_poll(struct source *source, uint32_t file, bool closely);
 int __real_pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
                        bool *cached, struct unshard_error *error);
 int __wrap_pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
@@ -233,11 +239,23 @@ int __wrap_source_read(struct source *source, uint32_t file, uint64_t offset, vo
                        size_t length, bool *cached, struct unshard_error *error)
 {
     pthread_mutex_lock(&held_lock);
-    while (file == held_file)
+    bool passes = later_ones_pass || (offset != 0 && only_start_held);
+    bool waits = file == held_file && !passes;
+    reads_held += waits;
+    pthread_cond_broadcast(&held_changed);
+    while (file == held_file && !passes)
         pthread_cond_wait(&held_changed, &held_lock);
+    reads_held -= waits;
     pthread_mutex_unlock(&held_lock);
     int result = __real_source_read(source, file, offset, buffer, length, cached, error);
     *cached = (*cached || atomic_load(&in_memory)) && !atomic_load(&on_storage);
+    return result;
+}
+
+int __wrap_source_poll(struct source *source, uint32_t file, bool closely)
+{
+    int result = __real_source_poll(source, file, closely);
+    atomic_fetch_add(&polls, 1);
     return result;
 }
 
@@ -483,6 +501,234 @@ static void test_a_replaced_file_heals(void **state)
     free(good);
 }
 
+static void hold_start_of(uint32_t file)
+{
+    pthread_mutex_lock(&held_lock);
+    held_file = file;
+    only_start_held = file != UINT32_MAX;
+    later_ones_pass = false;
+    pthread_cond_broadcast(&held_changed);
+    pthread_mutex_unlock(&held_lock);
+}
+
+/* Once there is one that waits. */
+static void let_later_reads_pass(void)
+{
+    struct timespec until = deadline();
+    int result = 0;
+    pthread_mutex_lock(&held_lock);
+    while (reads_held == 0 && result == 0)
+        result = pthread_cond_timedwait(&held_changed, &held_lock, &until);
+    assert_int_equal(result, 0);
+    later_ones_pass = true;
+    pthread_mutex_unlock(&held_lock);
+}
+
+/* Puts another file in the place of WRONG_FILE. */
+static void replace(const struct fixture *fixture, const char *content)
+{
+    char path[96], temporary[100];
+    snprintf(path, sizeof path, "%s/%s", fixture->directory, fixture->names[WRONG_FILE]);
+    snprintf(temporary, sizeof temporary, "%s.new", path);
+    FILE *file = fopen(temporary, "we");
+    assert_non_null(file);
+    assert_int_equal(fwrite(content, 1, file_sizes[WRONG_FILE], file), file_sizes[WRONG_FILE]);
+    fclose(file);
+    assert_int_equal(rename(temporary, path), 0);
+}
+
+static void wait_for_generation(struct unshard_engine *engine, uint32_t number, uint32_t wanted)
+{
+    struct timespec until = deadline(), now;
+    uint32_t generation = 0;
+    while (generation != wanted) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+        pthread_mutex_lock(&engine->lock);
+        generation = engine->files[number].blocked ? 0 : engine->files[number].generation;
+        pthread_mutex_unlock(&engine->lock);
+    }
+}
+
+/* The page of the view with the byte that flip changes. */
+static uint64_t flipped_page(const struct fixture *fixture)
+{
+    struct extent_map_images images =
+        extent_map_images_of(&fixture->view.map, WRONG_FILE, file_sizes[WRONG_FILE] / 2, 1);
+    struct extent_piece image;
+    assert_true(extent_map_next_image(&images, &image));
+    return image.view_offset / PAGE;
+}
+
+/* Chunks of an old file that wait for the hasher, whose first chunk hangs, are not those of the
+ * new one; nor does anybody wait for the one that hangs. */
+static void test_buffers_of_an_old_file_are_not_served(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    char page[PAGE];
+    size_t got;
+    expect(fixture, false);
+    char *good = content_of(fixture, WRONG_FILE);
+    flip(fixture, WRONG_FILE);
+    cache_init(&cache, fixture);
+    hold_start_of(WRONG_FILE);
+    struct unshard_engine *engine =
+        start(fixture, &cache, verifying(UNSHARD_VERIFY_ASYNC, UNSHARD_PREFETCH_ALL));
+    unshard_engine_view_known(engine, 0, true);
+    uint64_t where = flipped_page(fixture);
+    read_view(engine, where * PAGE, page, PAGE, &got);
+    assert_memory_not_equal(page, fixture->expected + where * PAGE, PAGE);
+    let_later_reads_pass();
+    replace(fixture, good);
+    wait_for_generation(engine, WRONG_FILE, 1);
+    assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
+    assert_memory_equal(page, fixture->expected + where * PAGE, PAGE);
+    where -= file_sizes[WRONG_FILE] / 2 / PAGE - 1;
+    assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
+    assert_memory_equal(page, fixture->expected + where * PAGE, PAGE);
+    hold_start_of(UINT32_MAX);
+    wait_for_pages(&cache, pages_with_shard_bytes(fixture));
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    assert_int_equal(read_all(fixture, engine), 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+    free(good);
+}
+
+/* What async has served has not matched yet: somebody may have bytes of it. */
+static void test_async_does_not_begin_anew_under_a_reader(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    char page[PAGE];
+    size_t got;
+    expect(fixture, false);
+    char *good = content_of(fixture, WRONG_FILE);
+    flip(fixture, WRONG_FILE);
+    cache_init(&cache, fixture);
+    hold_start_of(WRONG_FILE);
+    struct unshard_engine *engine =
+        start(fixture, &cache, verifying(UNSHARD_VERIFY_ASYNC, UNSHARD_PREFETCH_OFF));
+    unshard_engine_view_known(engine, 0, true);
+    unshard_engine_view_opened(engine, 0, false, 1);
+    uint64_t where = flipped_page(fixture);
+    assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
+    replace(fixture, good);
+    wait_for_status(engine, "changed on disk since it was mounted");
+    unsigned before = atomic_load(&polls);
+    while (atomic_load(&polls) < before + 2 * FILES)
+        sched_yield();
+    assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), EIO);
+    unshard_engine_view_opened(engine, 0, false, -1);
+    wait_for_generation(engine, WRONG_FILE, 1);
+    hold_start_of(UINT32_MAX);
+    assert_int_equal(read_all(fixture, engine), 0);
+    assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
+    unshard_engine_stop(engine);
+    free(cache.present);
+    free(good);
+}
+
+/* A page that is held in memory counts while its files are what it was made of, and served. */
+static void test_held_pages_of_another_content_are_not_served(void **state)
+{
+    struct fixture *fixture = *state;
+    struct unshard_error error = {.code = "mismatch", .offset = UNSHARD_NO_OFFSET};
+    char page[PAGE], wrong[PAGE], out[PAGE];
+    size_t got;
+    uint64_t where = flipped_page(fixture);
+    struct unshard_engine *engine =
+        start(fixture, NULL, verifying(UNSHARD_VERIFY_OFF, UNSHARD_PREFETCH_OFF));
+    memset(wrong, 'w', PAGE);
+    assert_true(held_pages_add(&engine->held, 0, where, 7, 0, wrong, PAGE, PAGE, true, out));
+    assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
+    assert_memory_equal(page, fixture->expected + where * PAGE, PAGE);
+    assert_true(held_pages_add(&engine->held, 0, where, 0, 0, wrong, PAGE, PAGE, true, out));
+    pthread_mutex_lock(&engine->lock);
+    engine->files[WRONG_FILE].blocked = true; /* as between shutting it and dropping its pages */
+    pthread_mutex_unlock(&engine->lock);
+    assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), EIO);
+    pthread_mutex_lock(&engine->lock);
+    engine->files[WRONG_FILE].blocked = false;
+    pthread_mutex_unlock(&engine->lock);
+    file_block(engine, WRONG_FILE, 0, &error, NULL);
+    assert_true(held_pages_empty(&engine->held));
+    unshard_engine_stop(engine);
+}
+
+/* All chunks of the file that were read are in the page cache, and held pages. */
+static void wait_for_published(struct unshard_engine *engine, uint32_t number)
+{
+    struct timespec until = deadline(), now;
+    const struct file_state *file = &engine->files[number];
+    for (bool found = false; !found;) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+        pthread_mutex_lock(&engine->lock);
+        found = file->stores == 0 && file->bytes_published > 0;
+        pthread_mutex_unlock(&engine->lock);
+    }
+}
+
+static void wait_for_blocked_file(struct unshard_engine *engine)
+{
+    bool blocked = false;
+    while (!blocked) {
+        pthread_mutex_lock(&engine->lock);
+        blocked = engine->files[WRONG_FILE].blocked;
+        pthread_mutex_unlock(&engine->lock);
+    }
+}
+
+struct blocking {
+    struct unshard_engine *engine;
+    atomic_bool done;
+};
+
+static void *block_wrong_file(void *argument)
+{
+    struct blocking *blocking = argument;
+    struct unshard_error error = {.code = "mismatch", .offset = UNSHARD_NO_OFFSET};
+    file_block(blocking->engine, WRONG_FILE, 0, &error, NULL);
+    atomic_store(&blocking->done, true);
+    return NULL;
+}
+
+/* The store of a page that two files share is one of each: who blocks the one waits for it. */
+static void test_a_shared_page_is_stored_before_its_file_is_blocked(void **state)
+{
+    struct fixture *fixture = *state;
+    struct cache cache;
+    char page[PAGE];
+    size_t got;
+    pthread_t thread;
+    cache_init(&cache, fixture);
+    struct unshard_engine *engine =
+        start(fixture, &cache, verifying(UNSHARD_VERIFY_OFF, UNSHARD_PREFETCH_OFF));
+    struct blocking blocking = {.engine = engine};
+    unshard_engine_view_known(engine, 0, true);
+    /* File 1 is one byte between file 0 and WRONG_FILE: what completes their page. */
+    uint64_t shared = (5000 + file_sizes[0] - 7) / PAGE;
+    assert_int_equal(read_view(engine, shared * PAGE - 1, page, 1, &got), 0);
+    assert_int_equal(read_view(engine, (shared + 1) * PAGE, page, 1, &got), 0);
+    wait_for_published(engine, 0);
+    wait_for_published(engine, WRONG_FILE);
+    assert_false(is_present(&cache, shared));
+    set_blocked(&cache, true);
+    assert_int_equal(
+        read_view(engine, shared * PAGE + (5000 + file_sizes[0] - 7) % PAGE, page, 1, &got), 0);
+    wait_for_blocked_stores(&cache, 1);
+    assert_int_equal(pthread_create(&thread, NULL, block_wrong_file, &blocking), 0);
+    wait_for_blocked_file(engine);
+    assert_false(atomic_load(&blocking.done));
+    set_blocked(&cache, false);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_false(is_present(&cache, shared));
+    unshard_engine_stop(engine);
+    free(cache.present);
+}
+
 static void test_a_file_that_changes_is_blocked(void **state)
 {
     struct fixture *fixture = *state;
@@ -537,6 +783,14 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_only_the_bad_chunk_fails, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_contradictions_serve_nothing, setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_a_replaced_file_heals, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_buffers_of_an_old_file_are_not_served, setup_cache,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_async_does_not_begin_anew_under_a_reader, setup_cache,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_held_pages_of_another_content_are_not_served,
+                                        setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_a_shared_page_is_stored_before_its_file_is_blocked,
+                                        setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_a_file_that_changes_is_blocked, setup_cache, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
