@@ -109,6 +109,25 @@ static bool wants_index(const struct build *build)
             candidate->format->shown_extension == NULL && candidate->format->lay_out == NULL);
 }
 
+/* What the merged file takes its times and permissions from: the newest shard, and who may read all
+ * of them. */
+static struct scan_entry merged_attributes(const struct build *build)
+{
+    const struct scan_entry *entries = build->discovery->scan.entries;
+    struct scan_entry result = entries[build->candidate->members[0]];
+    struct permissions all = {result.uid, result.gid, result.mode};
+    for (uint32_t i = 1; i < build->candidate->member_count; i++) {
+        const struct scan_entry *entry = &entries[build->candidate->members[i]];
+        if (entry->mtime_ns > result.mtime_ns)
+            result.mtime_ns = entry->mtime_ns;
+        all = permissions_of_both(&all, &(struct permissions){entry->uid, entry->gid, entry->mode});
+    }
+    result.uid = all.uid;
+    result.gid = all.gid;
+    result.mode = (result.mode & S_IFMT) | (all.mode & 0777);
+    return result;
+}
+
 /* Shows an index that maps every tensor to the view of the component. */
 static int add_index_view(struct build *build, const struct tensor *const *tensors, size_t count,
                           uint64_t data_bytes)
@@ -130,14 +149,14 @@ static int add_index_view(struct build *build, const struct tensor *const *tenso
     if (result == 0) {
         const char *path = join_path(arena_of(build), component->directory, candidate->index_name);
         uint32_t view = add_literal_view(build, path, &text);
-        uint32_t first =
-            candidate->index_entry != SCAN_NONE ? candidate->index_entry : candidate->members[0];
-        const struct scan_entry *like = &scan->entries[first];
+        struct scan_entry like = merged_attributes(build);
+        if (candidate->index_entry != SCAN_NONE)
+            like = scan->entries[candidate->index_entry];
         if (view == UNSHARD_NO_VIEW) {
             result = -ENOMEM;
         } else {
             component->index_name = candidate->index_name;
-            add_file(build, candidate->index_name, view, like, like->mtime_ns);
+            add_file(build, candidate->index_name, view, &like, like.mtime_ns);
         }
     }
     text_free(&text);
@@ -167,25 +186,6 @@ static int build_passthrough(struct build *build)
         tensors[i] = &set->tensors[i];
     int result = add_index_view(build, tensors, set->tensor_count, size - set->data_offset);
     free(tensors);
-    return result;
-}
-
-/* What the merged file takes its times and permissions from: the newest shard, and who may read all
- * of them. */
-static struct scan_entry merged_attributes(const struct build *build)
-{
-    const struct scan_entry *entries = build->discovery->scan.entries;
-    struct scan_entry result = entries[build->candidate->members[0]];
-    struct permissions all = {result.uid, result.gid, result.mode};
-    for (uint32_t i = 1; i < build->candidate->member_count; i++) {
-        const struct scan_entry *entry = &entries[build->candidate->members[i]];
-        if (entry->mtime_ns > result.mtime_ns)
-            result.mtime_ns = entry->mtime_ns;
-        all = permissions_of_both(&all, &(struct permissions){entry->uid, entry->gid, entry->mode});
-    }
-    result.uid = all.uid;
-    result.gid = all.gid;
-    result.mode = (result.mode & S_IFMT) | (all.mode & 0777);
     return result;
 }
 

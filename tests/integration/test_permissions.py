@@ -35,7 +35,9 @@ def test_a_merged_file_is_for_who_may_read_all_shards(tmp_path):
     for name, owner in zip(shards(tmp_path / "source"), (BOB, ALICE)):
         os.chown(name, owner, owner)
         name.chmod(0o600)
-    with mounted(tmp_path / "source", "allow_other") as mount:
+    with mounted(tmp_path / "source", "allow_other", "layout=both") as mount:
+        index = mount.path / "model.safetensors.index.json"
+        assert not reads(ALICE, index) and not reads(BOB, index) and index.read_bytes()
         view = mount.path / "model.safetensors"
         assert not reads(ALICE, view) and not reads(BOB, view) and view.read_bytes()
 
