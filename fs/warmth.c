@@ -102,6 +102,9 @@ static enum warmth_state judge_whole(const cJSON *root, bool finished, struct wa
                  quote(quoted, field_string(root, "paused_reason", "paused")));
         return WARMTH_REACHED;
     }
+    const cJSON *problem = cJSON_GetArrayItem(field_array(root, "problems"), 0);
+    if (finished && strcmp(word, "degraded") == 0 && problem)
+        return never(out, "problem", field_string(problem, "message", "the mount has errors"));
     if (!finished || strcmp(word, "ready") != 0)
         return WARMTH_RISING;
     bool prefetched = field_is(root, "prefetch", "all");

@@ -46,6 +46,18 @@ static const char *join_path(struct arena *arena, const char *directory, const c
     return path;
 }
 
+/* A header that storage did not give may be read another time, but what is shown is laid out only
+ * once, so the error says what helps then. */
+static void say_what_helps(struct unshard_error *error)
+{
+    bool storage = strcmp(error->code, "read-error") == 0 ||
+                   (strcmp(error->code, "unreadable") == 0 && error->errno_value != EINVAL);
+    size_t length = strlen(error->message);
+    if (storage)
+        snprintf(error->message + length, sizeof error->message - length,
+                 "; once it can be read, mount the checkpoint again");
+}
+
 /* Shards whose headers cannot be used make the component failed. Only the end of the data missing
  * is known from the header: such a shard can still be planned. */
 static bool check_headers(struct build *build)
@@ -59,6 +71,7 @@ static bool check_headers(struct build *build)
         if (header->result == 0)
             continue;
         struct source_file *file = &build->discovery->checkpoint->files[header->file];
+        say_what_helps(&header->error);
         discovery_fail_file(build->discovery, file, &header->error);
         fail(build, &header->error);
         usable = usable && header->truncated;

@@ -405,6 +405,9 @@ struct unshard_engine {
     unsigned passes_running, passes_reading, most_passes;
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
     unsigned processors;
+    bool source_gone;     /* its path leads nowhere; the error says since when */
+    bool source_followed; /* it has led to another directory; of the watcher's thread */
+    struct unshard_error source_error;
     struct secret secret;       /* of the digests of chunks made here; const after start */
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
     int staging_fd;             /* -1: none */

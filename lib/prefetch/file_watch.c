@@ -153,12 +153,48 @@ static void look_at(struct unshard_engine *engine, uint32_t number)
     bool blocked = engine->files[number].blocked;
     pthread_mutex_unlock(&engine->lock);
     /* What is bad may be repaired in place, and its mtime kept. */
-    if (source_poll(engine->source, number, blocked) <= 0)
+    int changed = source_poll(engine->source, number, blocked);
+    if (changed == -ENOENT && engine->source_followed && !blocked)
+        block_changed(engine, number,
+                      "it is not in the directory that the source's path leads to now");
+    if (changed <= 0)
         return;
     if (!blocked)
         block_changed(engine, number, "it is read again when nobody has it open");
     if (may_begin_anew(engine, number))
         take_new_file(engine, number);
+}
+
+static void note_source(struct unshard_engine *engine, int result)
+{
+    struct unshard_error error;
+    if (result < 0)
+        error_set(
+            &error, "source-gone", -result,
+            "%s: the source is not there any more: %s; what is open of it is served, nothing else",
+            engine->checkpoint->source, strerrordesc_np(-result));
+    pthread_mutex_lock(&engine->lock);
+    bool news = (result < 0) != engine->source_gone;
+    engine->source_gone = result < 0;
+    if (news && result < 0) {
+        error.time = (int64_t)time(NULL);
+        engine->source_error = error;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (news && result < 0)
+        engine_log(engine, 3, "event=source-gone errno=%d", -result);
+    else if (news || result > 0)
+        engine_log(engine, 4,
+                   "event=source-replaced message=\"the path of the source leads to another "
+                   "directory now\"");
+}
+
+/* The directory itself may have been deleted and made anew, or a file system mounted over it. */
+static void look_at_source(struct unshard_engine *engine)
+{
+    int result = source_follow(engine->source);
+    engine->source_followed = engine->source_followed || result == 1;
+    note_source(engine, result);
 }
 
 static bool is_watched(const struct unshard_engine *engine, uint32_t number)
@@ -191,6 +227,7 @@ void *file_watcher(void *argument)
     uint32_t next = 0;
     while (!wait_a_moment(engine)) {
         keep_gained(engine);
+        look_at_source(engine);
         next = look_round(engine, next);
     }
     keep_gained(engine);

@@ -79,6 +79,22 @@ int source_poll(struct source *source, uint32_t number, bool closely)
     return !source_same_content(&now, &was) || (closely && now.ctime_ns != was.ctime_ns);
 }
 
+int source_follow(struct source *source)
+{
+    const struct unshard_checkpoint *checkpoint = source->checkpoint;
+    struct stat was, now;
+    int fd = open(checkpoint->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    int result = 0;
+    if (fstat(fd, &now) != 0 || fstat(checkpoint->source_fd, &was) != 0)
+        result = -errno;
+    else if (now.st_dev != was.st_dev || now.st_ino != was.st_ino)
+        result = dup3(fd, checkpoint->source_fd, O_CLOEXEC) < 0 ? -errno : 1;
+    close(fd);
+    return result;
+}
+
 int source_reopen(struct source *source, uint32_t number, struct unshard_error *error)
 {
     return open_files_renew(source->open, number, error);

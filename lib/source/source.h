@@ -44,6 +44,10 @@ struct source_identity source_identity(const struct source *source, uint32_t fil
  * in a way that size and mtime do not tell; a negative errno when it cannot be looked at (a file
  * that is gone can be read on while it is open). Blocks. Thread-safe. */
 int source_poll(struct source *source, uint32_t file, bool closely);
+/* Looks whether the source's path still leads to the directory that files are looked up in. 0: it
+ * does; 1: it leads to another one, in which they are looked up from now on; a negative errno: to
+ * none. Blocks. For one thread. */
+int source_follow(struct source *source);
 /* Reads what is at the path from now on. Reads that run go on with what they have. 0 or a negative
  * errno with *error. Blocks. Thread-safe. */
 int source_reopen(struct source *source, uint32_t file, struct unshard_error *error);

@@ -46,6 +46,8 @@ struct snapshot {
     unsigned workers, jobs, in_flight, stalled, readers;
     bool plan_done, window_limited, stopping;
     const char *paused_reason;
+    bool source_gone;
+    struct unshard_error source_error;
 };
 
 static const char *shard_state(const struct file_state *file)
@@ -191,6 +193,8 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
     out->plan_done = engine->plan_done;
     out->paused_reason = engine->paused_reason;
     out->stopping = engine->no_stores;
+    out->source_gone = engine->source_gone;
+    out->source_error = engine->source_error;
     out->dropped = engine->bytes_dropped;
     out->staged = engine->staged_bytes;
     for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next) {
@@ -281,11 +285,35 @@ static void add_error(cJSON *object, const struct unshard_error *error)
         cJSON_AddNullToObject(object, "error");
 }
 
-static void add_problems(cJSON *object, const struct unshard_checkpoint *checkpoint)
+/* A file that belongs to no component, and has an error: nothing else would tell of it. */
+static bool is_other_failed(const struct unshard_checkpoint *checkpoint,
+                            const struct snapshot *snapshot, uint32_t file)
+{
+    return checkpoint->files[file].component == NO_COMPONENT &&
+           checkpoint->files[file].gathered == NULL && snapshot->files[file].has_error;
+}
+
+/* What has gone wrong since the mount was made, and not in a component. */
+static unsigned count_new_problems(const struct unshard_checkpoint *checkpoint,
+                                   const struct snapshot *snapshot)
+{
+    unsigned count = snapshot->source_gone;
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        count += is_other_failed(checkpoint, snapshot, i);
+    return count;
+}
+
+static void add_problems(cJSON *object, const struct unshard_checkpoint *checkpoint,
+                         const struct snapshot *snapshot)
 {
     cJSON *list = cJSON_AddArrayToObject(object, "problems");
+    if (snapshot->source_gone)
+        cJSON_AddItemToArray(list, error_json(&snapshot->source_error));
     for (uint32_t i = 0; i < checkpoint->problem_count; i++)
         cJSON_AddItemToArray(list, error_json(&checkpoint->problems[i]));
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        if (is_other_failed(checkpoint, snapshot, i))
+            cJSON_AddItemToArray(list, error_json(&snapshot->files[i].error));
 }
 
 static void add_notes(cJSON *object, const char *const *notes, uint32_t count)
@@ -390,12 +418,14 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
 
 static const char *overall_state(const struct snapshot *snapshot,
                                  const struct unshard_fetch_options *options, unsigned failed,
-                                 unsigned components)
+                                 unsigned components, unsigned problems)
 {
     if (snapshot->stopping)
         return "stopping";
     if (failed > 0)
         return failed == components ? "failed" : "degraded";
+    if (problems > 0)
+        return "degraded";
     if (snapshot->paused_reason != NULL)
         return "paused";
     if (options->prefetch == UNSHARD_PREFETCH_ALL && !snapshot->plan_done)
@@ -492,16 +522,18 @@ static cJSON *root_json(struct unshard_engine *engine, const struct snapshot *sn
     add_u64(root, "pid", (uint64_t)getpid());
     add_string(root, "source", checkpoint->source);
     add_mount_facts(root, engine);
-    add_string(root, "state",
-               overall_state(snapshot, &engine->options, failed, checkpoint->component_count));
+    unsigned problems = count_new_problems(checkpoint, snapshot);
+    add_string(
+        root, "state",
+        overall_state(snapshot, &engine->options, failed, checkpoint->component_count, problems));
     add_string(root, "time", now);
     add_number(root, "uptime_seconds", (double)(engine_now_ns() - engine->start_ns) / 1e9);
     add_u64(root, "bytes_total", total);
     add_u64(root, "bytes_published", published);
     add_figures(root, engine, snapshot);
-    add_u64(root, "errors", failed + checkpoint->problem_count);
+    add_u64(root, "errors", failed + checkpoint->problem_count + problems);
     cJSON_AddItemToObject(root, "components", components);
-    add_problems(root, checkpoint);
+    add_problems(root, checkpoint, snapshot);
     add_notes(root, checkpoint->notes, checkpoint->note_count);
     return root;
 }
@@ -547,6 +579,8 @@ char *unshard_status_errors(struct unshard_engine *engine)
     struct text text = {0};
     if (!take_snapshot(engine, &snapshot))
         return NULL;
+    if (snapshot.source_gone)
+        error_line_append(&text, "-", "-", &snapshot.source_error);
     for (uint32_t i = 0; i < checkpoint->problem_count; i++)
         error_line_append(&text, "-", "-", &checkpoint->problems[i]);
     for (uint32_t i = 0; i < checkpoint->component_count; i++)

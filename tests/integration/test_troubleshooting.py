@@ -115,6 +115,30 @@ def stalled(big, tmp_path):
         assert reader.wait(PATIENCE) == 0
 
 
+@produces("Storage was not up when the mount was made")
+@contextlib.contextmanager
+def not_up(flux, tmp_path):
+    with slow(flux, direct=1) as storage:
+        storage.command("fail *00002-of-00005.safetensors 0 1000 5")
+        with mounted(storage.path) as mount:
+            yield status_text(mount)
+        storage.command("reset")
+        with mounted(storage.path) as mount:
+            assert readable(mount / VIEW) is not None
+
+
+@produces("Files of the source are missing")
+@contextlib.contextmanager
+def gone(flux, tmp_path):
+    source = shutil.copytree(flux, tmp_path / "source")
+    with mounted(source) as mount:
+        source.rename(tmp_path / "elsewhere")
+        words = "not there any more"
+        yield wait_for(lambda: (text := status_text(mount)) and words in text and text)
+        (tmp_path / "elsewhere").rename(source)
+        wait_for(lambda: words not in status_text(mount), what="the source is back")
+
+
 @produces("Prefetching stops before the end")
 @contextlib.contextmanager
 def paused(big, tmp_path):
