@@ -68,11 +68,12 @@ struct unshard_view_options {
 struct unshard_fetch_options {
     enum unshard_prefetch prefetch;
     enum unshard_verify verify;
-    unsigned jobs;               /* requests in flight; 0: adapt to what the source gives */
-    uint64_t chunk_bytes;        /* power of two, 64 KiB to 64 MiB; default 2 MiB */
-    uint64_t buffer_bytes;       /* all chunk buffers together; default 256 MiB */
-    double read_timeout_seconds; /* a read that has waited so long fails; 0: 300 */
-    uint64_t window_bytes; /* how far to prefetch ahead of readers; 0: from available memory */
+    unsigned jobs;         /* requests in flight; 0: adapt to what the source gives */
+    uint64_t chunk_bytes;  /* power of two, 64 KiB to 64 MiB; default 2 MiB */
+    uint64_t buffer_bytes; /* all chunk buffers together; default 256 MiB */
+    double
+        read_timeout_seconds; /* a read that gets nothing from storage for so long fails; 0: 300 */
+    uint64_t window_bytes;    /* how far to prefetch ahead of readers; 0: from available memory */
 };
 
 /* ---- checkpoint: the tree and its views --------------------------------------------------------

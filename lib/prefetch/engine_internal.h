@@ -166,8 +166,7 @@ struct read_request {
     uint32_t view;
     const struct extent_map *map; /* it was cut by this one */
     uint64_t epoch;               /* ... of these contents of files, see view_epoch */
-    uint64_t start_ns;
-    atomic_uint pending; /* waiters, and one for the thread that issues the request */
+    atomic_uint pending;          /* waiters, and one for the thread that issues the request */
     atomic_int error;
     struct arena arena; /* further waiters and pieces */
     struct waiter first_waiter;
@@ -205,6 +204,7 @@ struct fetch {
     uint32_t generation;            /* likewise */
     unsigned attempts;              /* failed reads in a row, of a detached one */
     uint64_t since_ns;              /* when it entered its state */
+    uint64_t awaited_ns;            /* since when a reader has waited for it; 0: none has */
     char *buffer;
     struct waiter *waiters;
 };
@@ -280,6 +280,7 @@ struct file_state {
     uint32_t stalled;                        /* reads in flight that hang */
     uint64_t size; /* bytes that views may ask for: past the end reads fail */
     uint64_t bytes_read, bytes_published; /* published: without unshown ones */
+    uint64_t given_ns;                    /* when storage last gave some of it */
     uint32_t chunks_seen;                 /* read at least once, without unshown ones */
     uint32_t chunks_unshown;
     atomic_bool unread_checked; /* see unread_check */
@@ -374,6 +375,7 @@ struct unshard_engine {
     bool plan_done;           /* nor will there be by itself */
     bool search_on;           /* a search was interrupted: there may be work all the same */
     uint32_t last_stream;     /* number of the newest */
+    uint64_t given_ns;        /* when storage last gave something */
     uint64_t typical_read_ns; /* how long reads of storage take these days */
     struct reader_stream streams[MAX_STREAMS];
     uint32_t chunk_bytes;
@@ -609,6 +611,10 @@ int same_file_init(struct unshard_engine *engine);
 /* The name of the file `number` that comes after its name `at`; `number` itself when there is none
  * any more. The caller holds engine->lock. */
 uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, uint32_t at);
+
+/* read_timeout.c: ends the reads for which storage has given nothing for too long. Caller holds
+ * engine->lock, which is released meanwhile. */
+void expire_reads(struct unshard_engine *engine, uint64_t now);
 
 /* file_gate.c */
 /* Serves nothing any more of the file, nor of gathered files that depend on it; ends what waits for

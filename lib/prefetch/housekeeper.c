@@ -159,43 +159,6 @@ static void split_stalled(struct unshard_engine *engine)
     pthread_mutex_lock(&engine->lock);
 }
 
-/* Moves waiters that have waited too long to *expired. */
-static void expire_waiters(struct fetch_list *list, uint64_t before_ns, struct waiter **expired)
-{
-    for (struct fetch *fetch = list->first; fetch != NULL; fetch = fetch->next)
-        for (struct waiter **link = &fetch->waiters, *waiter; (waiter = *link) != NULL;) {
-            if (waiter->request->start_ns > before_ns) {
-                link = &waiter->next;
-                continue;
-            }
-            *link = waiter->next;
-            waiter->next = *expired;
-            *expired = waiter;
-        }
-}
-
-/* Reads get an error rather than hang for ever. Caller holds engine->lock, which is released
- * meanwhile. */
-static void expire_reads(struct unshard_engine *engine, uint64_t now)
-{
-    uint64_t limit = (uint64_t)(engine->options.read_timeout_seconds * 1e9);
-    struct waiter *expired = NULL;
-    if (now < limit)
-        return;
-    expire_waiters(&engine->demand, now - limit, &expired);
-    expire_waiters(&engine->retries, now - limit, &expired);
-    expire_waiters(&engine->reading, now - limit, &expired);
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        expire_waiters(&engine->files[i].held, now - limit, &expired);
-    if (expired == NULL)
-        return;
-    pthread_mutex_unlock(&engine->lock);
-    waiters_complete(expired, NULL, EIO);
-    engine_log(engine, 3, "event=reads-timed-out seconds=%.1f",
-               engine->options.read_timeout_seconds);
-    pthread_mutex_lock(&engine->lock);
-}
-
 static void requeue_retries(struct unshard_engine *engine, uint64_t now)
 {
     for (struct fetch *fetch = engine->retries.first, *next; fetch != NULL; fetch = next) {

@@ -157,6 +157,8 @@ static int add_source_piece(struct unshard_engine *engine, struct read_request *
         fetch->uncached = fetch->uncached || request->uncached;
         fetch->asked += length;
         bool is_ready = engine->files[piece.source].chunks[index].state == CHUNK_READY;
+        if (!is_ready && fetch->awaited_ns == 0)
+            fetch->awaited_ns = engine_now_ns();
         struct waiter *before = *ready;
         bool added = add_to_waiters(request, is_ready ? ready : &fetch->waiters,
                                     is_ready ? fetch : NULL, part);
@@ -369,7 +371,6 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     request->size = size;
     request->map = map;
     request->view = view;
-    request->start_ns = engine_now_ns();
     request->ahead = kind == READ_AHEAD && size > PAGE_BYTES;
     request->uncached = kind == READ_UNCACHED;
     pthread_mutex_lock(&engine->lock);

@@ -140,7 +140,8 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
         file->bytes_read += fetch->length;
         engine->bytes_read += fetch->length;
         jobs_note_chunk(engine, fetch->length);
-        note_duration(engine, engine_now_ns() - fetch->since_ns);
+        engine->given_ns = file->given_ns = engine_now_ns();
+        note_duration(engine, engine->given_ns - fetch->since_ns);
     }
     file->rests = 0;
     if (file->wanted.rest_until_ns != 0) { /* storage gives again */

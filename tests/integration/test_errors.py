@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import checkpoints
+import digests
 from compare import assert_same_models, same
 from harness import mounted, run, slow, wait_for
 
@@ -239,6 +242,42 @@ def test_an_outage_heals(big, tmp_path):
         assert any("event=shard-failed" in line for line in lines)
         assert any("event=shard-recovered" in line and "failures=" in line for line in lines)
         assert len(lines) < 40
+
+
+def test_timeout_is_the_time_that_was_said(big):
+    """The kernel asks again for what a READ ahead did not get; the reader does not wait again."""
+    limit, took = 3, {}
+
+    def read(path, offset, size):
+        begin = time.monotonic()
+        with pytest.raises(OSError), open(path, "rb", buffering=0) as file:
+            os.pread(file.fileno(), size, offset)
+        took[size] = time.monotonic() - begin
+
+    with slow(big) as storage, mounted(storage.path, "prefetch=off", f"timeout={limit}") as mount:
+        storage.command("stall *")
+        view = mount / "model.safetensors"
+        threads = [threading.Thread(target=read, args=(view, *place))
+                   for place in ((3 << 20, 4096), (10 << 20, 1 << 20))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        storage.command("release", "reset")
+        assert len(took) == 2 and limit - 0.1 < min(took.values())
+        assert max(took.values()) < 2 * limit, took
+        assert len(wait_for(lambda: view.read_bytes(), what="storage that gives again")) > 10 << 20
+
+
+def test_verification_that_goes_on_is_no_timeout(tmp_path):
+    save_file({"a": torch.arange(600_000, dtype=torch.float32)}, tmp_path / "model.safetensors")
+    digests.by_sha256sum(tmp_path)
+    expected = (tmp_path / "model.safetensors").read_bytes()
+    with slow(tmp_path, total=1_000_000) as storage, \
+            mounted(storage.path, "timeout=1", "chunk=64K") as mount:
+        begin = time.monotonic()
+        assert (mount / "model.safetensors").read_bytes() == expected
+        assert time.monotonic() - begin > 1  # else nothing has been tried
 
 
 def test_short_reads_are_completed(big):
