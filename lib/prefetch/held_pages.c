@@ -129,20 +129,40 @@ bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uin
     return complete;
 }
 
-bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, uint64_t *epoch,
-                     char *out)
+static bool has_byte(const struct held_page *page, uint32_t at)
 {
-    bool found = false;
+    return (page->have[at / 8] >> (at % 8) & 1) != 0;
+}
+
+static void first_run(const struct held_page *page, uint32_t *from, uint32_t *to)
+{
+    *from = 0;
+    while (*from < page->needed && !has_byte(page, *from))
+        ++*from;
+    *to = *from;
+    while (*to < page->needed && has_byte(page, *to))
+        ++*to;
+}
+
+bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, uint64_t *epoch,
+                     uint32_t *from, uint32_t *to, char *out)
+{
+    *from = 0;
+    *to = HELD_PAGE_BYTES;
     pthread_mutex_lock(&held->lock);
     struct held_page **slot = find(held, view, number);
-    if (*slot != NULL && (*slot)->filled >= (*slot)->needed) {
-        memcpy(out, (*slot)->data, HELD_PAGE_BYTES);
-        *epoch = (*slot)->epoch;
-        drop(held, slot);
-        found = true;
+    const struct held_page *page = *slot;
+    if (page != NULL) {
+        bool complete = page->filled >= page->needed;
+        if (!complete)
+            first_run(page, from, to);
+        memcpy(out + *from, page->data + *from, *to - *from);
+        *epoch = page->epoch;
+        if (complete)
+            drop(held, slot);
     }
     pthread_mutex_unlock(&held->lock);
-    return found;
+    return page != NULL;
 }
 
 void held_pages_forget(struct held_pages *held, uint32_t view)

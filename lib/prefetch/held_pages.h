@@ -43,9 +43,10 @@ bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint6
                     uint32_t offset, const void *bytes, uint32_t length, uint32_t needed, bool keep,
                     char *out);
 
-/* When the complete page is held: copies it to out, takes it out of the table, true. */
+/* What is held of a page: copies its bytes [*from, *to) to their place in out, true. A complete
+ * page is taken out of the table; of another one this is the first run of bytes, and it stays. */
 bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint64_t *epoch,
-                     char *out);
+                     uint32_t *from, uint32_t *to, char *out);
 /* Drops the pages first..last of a view, if they are held. */
 void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last);
 /* Drops every page of a view: the kernel has forgotten it. */

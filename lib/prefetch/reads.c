@@ -206,36 +206,65 @@ static bool is_current(const struct unshard_engine *engine, const struct read_re
            request->epoch == view_epoch(engine, view, offset, offset + request->size);
 }
 
-/* Copies pages that are held in memory and adds what lies between them. Caller does not hold the
- * lock; it is taken here. */
+/* Where add_pages has come to. */
+struct page_walk {
+    struct unshard_engine *engine;
+    struct read_request *request;
+    uint32_t view;
+    uint64_t offset, end;  /* of the request */
+    uint64_t start;        /* before here all is copied or waited for */
+    struct waiter **ready; /* as in add_range */
+};
+
+/* Copies what is held of the page, and adds what lies before that. Caller does not hold the lock. 0
+ * or a positive errno. */
+static int add_held(struct page_walk *walk, uint64_t page)
+{
+    struct unshard_engine *engine = walk->engine;
+    char data[HELD_PAGE_BYTES];
+    uint64_t begin = page * PAGE_BYTES, epoch;
+    uint32_t from, to;
+    int error = 0;
+    if (!held_pages_take(&engine->held, walk->view, page, &epoch, &from, &to, data))
+        return 0;
+    bool complete = from == 0 && to == PAGE_BYTES;
+    uint64_t first = begin + from > walk->start ? begin + from : walk->start;
+    uint64_t last = begin + to < walk->end ? begin + to : walk->end;
+    pthread_mutex_lock(&engine->lock);
+    if (!is_current(engine, walk->request, walk->view, walk->offset)) {
+        error = EIO;
+    } else if (first < last && view_epoch(engine, walk->view, begin, begin + PAGE_BYTES) == epoch &&
+               view_is_served(engine, walk->view, begin, begin + PAGE_BYTES)) {
+        memcpy(walk->request->data + (first - walk->offset), data + (first - begin), last - first);
+        if (complete)
+            schedule_note_sentinel(engine, walk->view, page);
+        error = add_range(engine, walk->request, walk->view, walk->start, first, walk->offset,
+                          walk->ready);
+        walk->start = last;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return error;
+}
+
+/* Copies pages, and halves of pages, that are held in memory and adds what lies between them.
+ * Caller does not hold the lock; it is taken here. */
 static int add_pages(struct unshard_engine *engine, struct read_request *request, uint32_t view,
                      uint64_t offset, struct waiter **ready)
 {
-    char page_data[HELD_PAGE_BYTES];
-    uint64_t end = offset + request->size, start = offset, epoch;
+    struct page_walk walk = {.engine = engine,
+                             .request = request,
+                             .view = view,
+                             .offset = offset,
+                             .end = offset + request->size,
+                             .start = offset,
+                             .ready = ready};
     int error = 0;
-    for (uint64_t at = offset; at < end && error == 0;) {
-        uint64_t page = at / PAGE_BYTES, page_end = (page + 1) * PAGE_BYTES;
-        uint64_t until = page_end < end ? page_end : end;
-        if (held_pages_take(&engine->held, view, page, &epoch, page_data)) {
-            pthread_mutex_lock(&engine->lock);
-            if (!is_current(engine, request, view, offset)) {
-                error = EIO;
-            } else if (view_epoch(engine, view, page * PAGE_BYTES, page_end) == epoch &&
-                       view_is_served(engine, view, page * PAGE_BYTES, page_end)) {
-                memcpy(request->data + (at - offset), page_data + at % PAGE_BYTES, until - at);
-                schedule_note_sentinel(engine, view, page);
-                error = add_range(engine, request, view, start, at, offset, ready);
-                start = until;
-            }
-            pthread_mutex_unlock(&engine->lock);
-        }
-        at = until;
-    }
-    if (error == 0 && start < end) {
+    for (uint64_t page = offset / PAGE_BYTES; page * PAGE_BYTES < walk.end && error == 0; page++)
+        error = add_held(&walk, page);
+    if (error == 0 && walk.start < walk.end) {
         pthread_mutex_lock(&engine->lock);
         error = is_current(engine, request, view, offset)
-                    ? add_range(engine, request, view, start, end, offset, ready)
+                    ? add_range(engine, request, view, walk.start, walk.end, offset, ready)
                     : EIO;
         pthread_mutex_unlock(&engine->lock);
     }

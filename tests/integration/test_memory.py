@@ -151,3 +151,13 @@ def test_many_tensors_mount_fast(tmp_path):
             assert len(list(file.keys())) == 100000
     # The bound is for the mount; starting a process and reading the status comes on top.
     assert took < 1.5, f"mounted in {took:.2f} s"
+
+
+def test_a_page_of_two_chunks_reads_neither_again(big):
+    """A reader behind whom nothing stays cached: what was read of the page is held for it."""
+    with mounted(big, "prefetch=off", "chunk=64K") as mount:
+        with open(mount / "model.safetensors", "rb", buffering=0) as file:
+            while file.read(1 << 16):
+                os.posix_fadvise(file.fileno(), 0, file.tell(), os.POSIX_FADV_DONTNEED)
+        status = mount.status()
+        assert status["bytes_read"] < 1.1 * status["bytes_total"]

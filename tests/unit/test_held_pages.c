@@ -64,11 +64,31 @@ static void a_lower_limit_drops_the_oldest(void **state)
     held_pages_free(&held);
 }
 
+static void a_half_is_there_to_be_read(void **state)
+{
+    struct held_pages held;
+    char out[HELD_PAGE_BYTES];
+    uint64_t epoch;
+    uint32_t from, to;
+    (void)state;
+    assert_int_equal(held_pages_init(&held, 100), 0);
+    assert_false(held_pages_take(&held, 0, 7, &epoch, &from, &to, out));
+    assert_false(add_half(&held, 7, 1, out));
+    assert_true(held_pages_take(&held, 0, 7, &epoch, &from, &to, out));
+    assert_int_equal(from, HALF);
+    assert_int_equal(to, HELD_PAGE_BYTES);
+    assert_int_equal(out[HALF], 7 + 1);
+    assert_int_equal(out[HELD_PAGE_BYTES - 1], 7 + 1);
+    assert_true(add_half(&held, 7, 0, out)); /* it was still waiting for the other one */
+    held_pages_free(&held);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pages_wait_for_their_other_half),
         cmocka_unit_test(a_lower_limit_drops_the_oldest),
+        cmocka_unit_test(a_half_is_there_to_be_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
