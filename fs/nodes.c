@@ -50,10 +50,10 @@ static void fill_attributes(const struct unshard_node *node, struct unshard_view
 {
     memset(out, 0, sizeof *out);
     out->st_ino = node->inode;
-    out->st_mode = node->mode;
+    out->st_mode = facts.mode;
     out->st_nlink = 1;
-    out->st_uid = node->uid;
-    out->st_gid = node->gid;
+    out->st_uid = facts.uid;
+    out->st_gid = facts.gid;
     out->st_size = (off_t)facts.size;
     if (node->kind == UNSHARD_NODE_SYMLINK)
         out->st_size = (off_t)strlen(node->target);
@@ -70,7 +70,8 @@ int nodes_attributes(const struct filesystem *filesystem, uint64_t nodeid, struc
     const struct unshard_node *node = inode_table_node(filesystem->inodes, nodeid);
     int file = nodes_status_file(filesystem, nodeid);
     if (node) {
-        struct unshard_view_facts facts = {node->size, node->mtime_ns};
+        struct unshard_view_facts facts = {node->size, node->mtime_ns, node->mode, node->uid,
+                                           node->gid};
         if (node->view != UNSHARD_NO_VIEW)
             facts = unshard_engine_view_facts(filesystem->engine, node->view);
         fill_attributes(node, facts, out);

@@ -60,6 +60,14 @@ static void drop(void *context, uint32_t view, uint64_t offset, uint64_t size)
         fuse_lowlevel_notify_inval_inode(filesystem->session, nodeid, (off_t)offset, (off_t)size);
 }
 
+static void changed(void *context, uint32_t view)
+{
+    struct filesystem *filesystem = context;
+    uint64_t nodeid = inode_table_view_nodeid(filesystem->inodes, view);
+    if (nodeid)
+        fuse_lowlevel_notify_inval_inode(filesystem->session, nodeid, -1, 0);
+}
+
 static void write_log(void *context, int syslog_priority, const char *line)
 {
     (void)context;
@@ -93,6 +101,7 @@ struct unshard_publisher publisher_for(struct filesystem *filesystem)
     return (struct unshard_publisher){.context = filesystem,
                                       .store = store,
                                       .drop = drop,
+                                      .changed = changed,
                                       .log = write_log,
                                       .describe = describe};
 }

@@ -166,6 +166,9 @@ struct unshard_publisher {
      * 0; a later read asks for them anew, and for the view's size and time. May be NULL, then the
      * kernel alone decides what stays. Blocks and is called as `store`. */
     void (*drop)(void *context, uint32_t view, uint64_t offset, uint64_t size);
+    /* Owner, group or mode of a view are not what they were: what the kernel knows of them is to be
+     * forgotten, its pages are not. May be NULL. Blocks and is called as `store`. */
+    void (*changed)(void *context, uint32_t view);
     /* A structured event worth a log line. Must not block for long; any thread, no lock held. */
     void (*log)(void *context, int syslog_priority, const char *line);
     /* Fills in *out, zeroed before, each time a status is made. NULL is allowed. Must not block;
@@ -213,11 +216,15 @@ void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bo
  * the view's own header is true no more, and nobody may open it. Never blocks, thread-safe. */
 bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view);
 
-/* What a reader is to be told of a view: of a file that belongs to no component, and that has
- * changed on disk, what it is now; of any other what the node says. */
+/* What a reader is to be told of a view: size and time of a file that belongs to no component and
+ * has changed on disk, of any other what the node says; owner, group and mode as the files are now,
+ * or were a moment ago. */
 struct unshard_view_facts {
     uint64_t size;
     int64_t mtime_ns;
+    mode_t mode; /* type and permission bits, without write permission */
+    uid_t uid;
+    gid_t gid;
 };
 /* Never blocks, thread-safe. */
 struct unshard_view_facts unshard_engine_view_facts(struct unshard_engine *engine, uint32_t view);

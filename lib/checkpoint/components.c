@@ -122,15 +122,14 @@ static bool wants_index(const struct build *build)
             candidate->format->shown_extension == NULL && candidate->format->lay_out == NULL);
 }
 
-/* What the merged file takes its times and permissions from: the newest shard, and who may read all
- * of them. */
-static struct scan_entry merged_attributes(const struct build *build)
+struct scan_entry candidate_attributes(const struct discovery *discovery,
+                                       const struct candidate *candidate)
 {
-    const struct scan_entry *entries = build->discovery->scan.entries;
-    struct scan_entry result = entries[build->candidate->members[0]];
+    const struct scan_entry *entries = discovery->scan.entries;
+    struct scan_entry result = entries[candidate->members[0]];
     struct permissions all = {result.uid, result.gid, result.mode};
-    for (uint32_t i = 1; i < build->candidate->member_count; i++) {
-        const struct scan_entry *entry = &entries[build->candidate->members[i]];
+    for (uint32_t i = 1; i < candidate->member_count; i++) {
+        const struct scan_entry *entry = &entries[candidate->members[i]];
         if (entry->mtime_ns > result.mtime_ns)
             result.mtime_ns = entry->mtime_ns;
         all = permissions_of_both(&all, &(struct permissions){entry->uid, entry->gid, entry->mode});
@@ -162,13 +161,14 @@ static int add_index_view(struct build *build, const struct tensor *const *tenso
     if (result == 0) {
         const char *path = join_path(arena_of(build), component->directory, candidate->index_name);
         uint32_t view = add_literal_view(build, path, &text);
-        struct scan_entry like = merged_attributes(build);
+        struct scan_entry like = candidate_attributes(build->discovery, build->candidate);
         if (candidate->index_entry != SCAN_NONE)
             like = scan->entries[candidate->index_entry];
         if (view == UNSHARD_NO_VIEW) {
             result = -ENOMEM;
         } else {
             component->index_name = candidate->index_name;
+            component->index_view = view;
             add_file(build, candidate->index_name, view, &like, like.mtime_ns);
         }
     }
@@ -270,7 +270,7 @@ static int show_merged(struct build *build, struct merged_view *merged)
         return -ENOMEM;
     build->discovery->checkpoint->views[component->view].prefetch =
         !build->candidate->unlisted_view;
-    struct scan_entry like = merged_attributes(build);
+    struct scan_entry like = candidate_attributes(build->discovery, build->candidate);
     add_file(build, component->view_name, component->view, &like, like.mtime_ns);
     if (build->candidate->unlisted_view && prefetch_file(build) != 0)
         return -ENOMEM;
@@ -375,7 +375,7 @@ static int show_unreadable(struct build *build)
     for (uint32_t i = 0; i < component->file_count; i++)
         size += build->discovery->checkpoint->files[component->files[i]].size;
     if (candidate->member_count > 0)
-        like = merged_attributes(build);
+        like = candidate_attributes(build->discovery, build->candidate);
     component->view =
         discovery_add_view(build->discovery, component->view_path, &nothing, build->number);
     if (component->view == UNSHARD_NO_VIEW)
@@ -493,7 +493,7 @@ static int build_component(struct discovery *discovery, uint32_t number)
     component->directory = discovery->scan.entries[candidate->directory].path;
     component->view_name = candidate->merged_name;
     component->format = candidate->format->name;
-    component->view = UNSHARD_NO_VIEW;
+    component->view = component->index_view = UNSHARD_NO_VIEW;
     component->load_order = candidate->load_order;
     component->view_path = join_path(arena_of(&build), component->directory, component->view_name);
     int result = component->view_path != NULL ? list_files(&build) : -ENOMEM;

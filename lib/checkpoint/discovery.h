@@ -134,6 +134,10 @@ uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry);
 /* Makes a source file of tensors that are gathered, a copy of *gathered. False: no memory. */
 bool discovery_add_gathered(struct discovery *discovery, const struct gathered *gathered,
                             const char *path, uint32_t component);
+/* The first member's entry with the times and permissions of what is made of all members, of which
+ * there is one at least: the newest one's, and who may read all of them. */
+struct scan_entry candidate_attributes(const struct discovery *discovery,
+                                       const struct candidate *candidate);
 /* Adds a view and takes the map over; UNSHARD_NO_VIEW when memory is short (the map is freed). path
  * lives in the checkpoint's arena. */
 uint32_t discovery_add_view(struct discovery *discovery, const char *path, struct extent_map *map,

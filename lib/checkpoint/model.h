@@ -64,6 +64,7 @@ struct component {
     uint32_t view; /* UNSHARD_NO_VIEW only when its name is taken, or when it is made of PyTorch
                     * files that cannot be read: these are shown themselves. When the layout of a
                     * failed component is known, reads of what is bad fail; else all reads do */
+    uint32_t index_view;   /* UNSHARD_NO_VIEW: there is none */
     const char *view_path; /* where the merged file is, or would be */
     uint64_t bytes;        /* size of the view */
     uint64_t tensor_count;

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "checkpoint/permissions.h"
 
-#include <stdbool.h>
-
 enum { OTHERS = 0, GROUP = 3, OWNER = 6 };
+
+bool permissions_same(const struct permissions *a, const struct permissions *b)
+{
+    return a->uid == b->uid && a->gid == b->gid && ((a->mode ^ b->mode) & 0777) == 0;
+}
 
 static mode_t class_bits(const struct permissions *of, int class)
 {

@@ -4,6 +4,7 @@
 #ifndef UNSHARD_CHECKPOINT_PERMISSIONS_H
 #define UNSHARD_CHECKPOINT_PERMISSIONS_H
 
+#include <stdbool.h>
 #include <sys/stat.h>
 
 struct permissions {
@@ -12,6 +13,7 @@ struct permissions {
     mode_t mode; /* the nine bits; others are ignored */
 };
 
+bool permissions_same(const struct permissions *a, const struct permissions *b);
 /* Permissions that give a user nothing that not both give, whatever groups that user is in. Where
  * owners or groups differ they may give less than both do: who is in a group is not known. Of the
  * owners and groups that can be shown, those that let most users read. */

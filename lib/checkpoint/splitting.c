@@ -346,7 +346,7 @@ static void show(struct discovery *discovery, const struct split *split,
                  const struct component *component)
 {
     const struct candidate *candidate = split->candidate;
-    const struct scan_entry *like = &discovery->scan.entries[candidate->members[0]];
+    struct scan_entry like = candidate_attributes(discovery, candidate);
     const struct scan_entry *directory = &discovery->scan.entries[split->directory];
     discovery->added[discovery->added_count++] = (struct added_file){
         .directory = directory->parent,
@@ -357,10 +357,10 @@ static void show(struct discovery *discovery, const struct split *split,
         .directory = split->directory,
         .name = component->view_name,
         .view = component->view,
-        .mtime_ns = like->mtime_ns,
-        .mode = like->mode,
-        .uid = like->uid,
-        .gid = like->gid,
+        .mtime_ns = like.mtime_ns,
+        .mode = like.mode,
+        .uid = like.uid,
+        .gid = like.gid,
     };
 }
 
@@ -395,6 +395,7 @@ static int build_split(struct discovery *discovery, const struct split *split, u
         .files = whole->files,
         .file_count = whole->file_count,
         .view = UNSHARD_NO_VIEW,
+        .index_view = UNSHARD_NO_VIEW,
         .load_order = whole->load_order,
     };
     if (set_view_path(&checkpoint->arena, component) != 0)

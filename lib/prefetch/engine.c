@@ -423,13 +423,18 @@ void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bo
 struct unshard_view_facts unshard_engine_view_facts(struct unshard_engine *engine, uint32_t view)
 {
     const struct view *planned = &engine->checkpoint->views[view];
-    struct unshard_view_facts facts = {
-        .size = planned->size, .mtime_ns = engine->checkpoint->nodes[planned->node].mtime_ns};
+    const struct unshard_node *node = &engine->checkpoint->nodes[planned->node];
+    struct unshard_view_facts facts = {.size = planned->size, .mtime_ns = node->mtime_ns};
     pthread_mutex_lock(&engine->lock);
-    if (engine->views[view].replaced)
-        facts =
-            (struct unshard_view_facts){view_map(engine, view)->size, engine->views[view].mtime_ns};
+    if (engine->views[view].replaced) {
+        facts.size = view_map(engine, view)->size;
+        facts.mtime_ns = engine->views[view].mtime_ns;
+    }
+    struct permissions permissions = view_permissions(engine, view);
     pthread_mutex_unlock(&engine->lock);
+    facts.mode = (node->mode & S_IFMT) | permissions.mode;
+    facts.uid = permissions.uid;
+    facts.gid = permissions.gid;
     return facts;
 }
 

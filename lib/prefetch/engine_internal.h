@@ -303,10 +303,12 @@ struct plain_map {
 struct view_state {
     _Atomic(const struct extent_map *) map; /* the checkpoint's, or that of `plain` */
     struct plain_map *plain;
-    int64_t mtime_ns;        /* of the file, when `replaced` */
-    bool replaced;           /* it is not the file that discovery saw */
-    bool known;              /* the kernel has the inode: stores find it */
-    bool evicted;            /* by request: not prefetched */
+    int64_t mtime_ns; /* of the file, when `replaced` */
+    bool replaced;    /* it is not the file that discovery saw */
+    bool known;       /* the kernel has the inode: stores find it */
+    bool evicted;     /* by request: not prefetched */
+    bool others_may;  /* owner, group or mode are not those of its node: these are */
+    struct permissions permissions;
     unsigned stale;          /* files that it shows and that are `stale` */
     unsigned opened;         /* handles */
     unsigned direct;         /* ... of these with O_DIRECT */
@@ -407,8 +409,9 @@ struct unshard_engine {
     unsigned passes_running, passes_reading, most_passes;
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
     unsigned processors;
-    bool source_gone;     /* its path leads nowhere; the error says since when */
-    bool source_followed; /* it has led to another directory; of the watcher's thread */
+    bool source_gone;         /* its path leads nowhere; the error says since when */
+    bool permissions_changed; /* of a file that was looked at; of the watcher's thread */
+    bool source_followed;     /* it has led to another directory; of the watcher's thread */
     struct unshard_error source_error;
     struct secret secret;       /* of the digests of chunks made here; const after start */
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
@@ -611,6 +614,13 @@ int same_file_init(struct unshard_engine *engine);
 /* The name of the file `number` that comes after its name `at`; `number` itself when there is none
  * any more. The caller holds engine->lock. */
 uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, uint32_t at);
+
+/* view_permissions.c */
+/* Owner, group and mode of the view as its files are now. Caller holds engine->lock. */
+struct permissions view_permissions(const struct unshard_engine *engine, uint32_t view);
+/* Some file's are not what they were: tells the publisher of views that are concerned. No lock
+ * held; for the watcher's thread. */
+void view_permissions_follow(struct unshard_engine *engine);
 
 /* read_timeout.c: ends the reads for which storage has given nothing for too long. Caller holds
  * engine->lock, which is released meanwhile. */

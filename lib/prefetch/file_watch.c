@@ -153,7 +153,10 @@ static void look_at(struct unshard_engine *engine, uint32_t number)
     bool blocked = engine->files[number].blocked;
     pthread_mutex_unlock(&engine->lock);
     /* What is bad may be repaired in place, and its mtime kept. */
+    struct permissions before = source_permissions(engine->source, number);
     int changed = source_poll(engine->source, number, blocked);
+    struct permissions after = source_permissions(engine->source, number);
+    engine->permissions_changed |= !permissions_same(&before, &after);
     if (changed == -ENOENT && engine->source_followed && !blocked)
         block_changed(engine, number,
                       "it is not in the directory that the source's path leads to now");
@@ -218,6 +221,9 @@ static uint32_t look_round(struct unshard_engine *engine, uint32_t first)
         }
         number = number + 1 < count ? number + 1 : 0;
     }
+    if (engine->permissions_changed)
+        view_permissions_follow(engine);
+    engine->permissions_changed = false;
     return number;
 }
 

@@ -17,6 +17,7 @@
 struct source {
     const struct unshard_checkpoint *checkpoint;
     struct open_files *open;
+    struct permissions *permissions; /* of each file, as polled; of the thread that polls */
 };
 
 int source_create(const struct unshard_checkpoint *checkpoint, struct source **out,
@@ -26,9 +27,16 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
     if (source == NULL)
         return error_no_memory(error);
     source->checkpoint = checkpoint;
-    if (open_files_create(checkpoint, open_files_limit(), &source->open) != 0) {
+    source->permissions = calloc(checkpoint->file_count + 1U, sizeof *source->permissions);
+    if (source->permissions == NULL ||
+        open_files_create(checkpoint, open_files_limit(), &source->open) != 0) {
+        free(source->permissions);
         free(source);
         return error_no_memory(error);
+    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct source_file *file = &checkpoint->files[i];
+        source->permissions[i] = (struct permissions){file->uid, file->gid, file->mode};
     }
     *out = source;
     return 0;
@@ -39,6 +47,7 @@ void source_free(struct source *source)
     if (source == NULL)
         return;
     open_files_free(source->open);
+    free(source->permissions);
     free(source);
 }
 
@@ -75,8 +84,15 @@ int source_poll(struct source *source, uint32_t number, bool closely)
     if (fd < 0)
         return fd;
     close(fd);
+    source->permissions[number] =
+        (struct permissions){status.st_uid, status.st_gid, status.st_mode};
     struct source_identity now = source_identity_of(&status), was = source_identity(source, number);
     return !source_same_content(&now, &was) || (closely && now.ctime_ns != was.ctime_ns);
+}
+
+struct permissions source_permissions(const struct source *source, uint32_t file)
+{
+    return source->permissions[file];
 }
 
 int source_follow(struct source *source)

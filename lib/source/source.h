@@ -42,8 +42,11 @@ struct source_identity source_identity_of(const struct stat *status);
 struct source_identity source_identity(const struct source *source, uint32_t file);
 /* Looks at the file's path: 0 it is that file still; 1 another one, or changed, with `closely` also
  * in a way that size and mtime do not tell; a negative errno when it cannot be looked at (a file
- * that is gone can be read on while it is open). Blocks. Thread-safe. */
+ * that is gone can be read on while it is open). Blocks. For one thread. */
 int source_poll(struct source *source, uint32_t file, bool closely);
+/* Owner, group and mode of the file as the last source_poll saw it, or discovery. For the thread
+ * that polls. */
+struct permissions source_permissions(const struct source *source, uint32_t file);
 /* Looks whether the source's path still leads to the directory that files are looked up in. 0: it
  * does; 1: it leads to another one, in which they are looked up from now on; a negative errno: to
  * none. Blocks. For one thread. */

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness import mounted
+from harness import mounted, wait_for
 
 ALICE, BOB = 61001, 61002
 
@@ -54,3 +54,29 @@ def test_status_files_are_for_who_may_list_all_directories(tmp_path):
         for name in ("status", "status.json", "metrics", "errors"):
             assert not reads(ALICE, mount.path / ".unshard" / name)
             assert (mount.path / ".unshard" / name).read_bytes() is not None
+
+
+def test_modes_that_change_later(tmp_path):
+    first, second = shards(tmp_path / "source")
+    config = tmp_path / "source/config.json"
+    config.write_text("{}")
+    with mounted(tmp_path / "source", "allow_other", "layout=both") as mount:
+        mount.wait_warm()
+        view = mount.path / "model.safetensors"
+        index = mount.path / "model.safetensors.index.json"
+        assert reads(ALICE, index) and reads(ALICE, view) and reads(ALICE, mount.path / "config.json")
+        second.chmod(0o600)
+        config.chmod(0o600)
+        wait_for(lambda: not reads(ALICE, index), what="an index that is made up, too")
+        wait_for(lambda: not reads(ALICE, view), what="the mode of a shard is followed")
+        wait_for(lambda: not reads(ALICE, mount.path / "config.json"), what="a file's, too")
+        os.chown(second, ALICE, ALICE)
+        wait_for(lambda: reads(ALICE, view), what="her own, and one that is for everybody")
+        assert not reads(BOB, view)
+        os.chown(first, BOB, BOB)
+        first.chmod(0o600)
+        wait_for(lambda: not reads(ALICE, view), what="one each")
+        first.chmod(0o644)
+        second.chmod(0o644)
+        wait_for(lambda: reads(BOB, view), what="for everybody again")
+        assert mount.status()["chunks_evicted"] == 0  # nobody had to read anything again

@@ -32,6 +32,7 @@ struct fixture {
     struct source_file files[FILES];
     struct component component;
     struct view view;
+    struct unshard_node node;
     char *expected; /* the view's bytes */
     uint32_t numbers[FILES];
     char names[FILES][16];
@@ -52,7 +53,10 @@ static inline void write_file(struct fixture *fixture, int i, const char *bytes)
         .size = file_sizes[i],
         .mtime_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec,
         .device = status.st_dev,
-        .inode = status.st_ino};
+        .inode = status.st_ino,
+        .mode = status.st_mode,
+        .uid = status.st_uid,
+        .gid = status.st_gid};
 }
 
 /* A view of odd pieces: a literal, each file but its first seven bytes, a literal between. */
@@ -101,6 +105,7 @@ static inline int setup(void **state)
         free(contents[i]);
     fixture->component = (struct component){
         .name = ".", .files = fixture->numbers, .file_count = FILES, .format = "test"};
+    fixture->node = (struct unshard_node){.kind = UNSHARD_NODE_FILE, .mode = S_IFREG | 0444};
     fixture->checkpoint =
         (struct unshard_checkpoint){.source = fixture->directory,
                                     .source_fd = open(fixture->directory, O_RDONLY | O_DIRECTORY),
@@ -109,7 +114,9 @@ static inline int setup(void **state)
                                     .components = &fixture->component,
                                     .component_count = 1,
                                     .views = &fixture->view,
-                                    .view_count = 1};
+                                    .view_count = 1,
+                                    .nodes = &fixture->node,
+                                    .node_count = 1};
     *state = fixture;
     return 0;
 }
