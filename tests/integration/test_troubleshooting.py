@@ -209,6 +209,25 @@ def another_user(llama, tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@produces("Another user may not read a merged file, or `.unshard/status`")
+@contextlib.contextmanager
+def kept_from_others(flux, tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("another user is needed")
+    source = shutil.copytree(flux, tmp_path / "source")
+    for path in (source / "transformer").iterdir():
+        path.chmod(0o600 if path.name == SHARD else 0o644)
+    with mounted(source, "allow_other") as mount:
+        def told():
+            return subprocess.run(["cat", mount / VIEW], user="nobody", group="nogroup",
+                                  extra_groups=[], stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, text=True,
+                                  env=dict(os.environ, LC_ALL="C")).stderr
+        yield told()
+        (source / "transformer" / SHARD).chmod(0o644)
+        wait_for(lambda: not told(), what="the file for everybody")
+
+
 @produces("`unshard umount` fails")
 @contextlib.contextmanager
 def busy(llama, tmp_path):
