@@ -378,6 +378,7 @@ struct unshard_engine {
     bool search_on;           /* a search was interrupted: there may be work all the same */
     uint32_t last_stream;     /* number of the newest */
     uint64_t given_ns;        /* when storage last gave something */
+    uint64_t asked_ns;        /* when a reader last asked for something */
     uint64_t typical_read_ns; /* how long reads of storage take these days */
     struct reader_stream streams[MAX_STREAMS];
     uint32_t chunk_bytes;
@@ -702,6 +703,10 @@ void staging_free(struct unshard_engine *engine);
 bool staging_put(struct unshard_engine *engine, const struct fetch *fetch);
 bool staging_get(struct unshard_engine *engine, const struct fetch *fetch);
 void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, uint64_t length);
+/* Gives some of the copies back that nobody has come for: when neither readers nor storage have
+ * been heard of for a while, or when memory has become short. Caller holds engine->lock, which is
+ * released meanwhile. */
+void staging_give_back(struct unshard_engine *engine, uint64_t now);
 /* A new range, for a file that is longer now. For the watcher's thread. */
 bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base);
 

@@ -200,6 +200,7 @@ void *housekeeper(void *argument)
             uint64_t available = unshard_available_memory();
             pthread_mutex_lock(&engine->lock);
             window_update(engine, available);
+            staging_give_back(engine, engine_now_ns());
         }
         uint64_t now = engine_now_ns();
         requeue_retries(engine, now);

@@ -404,6 +404,7 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     request->uncached = kind == READ_UNCACHED;
     pthread_mutex_lock(&engine->lock);
     engine->reads++;
+    engine->asked_ns = engine_now_ns();
     request->epoch = view_epoch(engine, view, offset, offset + size);
     bool current = is_current(engine, request, view, offset);
     if (current)

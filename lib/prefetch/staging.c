@@ -71,3 +71,48 @@ void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, 
                   (off_t)position(engine, file, index), (off_t)length) != 0)
         engine_log(engine, 4, "event=staging-kept errno=%d", errno);
 }
+
+/* ---- what nobody comes for ---------------------------------------------------------------------
+ *
+ * The kernel can take page cache back, and not this memory. A copy that is given back is read from
+ * storage when it is wanted, and compared with what the file's pass has seen there.
+ */
+
+#define IDLE_NS UINT64_C(60000000000)
+/* At a time, so that the housekeeper gets on. */
+#define MOST_GIVEN_BACK 1024U
+
+/* A copy that no fetch is about to use, of a file whose pass is over. Caller holds engine->lock. */
+static bool is_left(const struct file_state *file, uint32_t index)
+{
+    return file->pass == NULL && file->chunks[index].staged && file->chunks[index].fetch == NULL;
+}
+
+static void give_back(struct unshard_engine *engine, uint32_t number, uint32_t index)
+{
+    uint32_t length = chunk_length(engine, number, index);
+    engine->files[number].chunks[index].staged = false;
+    engine->staged_bytes -= length;
+    pthread_mutex_unlock(&engine->lock);
+    staging_drop(engine, number, index, length);
+    pthread_mutex_lock(&engine->lock);
+}
+
+void staging_give_back(struct unshard_engine *engine, uint64_t now)
+{
+    uint64_t last = engine->asked_ns > engine->given_ns ? engine->asked_ns : engine->given_ns;
+    bool idle = now > last && now - last > IDLE_NS;
+    unsigned count = 0;
+    /* The copies themselves make the budget smaller: not by that much. */
+    if (engine->staged_bytes == 0 || (!idle && engine->staged_bytes / 2 <= engine->staging_budget))
+        return;
+    for (uint32_t number = 0; number < engine->checkpoint->file_count; number++) {
+        const struct file_state *file = &engine->files[number];
+        for (uint32_t i = chunk_next_touched(file, 0);
+             i < file->chunk_count && count < MOST_GIVEN_BACK; i = chunk_next_touched(file, i + 1))
+            if (is_left(file, i)) {
+                give_back(engine, number, i);
+                count++;
+            }
+    }
+}

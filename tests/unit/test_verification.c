@@ -296,6 +296,37 @@ static void test_a_pass_does_not_begin_again_for_ever(void **state)
     assert_true(bad_pages_when_streams_fail(*state, 4) > 0);
 }
 
+static uint64_t staged_bytes(struct unshard_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    uint64_t bytes = engine->staged_bytes;
+    pthread_mutex_unlock(&engine->lock);
+    return bytes;
+}
+
+static void test_copies_that_nobody_comes_for_are_given_back(void **state)
+{
+    struct fixture *fixture = *state;
+    struct timespec until = deadline(), now;
+    expect(fixture, false);
+    atomic_store(&on_storage, true);
+    struct unshard_engine *engine =
+        start(fixture, NULL, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF));
+    check_read(fixture, engine, 8192, PAGE);
+    assert_true(staged_bytes(engine) > 0);
+    do {
+        pthread_mutex_lock(&engine->lock);
+        engine->asked_ns = engine->given_ns = 0; /* long ago */
+        pthread_mutex_unlock(&engine->lock);
+        sched_yield();
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+    } while (staged_bytes(engine) > 0);
+    assert_int_equal(read_all(fixture, engine), 0);
+    unshard_engine_stop(engine);
+    atomic_store(&on_storage, false);
+}
+
 /* ---- what blocks ----------------------------------------------------------------------------- */
 
 /* A store waits for pages that an unanswered read has locked. When that read also needs a file that
@@ -766,6 +797,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_file_is_passed_once_for_all_its_names, setup_cache,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_strict_on_demand, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_copies_that_nobody_comes_for_are_given_back,
+                                        setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_a_pass_begins_again_for_a_read_that_fails, setup_cache,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_a_pass_does_not_begin_again_for_ever, setup_cache,
