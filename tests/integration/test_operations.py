@@ -151,7 +151,7 @@ def value(found, name, **labels):
 
 def test_metrics_of_a_ready_mount(flux):
     with mounted(flux) as mount:
-        mount.wait_warm()
+        wait_for(lambda: mount.status()["state"] == "ready", what="all stored")
         found, status = samples(mount), mount.status()
         assert value(found, "unshard_size_bytes") == status["bytes_total"]
         assert value(found, "unshard_source_read_bytes_total") == status["bytes_read"]
@@ -269,9 +269,8 @@ def test_copy_on_a_file_system_that_hangs(llama, tmp_path):
             assert len(writer) == 1
             wchan = pathlib.Path(f"/proc/{writer[0]}/wchan")
             wait_for(lambda: "request_wait" in wchan.read_text(), what="the writer to hang")
-            mount.wait_warm()
+            wait_for(lambda: mount.status()["state"] == "ready", what="all stored")
             begin = time.monotonic()
-            assert mount.status()["state"] == "ready"
             mount.unmount()
             assert time.monotonic() - begin < PATIENCE
     finally:
@@ -458,8 +457,8 @@ def listed():
 
 def test_list(llama, flux):
     with mounted(llama) as first, mounted(flux) as second:
-        first.wait_warm()
-        second.wait_warm()
+        for mount in (first, second):
+            wait_for(lambda mount=mount: mount.status()["state"] == "ready", what="all stored")
         found = listed()
         assert found[str(first.path)]["state"] == "ready"
         assert found[str(first.path)]["pid"] == first.pid
