@@ -90,10 +90,17 @@ static void follow(struct unshard_engine *engine, uint32_t view)
     state->others_may = others;
     state->permissions = combined.now;
     struct permissions after = view_permissions(engine, view);
-    bool tell = !permissions_same(&before, &after) && engine->publisher.changed != NULL;
+    bool tell = !permissions_same(&before, &after) && engine->publisher.changed != NULL &&
+                !engine->no_stores;
+    engine->stores_running += tell; /* drained as stores are */
     pthread_mutex_unlock(&engine->lock);
-    if (tell)
-        engine->publisher.changed(engine->publisher.context, view);
+    if (!tell)
+        return;
+    engine->publisher.changed(engine->publisher.context, view);
+    pthread_mutex_lock(&engine->lock);
+    if (--engine->stores_running == 0)
+        pthread_cond_broadcast(&engine->stores_done);
+    pthread_mutex_unlock(&engine->lock);
 }
 
 void view_permissions_follow(struct unshard_engine *engine)
