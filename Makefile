@@ -37,8 +37,8 @@ endif
 LIB_LIBS := $(shell pkg-config --libs libcjson libxxhash libcrypto 2>/dev/null)
 FUSE_LIBS := $(shell pkg-config --libs fuse3 2>/dev/null)
 
-LIB_SRC := $(wildcard lib/*/*.c)
-FS_SRC := $(wildcard fs/*.c)
+LIB_SRC := $(wildcard lib/*/*.c lib/*/*/*.c)
+FS_SRC := $(wildcard fs/*/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c) $(wildcard tests/property/test_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)

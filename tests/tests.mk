@@ -24,8 +24,9 @@ lint: deps
 	@$(MAKE) --no-print-directory lint-run
 
 LINT_SRC := $(LIB_SRC) $(FS_SRC)
-FORMAT_SRC := $(wildcard lib/*.h lib/*/*.[ch] fs/*.[ch] tests/*.h tests/*/*.[ch])
+FORMAT_SRC := $(wildcard lib/*.h lib/*/*.[ch] lib/*/*/*.[ch] fs/*/*.[ch] tests/*.h tests/*/*.[ch])
 lint-run:
+	@$(PYTHON) tests/layers.py
 	clang-format --dry-run -Werror $(FORMAT_SRC)
 	@printf '%s\n' $(LINT_SRC) | xargs -P $$(nproc) -n 4 sh -c \
 	    'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 2>/dev/null' clang-tidy

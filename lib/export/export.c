@@ -15,11 +15,11 @@
  * that. It goes by what the journal says of the files, never by their names. */
 #include "base/error.h"
 #include "base/workers.h"
-#include "checkpoint/model.h"
+#include "engine/engine_error.h"
 #include "export/export_journal.h"
 #include "export/export_tree.h"
 #include "export/view_fingerprint.h"
-#include "prefetch/engine_error.h"
+#include "tree/model.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "export/export_tree.h"
 #include "base/error.h"
-#include "checkpoint/model.h"
+#include "tree/model.h"
 
 #include <errno.h>
 #include <fcntl.h>

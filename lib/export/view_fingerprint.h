@@ -3,7 +3,7 @@
 #define EXPORT_VIEW_FINGERPRINT_H
 
 #include "base/xxh3.h"
-#include "checkpoint/model.h"
+#include "tree/model.h"
 
 /* Of the bytes of a view, without reading them: its header, which bytes of which files it shows,
  * and the identity of these (inode, size and times), as discovery saw them. verify: how its bytes

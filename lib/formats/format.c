@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "formats/format.h"
 
-#include "formats/gguf.h"
-#include "formats/gguf_merge.h"
-#include "formats/safetensors.h"
-#include "formats/torch_file.h"
+#include "formats/gguf/gguf.h"
+#include "formats/gguf/gguf_merge.h"
+#include "formats/safetensors/safetensors.h"
+#include "formats/torch/torch_file.h"
 
 #include <string.h>
 

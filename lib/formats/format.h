@@ -38,7 +38,7 @@ struct format {
     /* Feeds what set.detail says to a hash, so that a file which says something else is told from
      * this one. NULL: there is no detail. Pure. */
     void (*hash_detail)(const struct tensor_set *set, XXH3_state_t *state);
-    bool pickle; /* its files stay as they are, see checkpoint/added_views.h for what is added */
+    bool pickle; /* its files stay as they are, see tree/added_views.h for what is added */
     /* Lays the tensors of several files out as one file of this format; NULL: merged files are
      * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of
      * the files; no two tensors have one name; `component` is for messages. On success *out is to

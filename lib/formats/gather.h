@@ -3,7 +3,7 @@
  * A tensor whose bytes do not lie in a file as safetensors wants them: one that is not contiguous
  * (transposed, channels last, sliced, expanded), or one of which several files hold a part each.
  * It is described by boxes, each a regular grid of runs of bytes that goes to a regular grid in the
- * tensor. Plain data and pure functions; who reads the bytes is source/gather_read.c. */
+ * tensor. Plain data and pure functions; who reads the bytes is store/gather_read.c. */
 #ifndef FORMATS_GATHER_H
 #define FORMATS_GATHER_H
 

@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "base/utf8.h"
+#include "engine/engine_internal.h"
 #include "formats/gather.h"
-#include "prefetch/engine_internal.h"
 #include "status/error_line.h"
 
 #include <assert.h>

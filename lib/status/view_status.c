@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * What can be asked about a single view. */
+#include "engine/engine_internal.h"
 #include "formats/gather.h"
-#include "prefetch/engine_internal.h"
 #include "status/error_line.h"
 
 #include <string.h>

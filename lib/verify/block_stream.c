@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/read_fully.h"
-#include "source/file_read.h"
+#include "store/file_read.h"
 
 #include <errno.h>
 #include <fcntl.h>

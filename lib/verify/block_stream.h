@@ -5,7 +5,7 @@
 #ifndef VERIFY_BLOCK_STREAM_H
 #define VERIFY_BLOCK_STREAM_H
 
-#include "checkpoint/model.h"
+#include "tree/model.h"
 
 #define BLOCK_BYTES ((size_t)1 << 20)
 

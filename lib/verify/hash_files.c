@@ -3,7 +3,7 @@
 
 #include "base/error.h"
 #include "base/workers.h"
-#include "checkpoint/path_policy.h"
+#include "tree/path_policy.h"
 #include "verify/block_stream.h"
 #include "verify/file_hasher.h"
 

@@ -4,7 +4,7 @@
 #ifndef VERIFY_HASH_FILES_H
 #define VERIFY_HASH_FILES_H
 
-#include "checkpoint/model.h"
+#include "tree/model.h"
 
 #define HASH_DEFAULT_JOBS 32U
 

@@ -5,7 +5,7 @@
 #define VERIFY_REPORT_H
 
 #include "base/arena.h"
-#include "checkpoint/model.h"
+#include "tree/model.h"
 #include "verify/hash_files.h"
 
 /* The report, and what owns its strings. */

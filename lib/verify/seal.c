@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/error.h"
-#include "checkpoint/leftover_name.h"
-#include "checkpoint/path_policy.h"
 #include "digest/manifest.h"
+#include "tree/leftover_name.h"
+#include "tree/path_policy.h"
 #include "verify/manifest_file.h"
 #include "verify/report.h"
 

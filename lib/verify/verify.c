@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/error.h"
 #include "base/string_map.h"
-#include "checkpoint/leftover_name.h"
-#include "checkpoint/path_policy.h"
 #include "digest/digest_cache.h"
 #include "digest/list_name.h"
 #include "digest/manifest.h"
+#include "tree/leftover_name.h"
+#include "tree/path_policy.h"
 #include "verify/report.h"
 
 #include <errno.h>

@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/string_map.h"
 #include "base/text.h"
-#include "formats/safetensors.h"
+#include "formats/safetensors/safetensors.h"
 #include "view/planner_metadata.h"
 
 #define PAGE_SIZE UINT64_C(4096)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "checkpoint/split_option.h"
+#include "tree/split_option.h"
 
 #define MAX_NAMES 512
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/gguf_merge.h"
+#include "formats/gguf/gguf_merge.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,7 +4,7 @@
  * taken from the input, and all it names is in the table. */
 #include "tests/fuzz/memory_reader.h"
 
-#include "formats/pickle_machine.h"
+#include "formats/torch/pickle_machine.h"
 
 #include <errno.h>
 

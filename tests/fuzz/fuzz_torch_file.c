@@ -5,8 +5,8 @@
 #include "tests/fuzz/memory_reader.h"
 
 #include "formats/gather.h"
-#include "formats/torch_file.h"
-#include "source/gather_read.h"
+#include "formats/torch/torch_file.h"
+#include "store/gather_read.h"
 
 #define MOST_BYTES (1U << 20)
 

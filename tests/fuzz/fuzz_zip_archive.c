@@ -3,7 +3,7 @@
  * Of an archive that is accepted every entry lies in the file, apart from the others. */
 #include "tests/fuzz/memory_reader.h"
 
-#include "formats/zip_archive.h"
+#include "formats/torch/zip_archive.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {

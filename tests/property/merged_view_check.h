@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "formats/safetensors.h"
+#include "formats/safetensors/safetensors.h"
 #include "view/planner.h"
 
 /* Where tensor bytes of the view come from must be where the tensor says. */

@@ -5,7 +5,7 @@
 #ifndef SUPPORT_ENGINE_FIXTURE_H
 #define SUPPORT_ENGINE_FIXTURE_H
 
-#include "checkpoint/model.h"
+#include "tree/model.h"
 
 #include <errno.h>
 #include <fcntl.h>

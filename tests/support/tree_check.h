@@ -4,7 +4,7 @@
 #ifndef SUPPORT_TREE_CHECK_H
 #define SUPPORT_TREE_CHECK_H
 
-#include "checkpoint/model.h"
+#include "tree/model.h"
 
 #include <limits.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * What is remembered of the chunks of a file: as much as has happened to them. */
-#include "prefetch/engine_internal.h"
+#include "engine/engine_internal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

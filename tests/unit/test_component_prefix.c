@@ -2,7 +2,7 @@
  *
  * Which files are taken for whole pipelines, by the names of their tensors, and the split= option.
  */
-#include "checkpoint/split_option.h"
+#include "tree/split_option.h"
 
 #include <errno.h>
 #include <setjmp.h>

@@ -2,10 +2,10 @@
  *
  * What discovery finds to be known of files: "hello" stands for the content of every file, so that
  * the vectors of test_digest.c are right and others wrong. */
-#include "checkpoint/model.h"
 #include "digest/list_name.h"
 #include "digest/manifest.h"
 #include "support/safetensors_fixture.h"
+#include "tree/model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -4,7 +4,7 @@
  * that is not what it was. */
 #include "unshard.h"
 
-#include "source/source.h"
+#include "store/source.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -2,7 +2,7 @@
  *
  * Every file of tests/corpus/gguf, and merged files: the one that llama-gguf-split wrote, and the
  * keys that must not be merged. */
-#include "formats/gguf_merge.h"
+#include "formats/gguf/gguf_merge.h"
 #include "view/planner.h"
 
 #include <dirent.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Pages that several chunks make together. */
-#include "prefetch/engine_internal.h"
+#include "engine/engine_internal.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

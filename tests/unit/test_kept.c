@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Chunks that stay in their buffers. */
-#include "prefetch/kept.h"
+#include "engine/kept.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * Files that lie beside a checkpoint and are none of it. */
-#include "checkpoint/leftover_name.h"
-#include "checkpoint/model.h"
 #include "support/safetensors_fixture.h"
+#include "tree/leftover_name.h"
+#include "tree/model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

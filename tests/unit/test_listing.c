@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/model.h"
 #include "support/tree_input.h"
+#include "tree/model.h"
 
 #define HEADER "{\"x\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}\n"
 #define OTHER "{\"y\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}\n"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
  * The log: nobody waits for who reads it, and nobody else says where it goes. */
-#include "fs/log.c"
-#include "fs/log_writer.c"
-#include "fs/monotonic.c"
-#include "fs/syslog_socket.c"
-#include "fs/trusted_file.c"
+#include "fs/host/log.c"
+#include "fs/host/log_writer.c"
+#include "fs/host/monotonic.c"
+#include "fs/host/syslog_socket.c"
+#include "fs/host/trusted_file.c"
 
 #include <setjmp.h>
 #include <stdarg.h>

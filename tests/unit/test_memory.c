@@ -2,8 +2,8 @@
  *
  * What headers may take of memory: one account for all of them, a file is read once for all of its
  * names, and who finds nothing left says so. */
-#include "checkpoint/headers.h"
 #include "support/safetensors_fixture.h"
+#include "tree/headers.h"
 #include "view/planner.h"
 
 #include <setjmp.h>

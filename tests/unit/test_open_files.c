@@ -2,7 +2,7 @@
  *
  * More files than descriptors: a few are open at a time, what is read stays open, what is opened
  * again must be what it was, and a shortage is waited out. */
-#include "source/open_files.h"
+#include "store/open_files.h"
 #include "support/safetensors_fixture.h"
 
 #include <setjmp.h>

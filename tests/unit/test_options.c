@@ -2,10 +2,10 @@
  *
  * The command line: every option of the table, its limits, and what is said when it is wrong. The
  * sources are included because the commands are no part of the library. */
-#include "fs/mount_table.c"
-#include "fs/option_table.c"
-#include "fs/options.c"
-#include "fs/size_text.c"
+#include "fs/cli/option_table.c"
+#include "fs/cli/options.c"
+#include "fs/cli/size_text.c"
+#include "fs/host/mount_table.c"
 
 #include <setjmp.h>
 #include <stdarg.h>

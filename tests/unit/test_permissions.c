@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "checkpoint/permissions.h"
+#include "tree/permissions.h"
 
 #include <stdbool.h>
 

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "formats/safetensors.h"
+#include "formats/safetensors/safetensors.h"
 #include "support/corpus.h"
 
 #include <errno.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "checkpoint/shard_name.h"
+#include "tree/shard_name.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -12,7 +12,7 @@
 #include <cmocka.h>
 
 #include "base/read_fully.h"
-#include "source/file_read.h"
+#include "store/file_read.h"
 
 #include <errno.h>
 #include <fcntl.h>

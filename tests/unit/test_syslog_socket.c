@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * The log to a logger that does not read: nothing waits for it. */
-#include "fs/syslog_socket.c"
+#include "fs/host/syslog_socket.c"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * The corpora of PyTorch's formats, and what their readers say about good files. */
-#include "formats/dcp_metadata.h"
-#include "formats/pickle_machine.h"
-#include "formats/torch_file.h"
-#include "formats/zip_archive.h"
+#include "formats/dcp/dcp_metadata.h"
+#include "formats/torch/pickle_machine.h"
+#include "formats/torch/torch_file.h"
+#include "formats/torch/zip_archive.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

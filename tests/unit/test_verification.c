@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "prefetch/engine_internal.h"
+#include "engine/engine_internal.h"
 #include "support/engine_fixture.h"
 
 #include <sched.h>

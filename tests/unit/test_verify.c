@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Checking all files of a checkpoint. */
-#include "checkpoint/model.h"
 #include "support/safetensors_fixture.h"
+#include "tree/model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

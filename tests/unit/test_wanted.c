@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * Which chunks are wanted, against a model that keeps a line for each chunk. */
-#include "prefetch/wanted.h"
+#include "engine/wanted.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

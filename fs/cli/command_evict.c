@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * unshard evict, unshard warm: what is asked of the daemon of a mount. */
+#include "base/error.h"
+#include "fs/cli/bounded_read.h"
+#include "fs/cli/commands.h"
+#include "fs/cli/options.h"
+#include "fs/cli/progress.h"
+#include "fs/host/bounded_run.h"
+#include "fs/kernel/control_protocol.h"
+#include "status/human.h"
+#include "status/json_fields.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define POLL_NS 20000000L
+/* Dropping pages waits for reads that are under way; those have their own limits. */
+#define SERVED_SECONDS 60.0
+
+struct order {
+    const char *command;   /* "evict" */
+    unsigned long request; /* CONTROL_EVICT */
+    const char *mountpoint, *component;
+    bool json;
+    char *status; /* the JSON, before anything was asked for; owned */
+};
+
+static int fail(const struct order *order, const char *message)
+{
+    fprintf(stderr, "unshard %s: %s\n", order->command, message);
+    return EXIT_STATUS_FAILED;
+}
+
+static int fail_errno(const struct order *order, int number)
+{
+    char message[1024];
+    const char *name = order->component;
+    if (number == ENOENT)
+        snprintf(message, sizeof message,
+                 "%s: no component '%.200s'; 'unshard status %s' lists them", order->mountpoint,
+                 name, order->mountpoint);
+    else if (number == EPERM)
+        snprintf(message, sizeof message, "%s: only root and the user who mounted it may do that",
+                 order->mountpoint);
+    else if (number == ENOTTY)
+        snprintf(message, sizeof message, "%s: its daemon is of a version that cannot do that",
+                 order->mountpoint);
+    else
+        snprintf(message, sizeof message, "%s: %s", order->mountpoint, strerror(number));
+    return fail(order, message);
+}
+
+static bool is_meant(const struct order *order, const cJSON *component)
+{
+    return !*order->component || field_is(component, "name", order->component) ||
+           field_is(component, "view", order->component);
+}
+
+/* Bytes of the components that are meant and now in the page cache. */
+static uint64_t published(const struct order *order, const cJSON *root, uint64_t *total)
+{
+    uint64_t bytes = 0;
+    const cJSON *component;
+    *total = 0;
+    cJSON_ArrayForEach(component, field_array(root, "components"))
+    {
+        if (!is_meant(order, component))
+            continue;
+        bytes += field_bytes(component, "bytes_published");
+        *total += field_bytes(component, "bytes_total");
+    }
+    return bytes;
+}
+
+/* The kernel may have forgotten a view without pages; looking it up makes it known again, without
+ * which no page of it can be stored. */
+static void look_up_views(const struct order *order, const cJSON *root)
+{
+    const cJSON *component;
+    cJSON_ArrayForEach(component, field_array(root, "components"))
+    {
+        char path[PATH_MAX], quoted[1100];
+        struct stat attributes;
+        const char *view = field_string(component, "view", NULL);
+        if (view && is_meant(order, component) &&
+            snprintf(path, sizeof path, "%s/%s", order->mountpoint, view) < PATH_MAX &&
+            lstat(path, &attributes))
+            fprintf(stderr, "unshard %s: %s: %s\n", order->command,
+                    error_quote(quoted, sizeof quoted, path, strlen(path)), strerror(errno));
+    }
+}
+
+/* Asks, and waits until it is done. 0 or a positive errno. */
+static int ask(const struct order *order, int fd)
+{
+    struct control_message message = {0};
+    struct control_message served = {0};
+    snprintf(message.component, sizeof message.component, "%s", order->component);
+    if (ioctl(fd, order->request, &message))
+        return errno;
+    double end = monotonic_seconds() + SERVED_SECONDS;
+    while (!ioctl(fd, CONTROL_SERVED, &served)) {
+        if (served.ticket >= message.ticket)
+            return 0;
+        if (monotonic_seconds() > end)
+            return ETIMEDOUT;
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+    }
+    return errno;
+}
+
+static int open_control(const char *mountpoint)
+{
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/.unshard/status.json", mountpoint) >= PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+static void print_result(const struct order *order, uint64_t bytes, uint64_t total)
+{
+    char bytes_text[HUMAN_CAPACITY], total_text[HUMAN_CAPACITY];
+    const char *what = *order->component ? order->component : "all components";
+    bool evict = order->request == CONTROL_EVICT;
+    if (order->json) {
+        cJSON *out = cJSON_CreateObject();
+        cJSON_AddStringToObject(out, "command", order->command);
+        cJSON_AddStringToObject(out, "component", order->component);
+        cJSON_AddNumberToObject(out, "bytes", (double)bytes);
+        cJSON_AddNumberToObject(out, "bytes_total", (double)total);
+        char *text = cJSON_Print(out);
+        if (text)
+            puts(text);
+        cJSON_free(text);
+        cJSON_Delete(out);
+    } else if (evict) {
+        printf("%s: evicted %s, which had %s of %s in the page cache\n", order->mountpoint, what,
+               human_bytes(bytes_text, bytes), human_bytes(total_text, total));
+    } else {
+        printf("%s: warming %s, %s; 'unshard wait %s' waits for it\n", order->mountpoint, what,
+               human_bytes(total_text, total), order->mountpoint);
+    }
+}
+
+/* In a process of its own: each step of it asks the mount. */
+static int carry_out(void *argument)
+{
+    const struct order *order = argument;
+    uint64_t total;
+    cJSON *root = status_parse(order->status);
+    int fd = open_control(order->mountpoint);
+    int number = fd < 0 ? errno : 0;
+    if (number == 0 && order->request == CONTROL_WARM)
+        look_up_views(order, root);
+    if (number == 0)
+        number = ask(order, fd);
+    if (fd >= 0)
+        close(fd);
+    uint64_t bytes = published(order, root, &total);
+    cJSON_Delete(root);
+    if (number)
+        return fail_errno(order, number);
+    print_result(order, bytes, total);
+    return EXIT_STATUS_OK;
+}
+
+static int ask_mount(struct order *order)
+{
+    char message[1200];
+    int number;
+    order->status =
+        bounded_read_status(order->mountpoint, ANSWER_MS, message, sizeof message, &number);
+    if (!order->status)
+        return fail(order, message);
+    int status = bounded_run(carry_out, order, -1, (int)(SERVED_SECONDS * 1000) + ANSWER_MS);
+    free(order->status);
+    if (status >= 0)
+        return status;
+    if (status != -ETIMEDOUT)
+        return fail_errno(order, -status);
+    snprintf(message, sizeof message,
+             "%s did not answer within %g s; if its daemon does not run on, 'unshard umount "
+             "--force %s' ends it",
+             order->mountpoint, SERVED_SECONDS + ANSWER_MS / 1000.0, order->mountpoint);
+    return fail(order, message);
+}
+
+static int run(const char *command, unsigned long request, int argc, char **argv)
+{
+    struct options options;
+    int result = options_parse_or_print(command, argc, argv, &options);
+    int status = result < 0 ? EXIT_STATUS_USAGE : EXIT_STATUS_OK;
+    if (result == 0) {
+        const struct mount_options *mount = &options.mount;
+        struct order order = {command,       request,
+                              mount->source, mount->mountpoint ? mount->mountpoint : "",
+                              options.json,  NULL};
+        status = ask_mount(&order);
+    }
+    options_release(&options);
+    return status;
+}
+
+int command_evict(int argc, char **argv)
+{
+    return run("evict", CONTROL_EVICT, argc, argv);
+}
+
+int command_warm(int argc, char **argv)
+{
+    return run("warm", CONTROL_WARM, argc, argv);
+}

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/cli/bounded_read.h"
+#include "fs/cli/commands.h"
+#include "fs/cli/options.h"
+#include "fs/cli/progress.h"
+#include "fs/cli/terminal.h"
+#include "status/json_fields.h"
+#include "status/status_text.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t interrupted;
+
+static void note_signal(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
+
+/* Without SA_RESTART, so that the wait between two pictures ends at once. */
+static void catch_interrupts(void)
+{
+    struct sigaction action = {.sa_handler = note_signal};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+static bool is_unwell(const char *json)
+{
+    cJSON *root = status_parse(json);
+    bool unwell = status_is_unwell(root);
+    cJSON_Delete(root);
+    return unwell;
+}
+
+/* Prints text; on a terminal of `rows` rows only what fits, so that the next picture can cover it.
+ */
+static void print_picture(const char *text, unsigned rows)
+{
+    fputs("\033[H", stdout);
+    unsigned row = 1;
+    while (*text && (rows == 0 || row < rows)) {
+        const char *end = strchrnul(text, '\n');
+        printf("%.*s\033[K\n", (int)(end - text), text);
+        text = *end ? end + 1 : end;
+        row++;
+    }
+    fputs(*text ? "...\033[K\033[J" : "\033[J", stdout);
+    fflush(stdout);
+}
+
+static char *render(const char *json, bool summary, unsigned columns)
+{
+    char *text = summary ? status_summary_line(json) : unshard_status_text(json, columns);
+    if (!text)
+        fputs("unshard status: the status is of a version that this program does not know\n",
+              stderr);
+    return text;
+}
+
+static int show_once(const char *json, bool as_json)
+{
+    size_t length = strlen(json);
+    if (as_json) {
+        terminal_put_json(stdout, json);
+        if (length == 0 || json[length - 1] != '\n')
+            putchar('\n');
+    } else {
+        char *text = render(json, false, terminal_columns(stdout));
+        if (!text)
+            return EXIT_STATUS_FAILED;
+        fputs(text, stdout);
+        free(text);
+    }
+    return is_unwell(json) ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
+}
+
+/* One picture of --watch: the whole on a terminal, one line elsewhere. */
+static int show_again(const char *json, bool as_json)
+{
+    unsigned columns = terminal_columns(stdout);
+    if (as_json) {
+        int status = show_once(json, true);
+        fflush(stdout);
+        return status;
+    }
+    bool pictures = terminal_takes_escapes(stdout);
+    char *text = render(json, !pictures, columns);
+    if (!text)
+        return EXIT_STATUS_FAILED;
+    if (pictures)
+        print_picture(text, terminal_rows(stdout));
+    else
+        puts(text);
+    fflush(stdout);
+    free(text);
+    return is_unwell(json) ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
+}
+
+static void wait_seconds(double seconds)
+{
+    struct timespec time = {.tv_sec = (time_t)seconds};
+    time.tv_nsec = (long)((seconds - (double)time.tv_sec) * 1e9);
+    nanosleep(&time, NULL);
+}
+
+/* Until interrupted, or until the mount is gone: both are how a watch ends well. */
+static int watch(const char *path, const struct options *options)
+{
+    char message[1200];
+    int number = 0, status = EXIT_STATUS_OK;
+    bool seen = false;
+    catch_interrupts();
+    if (terminal_takes_escapes(stdout) && !options->json)
+        fputs("\033[2J", stdout);
+    while (!interrupted && !ferror(stdout)) {
+        char *json = bounded_read_status(path, ANSWER_MS, message, sizeof message, &number);
+        if (!json) {
+            if (seen && (number == ENOENT || number == ENOTDIR)) {
+                fprintf(stderr, "unshard status: %s is no longer mounted\n", path);
+                return status;
+            }
+            fprintf(stderr, "unshard status: %s\n", message);
+            return EXIT_STATUS_FAILED;
+        }
+        seen = true;
+        status = show_again(json, options->json);
+        free(json);
+        if (status == EXIT_STATUS_FAILED)
+            return status;
+        if (!interrupted)
+            wait_seconds(options->interval);
+    }
+    return status;
+}
+
+static int show(const struct options *options)
+{
+    const char *path = options->mount.source;
+    char message[1200];
+    int number;
+    if (options->watch)
+        return watch(path, options);
+    char *json = bounded_read_status(path, ANSWER_MS, message, sizeof message, &number);
+    if (!json) {
+        fprintf(stderr, "unshard status: %s\n", message);
+        return EXIT_STATUS_FAILED;
+    }
+    int status = show_once(json, options->json);
+    free(json);
+    return status;
+}
+
+int command_status(int argc, char **argv)
+{
+    struct options options;
+    int result = options_parse_or_print("status", argc, argv, &options);
+    int status = result < 0 ? EXIT_STATUS_USAGE : EXIT_STATUS_OK;
+    if (result == 0)
+        status = show(&options);
+    options_release(&options);
+    return status;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT
+ * Becoming a daemon, and telling whoever started it that the mount works. */
+#ifndef FS_HOST_DAEMON_H
+#define FS_HOST_DAEMON_H
+
+#include <stdbool.h>
+
+struct daemon_link {
+    int fd; /* to the waiting parent; -1 in the foreground */
+};
+
+/* Forks unless `foreground`. The parent does not return: it waits for daemon_ready or daemon_failed
+ * and exits with 0 or 1, printing the message. The child returns 0 in its own session, without any
+ * inherited descriptor but the standard ones and `keep` (negative: none), and is killed when the
+ * parent ends before daemon_outlives_parent. Call while the process has a single thread. 0 or a
+ * negative errno. */
+int daemon_begin(struct daemon_link *link, bool foreground, int keep);
+/* From here on the end of the parent is noticed by daemon_ready, and the process can undo what it
+ * has begun. To be called by the thread that called daemon_begin. false: it has ended already. */
+bool daemon_outlives_parent(const struct daemon_link *link);
+/* The mount works: lets the parent exit with 0, leaves standard input, output and error, changes to
+ * "/", and sends READY=1 to a service manager. false: the parent was ended while it waited, and
+ * nobody wants the mount any more. */
+bool daemon_ready(struct daemon_link *link);
+/* It does not: the parent prints the message and exits with 1; in the foreground it is printed
+ * here. */
+void daemon_failed(struct daemon_link *link, const char *message);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a command asks of the daemon of a mount: an ioctl(2) of `.unshard/status.json`. It needs no
+ * socket and no writable file system, and reaches the daemon from wherever the mount can be seen,
+ * another container included. Allowed to root and to the user whom the daemon runs as (else EPERM).
+ *
+ * A request is answered at once, with a ticket; tickets are served in order. */
+#ifndef FS_KERNEL_CONTROL_PROTOCOL_H
+#define FS_KERNEL_CONTROL_PROTOCOL_H
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+#define CONTROL_COMPONENT_CAPACITY 4200
+
+/* The same on 32 and on 64 bits. */
+struct control_message {
+    uint64_t ticket; /* out: of the request; of CONTROL_SERVED: the last one served */
+    /* in: the component's name or the path of its view, terminated; "" for all of the mount */
+    char component[CONTROL_COMPONENT_CAPACITY];
+};
+
+/* Take the pages of the component out of the page cache and prefetch it no more. ENOENT: there is
+ * no such component; EAGAIN: too many requests are waiting. */
+#define CONTROL_EVICT _IOWR('u', 1, struct control_message)
+/* Prefetch the component, anew if it had been. Errors as above. */
+#define CONTROL_WARM _IOWR('u', 2, struct control_message)
+/* How far the daemon has come with what it was asked for. */
+#define CONTROL_SERVED _IOR('u', 3, struct control_message)
+
+#endif

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+#define FUSE_USE_VERSION 312
+#include "fs/kernel/session.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+#include "base/error.h"
+#include "fs/host/log.h"
+#include "fs/kernel/operations.h"
+
+/* No operation waits, so this many answer all; each has a buffer of 1 MiB. */
+#define LOOP_THREADS 4
+
+/* What libfuse said last; while mounting there is one thread, and this is the reason of a failure.
+ */
+static char last_message[256];
+
+static void log_libfuse(enum fuse_log_level level, const char *format, va_list arguments)
+{
+    va_list again;
+    va_copy(again, arguments);
+    log_line_v((int)level, "libfuse", format, again);
+    va_end(again);
+}
+
+static void keep_libfuse(enum fuse_log_level level, const char *format, va_list arguments)
+{
+    (void)level;
+    vsnprintf(last_message, sizeof last_message, format, arguments);
+    last_message[strcspn(last_message, "\n")] = '\0';
+}
+
+/* The name in a list of mount options: commas and backslashes escaped. */
+static char *escape_option(const char *name)
+{
+    char *escaped = malloc(2 * strlen(name) + 1), *end = escaped;
+    if (!escaped)
+        return NULL;
+    for (; *name; name++) {
+        if (*name == ',' || *name == '\\')
+            *end++ = '\\';
+        *end++ = *name;
+    }
+    *end = '\0';
+    return escaped;
+}
+
+static char *mount_option_list(const struct session_options *options)
+{
+    char *list = NULL, *fsname = escape_option(options->fsname);
+    if (!fsname)
+        return NULL;
+    if (asprintf(&list, "ro,fsname=%s,subtype=unshard,default_permissions%s%s", fsname,
+                 options->allow_other ? ",allow_other" : "",
+                 options->allow_root ? ",allow_root" : "") < 0)
+        list = NULL;
+    free(fsname);
+    return list;
+}
+
+static struct fuse_session *new_session(struct filesystem *filesystem,
+                                        const struct session_options *options)
+{
+    struct fuse_session *session = NULL;
+    struct fuse_args arguments = FUSE_ARGS_INIT(0, NULL);
+    char *list = mount_option_list(options);
+    if (list && fuse_opt_add_arg(&arguments, "unshard") == 0 &&
+        fuse_opt_add_arg(&arguments, "-o") == 0 && fuse_opt_add_arg(&arguments, list) == 0)
+        session = fuse_session_new(&arguments, operations_table(), sizeof(struct fuse_lowlevel_ops),
+                                   filesystem);
+    fuse_opt_free_args(&arguments);
+    free(list);
+    return session;
+}
+
+int session_open(struct filesystem *filesystem, const struct session_options *options,
+                 struct unshard_error *error)
+{
+    char quoted[256];
+    error_quote(quoted, sizeof quoted, options->mountpoint, strlen(options->mountpoint));
+    snprintf(last_message, sizeof last_message,
+             "the FUSE library does not say why; is /dev/fuse there, and may this user mount?");
+    fuse_set_log_func(keep_libfuse);
+    filesystem->session = new_session(filesystem, options);
+    if (!filesystem->session)
+        return error_set(error, "mount", EINVAL, "cannot start a FUSE session: %s", last_message);
+    if (fuse_session_mount(filesystem->session, options->mountpoint)) {
+        session_close(filesystem);
+        return error_set(error, "mount", EIO, "cannot mount on %s: %s", quoted, last_message);
+    }
+    fuse_set_log_func(log_libfuse);
+    return 0;
+}
+
+int session_descriptor(const struct filesystem *filesystem)
+{
+    return fuse_session_fd(filesystem->session);
+}
+
+int session_loop(struct filesystem *filesystem)
+{
+    struct fuse_loop_config *config = fuse_loop_cfg_create();
+    if (!config)
+        return -ENOMEM;
+    fuse_loop_cfg_set_clone_fd(config, 0);
+    fuse_loop_cfg_set_max_threads(config, LOOP_THREADS);
+    fuse_loop_cfg_set_idle_threads(config, LOOP_THREADS);
+    int result = fuse_session_loop_mt(filesystem->session, config);
+    fuse_loop_cfg_destroy(config);
+    return result;
+}
+
+void session_exit(struct filesystem *filesystem)
+{
+    fuse_session_exit(filesystem->session);
+}
+
+void session_unmount(struct filesystem *filesystem)
+{
+    fuse_session_unmount(filesystem->session);
+}
+
+void session_close(struct filesystem *filesystem)
+{
+    fuse_session_destroy(filesystem->session);
+    filesystem->session = NULL;
+}

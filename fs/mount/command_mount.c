@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/mount/command_mount.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "fs/cli/options.h"
+#include "fs/host/claim.h"
+#include "fs/host/daemon.h"
+#include "fs/host/log.h"
+#include "fs/host/log_writer.h"
+#include "fs/host/mounted_fd.h"
+#include "fs/host/mountpoint.h"
+#include "fs/host/privileges.h"
+#include "fs/host/service_manager.h"
+#include "fs/kernel/control.h"
+#include "fs/kernel/filesystem.h"
+#include "fs/kernel/inode_table.h"
+#include "fs/kernel/nodes.h"
+#include "fs/kernel/publisher.h"
+#include "fs/kernel/session.h"
+#include "fs/kernel/status_files.h"
+#include "fs/mount/monitor.h"
+#include "fs/mount/prober.h"
+#include "fs/mount/reporter.h"
+#include "fs/mount/shutdown.h"
+
+#define READY_TIMEOUT_MS 30000
+
+/* Everything that one `unshard mount` has. */
+struct mount_run {
+    struct mount_options options;
+    struct daemon_link link;
+    char *source, *mountpoint; /* canonical; the latter as given when it cannot be seen */
+    bool given;                /* somebody else has mounted and gave us a descriptor */
+    char given_path[24];       /* "/dev/fd/N" then */
+    int claim;                 /* of the mount point, until the mount stands; -1: none */
+    bool visible;              /* the mount is in our mount namespace */
+    bool terminal;             /* in the foreground of one, which may be gone by now */
+    atomic_bool loop_ended;    /* requests are answered no more */
+    struct filesystem filesystem;
+    struct monitor monitor;
+    struct prober prober;
+    struct shutdown shutdown;
+    struct reporter *reporter;
+    unsigned connection; /* its number, which is the minor of the mount's device */
+    pthread_t ready_thread;
+    bool ready_thread_runs;
+    struct unshard_error
+        error; /* why the mount did not come up; of the ready thread until joined */
+    bool failed;
+};
+
+static int open_checkpoint(struct mount_run *run)
+{
+    struct filesystem *filesystem = &run->filesystem;
+    int result = unshard_checkpoint_open(run->source, &run->options.view, &filesystem->checkpoint,
+                                         &run->error);
+    if (result)
+        return result;
+    filesystem->inodes = inode_table_new(filesystem->checkpoint, nodes_extra_count());
+    if (!filesystem->inodes)
+        return error_no_memory(&run->error);
+    for (uint32_t i = 0; i < unshard_node_count(filesystem->checkpoint); i++) {
+        const struct unshard_node *node = unshard_node(filesystem->checkpoint, i);
+        if (node->kind == UNSHARD_NODE_FILE)
+            filesystem->total_bytes += node->size;
+    }
+    return 0;
+}
+
+static int prepare_reports(struct mount_run *run)
+{
+    struct mount_options *options = &run->options;
+    int result =
+        mountpoint_outside_file(&options->status_file, run->mountpoint, run->source, &run->error);
+    if (!result)
+        result = mountpoint_outside_file(&options->metrics_file, run->mountpoint, run->source,
+                                         &run->error);
+    if (result)
+        return result;
+    result = reporter_prepare(options->status_file, options->metrics_file, &run->reporter);
+    return result
+               ? error_set(&run->error, "reporter", -result, "cannot fork: %s", strerror(-result))
+               : 0;
+}
+
+/* Mounted already. */
+static int take_given_mount(struct mount_run *run, int fd)
+{
+    struct mount_entry entry;
+    int result = mounted_fd_find(fd, &entry, &run->error);
+    if (result)
+        return result;
+    run->given = true;
+    snprintf(run->given_path, sizeof run->given_path, "/dev/fd/%d", fd);
+    run->visible = entry.path[0] != '\0';
+    run->connection = entry.minor_number;
+    run->mountpoint = strdup(run->visible ? entry.path : run->options.mountpoint);
+    if (!run->mountpoint)
+        return error_no_memory(&run->error);
+    if (run->visible)
+        return 0;
+    run->filesystem.initialised_fd = eventfd(0, EFD_CLOEXEC);
+    return run->filesystem.initialised_fd < 0
+               ? error_set(&run->error, "mount", errno, "eventfd: %s", strerror(errno))
+               : 0;
+}
+
+static int prepare_mountpoint(struct mount_run *run)
+{
+    int fd = mounted_fd_parse(run->options.mountpoint);
+    if (fd < 0 && !run->options.prepare)
+        fd = service_manager_given();
+    if (fd >= 0)
+        return take_given_mount(run, fd);
+    run->visible = true;
+    int result = mountpoint_resolve(run->options.mountpoint, &run->mountpoint, &run->error);
+    return result ? result
+                  : mountpoint_prepare(run->mountpoint, run->source, &run->claim, &run->error);
+}
+
+static int resolve(struct mount_run *run)
+{
+    int result = mountpoint_resolve(run->options.source, &run->source, &run->error);
+    return result ? result : prepare_mountpoint(run);
+}
+
+static int prepare(struct mount_run *run)
+{
+    int result = resolve(run);
+    if (!result)
+        result = prepare_reports(run);
+    return result ? result : open_checkpoint(run);
+}
+
+/* What lies on top is ours, since the place is claimed. */
+static int connection_on_top(const char *path, unsigned *connection)
+{
+    int fd = mountpoint_open(path);
+    int result = fd < 0 ? fd : mountpoint_connection(fd, connection);
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+static int find_connection(struct mount_run *run)
+{
+    int result = 0;
+    char path[64];
+    snprintf(path, sizeof path, "/proc/self/fdinfo/%d", session_descriptor(&run->filesystem));
+    if (!run->given)
+        run->connection = mounted_fd_connection(path);
+    if (!run->given && !run->connection)
+        result = connection_on_top(run->mountpoint, &run->connection);
+    if (result)
+        return error_set(&run->error, "mount", -result, "%s: cannot find the new mount: %s",
+                         run->mountpoint, strerror(-result));
+    run->filesystem.connection = run->connection;
+    run->filesystem.mountpoint = run->visible ? run->mountpoint : NULL;
+    if (run->visible && run->connection)
+        result = mountpoint_check_alone(run->mountpoint, run->source, run->connection, &run->error);
+    claim_release(run->claim);
+    run->claim = -1;
+    return result;
+}
+
+/* Forks the helpers. They must come from the main thread, before there are others. */
+static int start_helpers(struct mount_run *run)
+{
+    int result = find_connection(run);
+    if (!result)
+        result = monitor_start(&run->monitor, run->mountpoint, run->connection,
+                               session_descriptor(&run->filesystem), &run->error);
+    if (!result && run->visible)
+        result =
+            prober_start(&run->prober, run->filesystem.checkpoint, run->mountpoint, &run->error);
+    return result;
+}
+
+/* A mount that we cannot see works when the kernel has greeted us. */
+static int wait_for_kernel(struct mount_run *run)
+{
+    struct pollfd entry = {.fd = run->filesystem.initialised_fd, .events = POLLIN};
+    if (poll(&entry, 1, READY_TIMEOUT_MS) > 0 && !run->loop_ended)
+        return 0;
+    return error_set(&run->error, "mount", ENOTCONN,
+                     "%s: nothing is mounted with this descriptor, or not any more",
+                     run->mountpoint);
+}
+
+static int prove(struct mount_run *run)
+{
+    if (!run->visible)
+        return wait_for_kernel(run);
+    int result = prober_run(&run->prober, READY_TIMEOUT_MS, run->link.fd, &run->error);
+    if (!result)
+        prober_reap(&run->prober);
+    return result;
+}
+
+static void *announce(void *argument)
+{
+    struct mount_run *run = argument;
+    if (prove(run)) {
+        /* Stopped or unmounted so soon: an answer to what the user did, in the foreground. For a
+         * command that is to leave a mount behind it is a failure all the same. */
+        run->failed = !run->options.foreground ||
+                      (!run->shutdown.begun &&
+                       (!run->visible || mountpoint_is(run->mountpoint, run->connection)));
+        shutdown_request(&run->shutdown);
+        return NULL;
+    }
+    if (!daemon_ready(&run->link)) {
+        log_line(LOG_WARNING, "mount",
+                 "event=interrupted message=\"unshard mount was ended before "
+                 "the mount worked; it is taken away again\"");
+        shutdown_request(&run->shutdown);
+        return NULL;
+    }
+    log_line(LOG_NOTICE, "mount", "event=mounted source=\"%s\" mountpoint=\"%s\" views=%u",
+             run->source, run->mountpoint, unshard_view_count(run->filesystem.checkpoint));
+    return NULL;
+}
+
+static int start_threads(struct mount_run *run)
+{
+    struct filesystem *filesystem = &run->filesystem;
+    struct unshard_publisher publisher = publisher_for(filesystem);
+    shutdown_init(&run->shutdown, filesystem, run->mountpoint,
+                  mountpoint_open_abort(run->connection), run->terminal);
+    int result = log_writer_start();
+    if (result)
+        return error_set(&run->error, "threads", -result, "cannot start threads: %s",
+                         strerror(-result));
+    result = unshard_engine_start(filesystem->checkpoint, &run->options.fetch, &publisher,
+                                  &filesystem->engine, &run->error);
+    if (result)
+        return result;
+    inode_table_set_engine(filesystem->inodes, filesystem->engine);
+    result = control_start(filesystem);
+    if (!result)
+        result = reporter_start(run->reporter, filesystem->engine);
+    if (!result)
+        result = shutdown_start(&run->shutdown);
+    if (!result)
+        result = monitor_keep(&run->monitor);
+    if (!result) {
+        result = -pthread_create(&run->ready_thread, NULL, announce, run);
+        run->ready_thread_runs = result == 0;
+    }
+    if (result)
+        return error_set(&run->error, "threads", -result, "cannot start threads: %s",
+                         strerror(-result));
+    return 0;
+}
+
+static void end_reports(struct mount_run *run)
+{
+    reporter_stop(run->reporter);
+    run->reporter = NULL;
+}
+
+/* After the loop, or instead of it when something failed before. */
+static void take_down(struct mount_run *run)
+{
+    bool stopped = true, begun = run->filesystem.engine != NULL;
+    run->loop_ended = true;
+    prober_kill(&run->prober);
+    if (run->filesystem.initialised_fd >= 0 && eventfd_write(run->filesystem.initialised_fd, 1))
+        errno = 0; /* it wakes up later */
+    end_reports(run);
+    if (begun)
+        shutdown_loop_left(&run->shutdown);
+    monitor_let_go(&run->monitor);
+    if (begun) {
+        stopped = shutdown_finish(&run->shutdown);
+    } else {
+        session_unmount(&run->filesystem);
+    }
+    if (run->connection && !run->given)
+        mountpoint_detach(run->mountpoint,
+                          run->connection); /* libfuse leaves an aborted mount where it is */
+    if (run->ready_thread_runs)
+        pthread_join(run->ready_thread, NULL);
+    if (begun)
+        shutdown_release(&run->shutdown);
+    prober_close(&run->prober);
+    monitor_stop(&run->monitor);
+    log_line(LOG_NOTICE, "mount", "event=unmounted mountpoint=\"%s\"", run->mountpoint);
+    if (stopped) {
+        session_close(&run->filesystem);
+        return;
+    }
+    /* Threads hang in the source and still use everything: nothing can be freed. */
+    if (run->failed)
+        daemon_failed(&run->link, run->error.message);
+    log_writer_end();
+    _exit(run->failed ? 1 : 0);
+}
+
+static int mount_session(struct mount_run *run)
+{
+    struct session_options options = {
+        .mountpoint = run->given ? run->given_path : run->mountpoint,
+        .fsname = run->options.fsname ? run->options.fsname : run->source,
+        .allow_other = run->options.allow_other,
+        .allow_root = run->options.allow_root,
+    };
+    return session_open(&run->filesystem, &options, &run->error);
+}
+
+/* `unshard mount --prepare`: makes the mount, and leaves it to a daemon that is yet to come. */
+static int prepare_for_another(struct mount_run *run)
+{
+    int result = resolve(run);
+    if (!result)
+        result = mount_session(run);
+    if (result)
+        return result;
+    result = service_manager_keep(session_descriptor(&run->filesystem), &run->error);
+    if (result)
+        session_unmount(&run->filesystem);
+    else
+        _exit(0); /* the session would unmount */
+    session_close(&run->filesystem);
+    return result;
+}
+
+static int serve(struct mount_run *run)
+{
+    shutdown_block_signals();
+    if (!daemon_outlives_parent(&run->link))
+        return error_set(&run->error, "mount", EINTR, "unshard mount was ended");
+    int result = mount_session(run);
+    if (result)
+        return result;
+    result = start_helpers(run);
+    if (!result)
+        result = start_threads(run);
+    if (!result) {
+        int loop = session_loop(&run->filesystem);
+        if (loop < 0)
+            log_line(LOG_ERR, "mount", "event=loop-ended errno=%d", -loop);
+    }
+    take_down(run);
+    return result ? result : run->failed ? -EIO : 0;
+}
+
+static void release(struct mount_run *run)
+{
+    claim_release(run->claim);
+    end_reports(run);
+    status_snapshots_end();
+    inode_table_free(run->filesystem.inodes);
+    unshard_checkpoint_close(run->filesystem.checkpoint);
+    free(run->source);
+    free(run->mountpoint);
+    if (run->filesystem.initialised_fd >= 0)
+        close(run->filesystem.initialised_fd);
+    options_free(&run->options);
+}
+
+/* A daemon that is not there yet is told to open its log again: that waits until it is. */
+static void hold_hangups(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static int run_mount(struct mount_run *run)
+{
+    if (run->options.prepare) {
+        int result = prepare_for_another(run);
+        if (result)
+            fprintf(stderr, "unshard: %s\n", run->error.message);
+        return result ? 1 : 0;
+    }
+    int result = daemon_begin(&run->link, run->options.foreground,
+                              mounted_fd_parse(run->options.mountpoint));
+    if (result) {
+        fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-result));
+        return 1;
+    }
+    run->terminal = run->options.foreground && shutdown_has_terminal();
+    if (!run->options.foreground)
+        hold_hangups();
+    result = log_open(run->options.log_path, !run->options.foreground);
+    if (result)
+        error_set(&run->error, "log", -result, "%s: cannot open the log: %s",
+                  run->options.log_path ? run->options.log_path : "syslog",
+                  log_open_reason(result));
+    privileges_drop();
+    if (!result)
+        result = prepare(run);
+    if (!result)
+        result = serve(run);
+    if (result)
+        daemon_failed(&run->link, run->error.message);
+    log_writer_end();
+    return result ? 1 : 0;
+}
+
+int command_mount(int argc, char **argv)
+{
+    struct mount_run *run = calloc(1, sizeof *run);
+    if (!run) {
+        fprintf(stderr, "unshard: out of memory\n");
+        return 1;
+    }
+    run->link.fd = -1;
+    run->claim = -1;
+    run->filesystem.initialised_fd = -1;
+    int parsed = options_parse_mount(argc, argv, &run->options);
+    if (parsed) {
+        free(run);
+        return parsed > 0 ? 0 : 2;
+    }
+    int status = run_mount(run);
+    release(run);
+    free(run);
+    return status;
+}

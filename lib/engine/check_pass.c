@@ -1,0 +1,651 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Passes over files of which only a digest of the whole is known.
+ *
+ * A pass reads its file's chunks in order, several at once, and feeds them to one hasher, in order:
+ * whoever brings the chunk whose turn it is hashes it, and all that follow and are there already.
+ * So every pass hashes on one thread at a time, several passes on several, and none of them waits.
+ *
+ * verify=strict: the file is `closed` meanwhile. Its chunks are read by detached fetches, which
+ * belong to no reader; reads of the file are held. When the digest matches, the digests of all
+ * chunks, taken on the way, are trusted from then on: the file is opened, and every chunk that is
+ * served later (from staging, the page cache below, or storage) is checked by itself.
+ * verify=async: chunks are served as they come, and hashed besides; only what was read out of order
+ * before the pass got there is read again by a detached fetch.
+ *
+ * Memory: a pass runs at most `reach` chunks ahead of its hasher, and only as many passes are begun
+ * unasked as there are processors. A detached fetch that must be tried again keeps its buffer: it
+ * is what the others wait for.
+ */
+#include "engine/engine_internal.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PASS_SLOTS 64U
+#define MOST_UNASKED (UINT64_C(64) << 20)
+#define PASS_RETRY_NS UINT64_C(1000000000)
+
+struct check_pass {
+    struct hasher *hasher;
+    struct fetch *arrived[PASS_SLOTS]; /* by index modulo PASS_SLOTS */
+    uint32_t next_read, next_hash, generation;
+    unsigned in_flight;       /* fetches that are read, wait or are hashed */
+    uint64_t staging_reserve; /* what it may stage */
+    bool staging, hashing, failed;
+    bool in_memory; /* what was read last came out of memory: the processor is what it waits for */
+};
+
+static void pass_free(struct unshard_engine *engine, struct file_state *file)
+{
+    struct check_pass *pass = file->pass;
+    engine->staging_reserved -= pass->staging_reserve;
+    engine->passes_running--;
+    engine->passes_in_memory -= pass->in_memory;
+    hasher_free(pass->hasher);
+    free(pass);
+    file->pass = NULL;
+    if (engine->idle_workers > 0) /* for another pass, or for what has waited for this one */
+        pthread_cond_broadcast(&engine->work);
+}
+
+/* ---- beginning ---------------------------------------------------------------------------------
+ */
+
+/* Whether the file may be staged; if not, whether to begin all the same. */
+static bool reserve_staging(struct unshard_engine *engine, const struct file_state *file,
+                            bool demanded, uint64_t *reserve)
+{
+    uint64_t used = engine->staged_bytes + engine->staging_reserved;
+    *reserve = 0;
+    if (engine->options.verify != UNSHARD_VERIFY_STRICT || engine->staging_fd < 0)
+        return true;
+    if (used < engine->staging_budget && file->size <= engine->staging_budget - used) {
+        *reserve = file->size;
+        return true;
+    }
+    return demanded || used == 0;
+}
+
+static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool demanded)
+{
+    struct file_state *file = &engine->files[number];
+    uint64_t reserve;
+    if (engine_now_ns() < file->pass_retry_ns ||
+        (!demanded && engine->passes_running >= engine->most_passes) ||
+        !reserve_staging(engine, file, demanded, &reserve))
+        return false;
+    struct check_pass *pass = calloc(1, sizeof *pass);
+    if (pass == NULL)
+        return false;
+    pass->hasher = hasher_new(file->whole->digest.algorithm, file->size);
+    if (pass->hasher == NULL) {
+        free(pass);
+        return false;
+    }
+    pass->generation = file->generation;
+    pass->staging = reserve > 0;
+    pass->staging_reserve = reserve;
+    engine->staging_reserved += reserve;
+    engine->passes_running++;
+    file->pass = pass;
+    return true;
+}
+
+/* ---- reading -----------------------------------------------------------------------------------
+ */
+
+/* There is nothing to gain from reading ahead in memory: one thread that reads and hashes in turn
+ * finds the bytes in its cache. */
+static uint32_t reach(const struct unshard_engine *engine, const struct check_pass *pass)
+{
+    if (pass->in_memory)
+        return 1;
+    size_t share = (engine->buffer_count - engine->reserve) / 2 / (engine->passes_running + 1U);
+    return share < 2 ? 2 : share > PASS_SLOTS ? PASS_SLOTS : (uint32_t)share;
+}
+
+static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t number, uint32_t index)
+{
+    struct file_state *file = &engine->files[number];
+    struct fetch *fetch = calloc(1, sizeof *fetch);
+    if (fetch == NULL)
+        return NULL;
+    chunk_touch(file, index);
+    fetch->file = number;
+    fetch->index = index;
+    fetch->length = chunk_length(engine, number, index);
+    fetch->pass = fetch->detached = true;
+    fetch->check = CHECK_WHOLE;
+    fetch->generation = file->generation;
+    fetch->buffer = engine->free_buffers[--engine->free_count];
+    fetch->references = 1;
+    fetch->since_ns = engine_now_ns();
+    fetch_list_append(&engine->reading, fetch);
+    engine->reading_count++;
+    engine->passes_reading++;
+    return fetch;
+}
+
+/* The next chunk of the pass as a fetch that has been started; NULL: it is far enough ahead. */
+static struct fetch *pass_read_next(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct check_pass *pass = file->pass;
+    while (!pass->failed && pass->next_read < file->chunk_count &&
+           pass->next_read < pass->next_hash + reach(engine, pass)) {
+        uint32_t index = pass->next_read;
+        struct fetch *fetch = file->chunks[index].fetch;
+        uint8_t state = file->chunks[index].state;
+        bool adopt = !file->closed && (state == CHUNK_QUEUED || state == CHUNK_READING);
+        if (adopt) {
+            fetch->pass = true;
+        } else if (!file->closed && state == CHUNK_ABSENT) {
+            fetch = fetch_create(engine, number, index);
+            if (fetch == NULL)
+                return NULL;
+            fetch->pass = true;
+            fetch_start(engine, fetch);
+        } else if ((fetch = detached_fetch(engine, number, index)) == NULL) {
+            return NULL;
+        }
+        pass->next_read++;
+        pass->in_flight++;
+        if (!adopt)
+            return fetch;
+    }
+    return NULL;
+}
+
+static bool window_is_full(const struct unshard_engine *engine)
+{
+    return engine->options.verify == UNSHARD_VERIFY_ASYNC &&
+           engine->unconsumed_bytes >= engine->window_bytes / 2;
+}
+
+/* Another name of the file that a pass is made over; `number` when there is none. Who waits for the
+ * one waits for the other. */
+static uint32_t find_running(struct unshard_engine *engine, uint32_t number)
+{
+    uint32_t at = number;
+    if (engine->files[number].pass != NULL || !engine->files[number].closed)
+        return number;
+    while ((at = same_file_next(engine, number, at)) != number)
+        if (engine->files[at].pass != NULL && engine->files[at].stalled <= 1)
+            break;
+    if (at != number && engine->files[number].pass_demanded)
+        engine->files[at].pass_demanded = true;
+    return at;
+}
+
+/* What nobody prefetches is verified beforehand only when it is small: the data sets and unused
+ * revisions of a hub's cache are not to be read because they could be. */
+static bool may_pass(const struct unshard_engine *engine, uint32_t place, bool demanded)
+{
+    const struct file_state *file = &engine->files[engine->pass_files[place]];
+    return demanded || place < engine->planned_passes || file->size <= MOST_UNASKED ||
+           file->pass != NULL;
+}
+
+static struct fetch *next_of_passes(struct unshard_engine *engine, bool demanded)
+{
+    for (uint32_t i = 0; i < engine->pass_count; i++) {
+        uint32_t number = engine->pass_files[i];
+        struct file_state *file = &engine->files[number];
+        if (file->check != CHECK_WHOLE || file->blocked || file->pass_demanded != demanded ||
+            file->stalled > 1 || !may_pass(engine, i, demanded))
+            continue;
+        uint32_t running = find_running(engine, number);
+        if (engine->files[running].pass == NULL && !pass_begin(engine, running, demanded))
+            continue;
+        struct fetch *fetch = pass_read_next(engine, running);
+        if (fetch != NULL)
+            return fetch;
+    }
+    return NULL;
+}
+
+static struct fetch *due_retry(struct unshard_engine *engine)
+{
+    uint64_t now = engine_now_ns();
+    for (struct fetch *fetch = engine->pass_retries.first; fetch != NULL; fetch = fetch->next)
+        if (now - fetch->since_ns >= retry_delay_ns(fetch->attempts)) {
+            fetch_list_remove(&engine->pass_retries, fetch);
+            fetch->since_ns = now;
+            fetch_list_append(&engine->reading, fetch);
+            engine->reading_count++;
+            engine->passes_reading++;
+            return fetch;
+        }
+    return NULL;
+}
+
+struct fetch *pass_next_demanded(struct unshard_engine *engine)
+{
+    struct fetch *fetch = due_retry(engine);
+    if (fetch == NULL && engine->pass_count > 0)
+        fetch = next_of_passes(engine, true);
+    return fetch;
+}
+
+struct fetch *pass_next(struct unshard_engine *engine)
+{
+    bool unasked = engine->options.prefetch == UNSHARD_PREFETCH_ALL && !engine->no_stores;
+    struct fetch *fetch = pass_next_demanded(engine);
+    if (fetch == NULL && engine->pass_count > 0 && unasked && !window_is_full(engine))
+        fetch = next_of_passes(engine, false);
+    return fetch;
+}
+
+/* ---- the end of a pass -------------------------------------------------------------------------
+ */
+
+/* The fetch is done with. Caller holds engine->lock. */
+static void pass_drop(struct unshard_engine *engine, struct fetch *fetch)
+{
+    engine->files[fetch->file].pass->in_flight--;
+    if (!fetch->detached) {
+        fetch_release(engine, fetch);
+        return;
+    }
+    fetch_return_buffer(engine, fetch);
+    free(fetch);
+}
+
+/* Frees a failed pass once nothing of it is under way. Caller holds engine->lock. */
+static void pass_settle(struct unshard_engine *engine, struct file_state *file)
+{
+    struct check_pass *pass = file->pass;
+    for (unsigned i = 0; i < PASS_SLOTS; i++)
+        if (pass->arrived[i] != NULL) {
+            pass_drop(engine, pass->arrived[i]);
+            pass->arrived[i] = NULL;
+        }
+    if (pass->in_flight == 0 && !pass->hashing)
+        pass_free(engine, file);
+}
+
+static void pass_give_up(struct unshard_engine *engine, struct file_state *file)
+{
+    file->pass->failed = true;
+    file->pass_retry_ns = engine_now_ns() + PASS_RETRY_NS;
+    pass_settle(engine, file);
+}
+
+void pass_void(struct unshard_engine *engine, uint32_t number)
+{
+    if (engine->files[number].pass != NULL)
+        pass_give_up(engine, &engine->files[number]);
+}
+
+void pass_abandon(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    file->pass->in_flight--;
+    pass_give_up(engine, file);
+}
+
+struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t number)
+{
+    struct source_identity identity = source_identity(engine->source, number);
+    return (struct digest_cache_key){.device = identity.device,
+                                     .inode = identity.inode,
+                                     .size = identity.size,
+                                     .mtime_ns = identity.mtime_ns,
+                                     .ctime_ns = identity.ctime_ns,
+                                     .whole = engine->files[number].whole->digest};
+}
+
+/* The file has matched: its chunk digests are trusted, and what waited for it goes on. Takes over
+ * `gained`. Caller holds engine->lock. */
+static void open_file(struct unshard_engine *engine, uint32_t number, struct gained *gained)
+{
+    struct file_state *file = &engine->files[number];
+    gained->older = file->gained;
+    file->gained = gained;
+    file->check = CHECK_CHUNKS;
+    file->trusted = (struct expected_chunks){engine->chunk_bytes, file->chunk_count, DIGEST_KEYED,
+                                             gained->digests->bytes, file->whole->origin};
+    file->verified = true;
+    file->pass_demanded = false;
+    file->pass_attempts = 0;
+    if (file->chunks_failed == 0 && file->retrying == 0 && !file->failed_at_start)
+        file->has_error = false;
+    if (file->closed) {
+        file_open(engine, number);
+        wake_for_demand(engine);
+    }
+}
+
+static struct gained *gained_copy(const struct gained *from)
+{
+    size_t size = sizeof *from + from->count * sizeof *from->digests;
+    struct gained *copy = malloc(size);
+    return copy == NULL ? NULL : memcpy(copy, from, size);
+}
+
+/* What has matched has matched by all its names, of those that served nothing before. Caller holds
+ * engine->lock. */
+static void open_same_files(struct unshard_engine *engine, uint32_t number,
+                            const struct gained *gained)
+{
+    for (uint32_t at = number; (at = same_file_next(engine, number, at)) != number;) {
+        const struct file_state *file = &engine->files[at];
+        struct gained *copy = NULL;
+        if (file->check == CHECK_WHOLE && file->closed && !file->blocked && file->pass == NULL &&
+            (copy = gained_copy(gained)) != NULL)
+            open_file(engine, at, copy);
+    }
+}
+
+static void log_verified(struct unshard_engine *engine, uint32_t number)
+{
+    const struct expected_digest *whole = engine->files[number].whole;
+    char path[512];
+    engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
+               error_field(path, sizeof path, engine->checkpoint->files[number].path),
+               digest_algorithm_name(whole->digest.algorithm), whole->origin);
+}
+
+static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct gained *gained = malloc(sizeof *gained + file->chunk_count * sizeof *gained->digests);
+    if (gained != NULL) {
+        gained->key = pass_cache_key(engine, number);
+        gained->count = file->chunk_count;
+    }
+    pthread_mutex_lock(&engine->lock);
+    bool current = gained != NULL && file->pass->generation == file->generation && !file->blocked;
+    if (current) {
+        memcpy(gained->digests, file->digests, file->chunk_count * sizeof *gained->digests);
+        open_file(engine, number, gained);
+        file->keep_due = engine->cache != NULL;
+        open_same_files(engine, number, gained);
+    }
+    pass_free(engine, file);
+    pthread_mutex_unlock(&engine->lock);
+    if (current)
+        log_verified(engine, number);
+    else
+        free(gained);
+    if (current)
+        log_recovery(engine, number);
+}
+
+void keep_gained(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        struct file_state *file = &engine->files[i];
+        struct unshard_error error;
+        pthread_mutex_lock(&engine->lock);
+        const struct gained *gained = file->keep_due ? file->gained : NULL;
+        file->keep_due = false;
+        pthread_mutex_unlock(&engine->lock);
+        if (gained != NULL &&
+            digest_cache_store(engine->cache, &gained->key, engine->chunk_bytes,
+                               gained->digests->bytes, gained->count, &error) != 0)
+            engine_log(engine, 5, "event=digests-not-kept message=\"%s\"", error.message);
+    }
+}
+
+static void block_mismatched(struct unshard_engine *engine, uint32_t number, uint32_t generation,
+                             const struct digest *actual)
+{
+    const struct expected_digest *whole = engine->files[number].whole;
+    struct mismatch mismatch = {.known = true, .origin = whole->origin};
+    struct unshard_error error;
+    snprintf(mismatch.algorithm, sizeof mismatch.algorithm, "%s",
+             digest_algorithm_name(actual->algorithm));
+    digest_to_hex(&whole->digest, mismatch.expected);
+    digest_to_hex(actual, mismatch.actual);
+    error_set(&error, "mismatch", EIO, "%s: does not match: %s is %s, expected %s (%s)",
+              engine->checkpoint->files[number].path, mismatch.algorithm, mismatch.actual,
+              mismatch.expected, whole->origin);
+    file_block(engine, number, generation, &error, &mismatch);
+}
+
+/* The next name of the file, after `at`, that waits for what has not matched. */
+static uint32_t next_waiting(struct unshard_engine *engine, uint32_t number, uint32_t at)
+{
+    pthread_mutex_lock(&engine->lock);
+    while ((at = same_file_next(engine, number, at)) != number)
+        if (engine->files[at].check == CHECK_WHOLE && !engine->files[at].blocked)
+            break;
+    pthread_mutex_unlock(&engine->lock);
+    return at;
+}
+
+static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
+                            const struct digest *actual)
+{
+    struct file_state *file = &engine->files[number];
+    pthread_mutex_lock(&engine->lock);
+    uint32_t generation = file->pass->generation;
+    bool blocked = file->blocked; /* for what explains this one too, such as a change on disk */
+    pass_free(engine, file);
+    pthread_mutex_unlock(&engine->lock);
+    if (blocked)
+        return;
+    block_mismatched(engine, number, generation, actual);
+    for (uint32_t at = number; (at = next_waiting(engine, number, at)) != number;)
+        block_mismatched(engine, at, 0, actual);
+}
+
+/* All chunks are hashed. No lock held; the pass is this thread's alone now. */
+static void pass_finish(struct unshard_engine *engine, uint32_t number)
+{
+    struct digest actual;
+    const struct file_state *file = &engine->files[number];
+    hasher_finish(file->pass->hasher, &actual);
+    if (digest_equal(&actual, &file->whole->digest))
+        pass_succeeded(engine, number);
+    else
+        pass_mismatched(engine, number, &actual);
+}
+
+/* ---- hashing -----------------------------------------------------------------------------------
+ */
+
+/* Hashes what is there in order. Caller holds engine->lock, which is released meanwhile. True when
+ * the last chunk has been hashed. */
+static bool hash_arrived(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct check_pass *pass = file->pass;
+    struct fetch *fetch;
+    pass->hashing = true;
+    while (!pass->failed && (fetch = pass->arrived[pass->next_hash % PASS_SLOTS]) != NULL) {
+        pass->arrived[pass->next_hash % PASS_SLOTS] = NULL;
+        pthread_mutex_unlock(&engine->lock);
+        if (!fetch->hashed)
+            hasher_update(pass->hasher, fetch->buffer, fetch->length);
+        pthread_mutex_lock(&engine->lock);
+        pass->next_hash++;
+        pass_drop(engine, fetch);
+        if (pass->generation != file->generation)
+            pass->failed = true;
+        if (engine->idle_workers > 0 && !pass->in_memory) /* there is room for another read */
+            pthread_cond_signal(&engine->work);
+    }
+    bool complete = !pass->failed && pass->next_hash == file->chunk_count;
+    pass->hashing = complete; /* nobody else ends it then */
+    if (pass->failed)
+        pass_settle(engine, file);
+    return complete;
+}
+
+void pass_arrived(struct unshard_engine *engine, struct fetch *fetch)
+{
+    uint32_t number = fetch->file;
+    bool complete = false;
+    pthread_mutex_lock(&engine->lock);
+    struct file_state *file = &engine->files[number];
+    struct check_pass *pass = file->pass;
+    if (pass->failed || pass->generation != fetch->generation ||
+        pass->generation != file->generation) {
+        pass_drop(engine, fetch);
+        pass_give_up(engine, file);
+    } else {
+        pass->arrived[fetch->index % PASS_SLOTS] = fetch;
+        complete = !pass->hashing && hash_arrived(engine, number);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (complete)
+        pass_finish(engine, number);
+}
+
+/* ---- detached reads ----------------------------------------------------------------------------
+ */
+
+/* What was read is kept for later, when it came from storage. No lock held. */
+static void stage(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (!staging_put(engine, fetch))
+        return;
+    pthread_mutex_lock(&engine->lock);
+    struct chunk *chunk = chunk_of(engine, fetch);
+    const struct file_state *file = &engine->files[fetch->file];
+    bool current = fetch->generation == file->generation && !file->blocked;
+    if (!chunk->staged && current) {
+        engine->staged_bytes += fetch->length;
+        chunk->staged = true;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (!current)
+        staging_drop(engine, fetch->file, fetch->index, fetch->length);
+}
+
+/* Reads for the file fail: those who wait for it are told. */
+static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
+                      const struct unshard_error *error)
+{
+    struct file_state *file = &engine->files[fetch->file];
+    uint32_t number = fetch->file, generation = fetch->generation;
+    struct waiter *waiters = NULL;
+    pthread_mutex_lock(&engine->lock);
+    bool current = generation == file->generation && !file->blocked;
+    if (current) {
+        file_note_error(file, error);
+        file_cancel_held(engine, number, &waiters);
+        file->pass_demanded = false;
+        file->pass_attempts = 0;
+    }
+    pass_drop(engine, fetch);
+    pass_give_up(engine, file);
+    pthread_mutex_unlock(&engine->lock);
+    waiters_complete(waiters, NULL, EIO);
+    if (strcmp(error->code, HEADER_MISMATCH) == 0)
+        file_block(engine, number, generation, error, NULL);
+    else if (current)
+        log_failure(engine, number, error, false);
+}
+
+static void retry_or_fail(struct unshard_engine *engine, struct fetch *fetch,
+                          const struct unshard_error *error)
+{
+    bool again = error_is_transient(error) && ++fetch->attempts < MAX_ATTEMPTS;
+    uint32_t number = fetch->file;
+    if (!again) {
+        fail_held(engine, fetch, error);
+        return;
+    }
+    pthread_mutex_lock(&engine->lock);
+    fetch->since_ns = engine_now_ns();
+    fetch_list_append(&engine->pass_retries, fetch);
+    pthread_mutex_unlock(&engine->lock);
+    log_failure(engine, number, error, true);
+}
+
+/* The same when half of the chunk has been hashed: only the whole pass can begin again. */
+static void begin_again_or_fail(struct unshard_engine *engine, struct fetch *fetch,
+                                const struct unshard_error *error)
+{
+    uint32_t number = fetch->file;
+    struct file_state *file = &engine->files[number];
+    pthread_mutex_lock(&engine->lock);
+    bool again = error_is_transient(error) && ++file->pass_attempts < MAX_ATTEMPTS;
+    if (again) {
+        pass_drop(engine, fetch);
+        pass_give_up(engine, file);
+        file->pass_retry_ns = engine_now_ns() + retry_delay_ns(file->pass_attempts);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (again)
+        log_failure(engine, number, error, true);
+    else
+        fail_held(engine, fetch, error);
+}
+
+static int read_whole(struct unshard_engine *engine, struct fetch *fetch, bool *cached,
+                      struct unshard_error *error)
+{
+    uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
+    /* What is gathered from is read again soon, by whoever gathers it. */
+    int result = chunk_is_unshown(&engine->files[fetch->file], fetch->index)
+                     ? source_read_cached(engine->source, fetch->file, offset, fetch->buffer,
+                                          fetch->length, error)
+                     : source_read(engine->source, fetch->file, offset, fetch->buffer,
+                                   fetch->length, cached, error);
+    return result == 0 ? check_chunk(engine, fetch, error) : result;
+}
+
+/* Takes the hasher for a chunk that comes out of memory, when it is its turn: it is hashed while it
+ * is read. */
+static bool take_hasher(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    const struct file_state *file = &engine->files[fetch->file];
+    struct check_pass *pass = file->pass;
+    pthread_mutex_lock(&engine->lock);
+    bool take = pass->in_memory && !pass->hashing && !pass->failed &&
+                pass->next_hash == fetch->index && !chunk_is_unshown(file, fetch->index);
+    pass->hashing = pass->hashing || take;
+    pthread_mutex_unlock(&engine->lock);
+    return take;
+}
+
+void pass_read(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    struct file_state *file = &engine->files[fetch->file];
+    bool cached = false, streams = take_hasher(engine, fetch);
+    int result = streams ? pass_stream(engine, fetch, file->pass->hasher, &cached, &error)
+                         : read_whole(engine, fetch, &cached, &error);
+    pthread_mutex_lock(&engine->lock);
+    end_reading(engine, fetch);
+    file->pass->hashing = file->pass->hashing && !streams;
+    bool current = fetch->generation == file->generation;
+    engine->passes_in_memory += cached - file->pass->in_memory;
+    file->pass->in_memory = cached;
+    if (result == 0 && current)
+        result = check_observed(engine, fetch, &error);
+    if (result == 0 && current)
+        note_success(engine, fetch, false);
+    bool staged = result == 0 && current && !cached && !streams && file->pass->staging &&
+                  !chunk_is_unshown(file, fetch->index);
+    pthread_mutex_unlock(&engine->lock);
+    if (result != 0 && streams) {
+        begin_again_or_fail(engine, fetch, &error);
+    } else if (result != 0) {
+        retry_or_fail(engine, fetch, &error);
+    } else {
+        if (staged)
+            stage(engine, fetch);
+        pass_arrived(engine, fetch);
+    }
+}
+
+void pass_discard(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    if (file->pass == NULL)
+        return;
+    for (unsigned i = 0; i < PASS_SLOTS; i++)
+        if (file->pass->arrived[i] != NULL)
+            pass_drop(engine, file->pass->arrived[i]);
+    pass_free(engine, file);
+}

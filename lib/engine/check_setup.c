@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What each file is checked by: the chunk digests of a manifest, those that an earlier mount has
+ * gained, a digest of the whole, or nothing.
+ */
+#include "engine/engine_internal.h"
+
+#include "base/error.h"
+#include "formats/gather.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MOST_PASSES 8L
+
+/* Digests of chunks are enough by themselves when they are as strong as what is known of the whole,
+ * and when nobody else knows the whole: a manifest of version 1 has weak ones, and that of version
+ * 2 may be about another content than SHA256SUMS or the hub. Where they are not, the whole is to
+ * match first. A chunk is checked in one piece, so one that no buffer has room for does not count.
+ */
+static bool may_check_chunks(const struct unshard_engine *engine,
+                             const struct expectation *expectation)
+{
+    const struct expected_chunks *chunks = expectation->chunks;
+    bool strong = expectation->digest_count > 0 &&
+                  digest_is_cryptographic(expectation->digests[0].digest.algorithm);
+    return chunks != NULL && chunks->count > 0 && chunks->chunk_bytes <= engine->chunk_bytes &&
+           (!strong || (expected_chunks_are_strong(chunks) && !expectation->whole_elsewhere));
+}
+
+void file_set_check(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
+    file->check = CHECK_NONE;
+    file->whole = NULL;
+    file->closed = false;
+    if (engine->checkpoint->files[number].gathered != NULL)
+        file->closed = gathered_is_closed(engine, engine->checkpoint->files[number].gathered);
+    if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
+        return;
+    if (expectation->digest_count > 0)
+        file->whole = &expectation->digests[0];
+    if (may_check_chunks(engine, expectation)) {
+        file->check = CHECK_CHUNKS;
+        file->trusted = *expectation->chunks;
+    } else if (file->whole != NULL && file->chunk_count > 0) {
+        file->check = CHECK_WHOLE;
+        file->closed = engine->options.verify == UNSHARD_VERIFY_STRICT;
+    }
+}
+
+/* Digests that an earlier mount has gained. */
+static void use_cached_digests(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    struct digest_cache_key key = pass_cache_key(engine, number);
+    uint64_t chunk_bytes;
+    uint32_t count;
+    uint8_t *digests;
+    if (digest_cache_load(engine->cache, &key, &chunk_bytes, &digests, &count) != 0)
+        return;
+    struct gained *gained = malloc(sizeof *gained + count * sizeof *gained->digests);
+    if (gained != NULL && chunk_bytes <= engine->chunk_bytes) {
+        memcpy(gained->digests, digests, count * sizeof *gained->digests);
+        gained->older = NULL;
+        file->gained = gained;
+        file->check = CHECK_CHUNKS;
+        file->closed = false;
+        file->trusted = (struct expected_chunks){chunk_bytes, count, DIGEST_KEYED,
+                                                 gained->digests->bytes, file->whole->origin};
+    } else {
+        free(gained);
+    }
+    free(digests);
+}
+
+int check_possible(const struct unshard_engine *engine, uint32_t number, uint64_t size,
+                   struct unshard_error *error)
+{
+    const struct source_file *source = &engine->checkpoint->files[number];
+    const struct expectation *expectation = source->expectation;
+    if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
+        return 0;
+    if (expectation->contradicts) {
+        *error = expectation->error;
+        return -EIO;
+    }
+    if (!expectation->has_size || expectation->size == size)
+        return 0;
+    return error_set(error, "mismatch", EIO, "%s: is %llu bytes long, expected %llu", source->path,
+                     (unsigned long long)size, (unsigned long long)expectation->size);
+}
+
+/* Content that cannot be right is blocked before anybody reads it. */
+static void block_if_wrong(struct unshard_engine *engine, uint32_t number)
+{
+    struct file_state *file = &engine->files[number];
+    if (check_possible(engine, number, engine->checkpoint->files[number].size, &file->error) != 0)
+        file->blocked = file->has_error = true;
+}
+
+/* The file, or the shards that it is gathered from. */
+static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t number)
+{
+    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
+    for (uint32_t i = 0; gathered != NULL && !listed[number] && i < gathered->source_count; i++)
+        list_pass_file(engine, listed, gathered->sources[i].file);
+    if (!listed[number] && engine->files[number].check == CHECK_WHOLE)
+        engine->pass_files[engine->pass_count++] = number;
+    listed[number] = true;
+}
+
+/* Files of views in the order of the plan, then the others that have a digest of the whole. */
+static int list_pass_files(struct unshard_engine *engine)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    bool *listed = calloc(checkpoint->file_count + 1U, sizeof *listed);
+    engine->pass_files = calloc(checkpoint->file_count + 1U, sizeof *engine->pass_files);
+    if (listed == NULL || engine->pass_files == NULL) {
+        free(listed);
+        return -ENOMEM;
+    }
+    for (uint32_t p = 0; p < engine->plan_count; p++) {
+        const struct extent_map *map = &checkpoint->views[engine->plan[p]].map;
+        for (size_t i = 0; i < map->count; i++)
+            if (map->extents[i].source != EXTENT_LITERAL)
+                list_pass_file(engine, listed, map->extents[i].source);
+    }
+    engine->planned_passes = engine->pass_count;
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        if (engine->files[i].view_count > 0)
+            list_pass_file(engine, listed, i);
+    free(listed);
+    return 0;
+}
+
+int checks_init(struct unshard_engine *engine)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    struct unshard_error error;
+    engine->processors = processors < 1 ? 1 : (unsigned)processors;
+    engine->most_passes = (unsigned)(processors < 2             ? 2
+                                     : processors < MOST_PASSES ? processors
+                                                                : MOST_PASSES);
+    if (engine->options.verify != UNSHARD_VERIFY_OFF &&
+        digest_cache_open(0, &engine->cache, &error) != 0)
+        engine_log(engine, 5, "event=no-digest-cache message=\"%s\"", error.message);
+    if (engine->cache != NULL)
+        engine->secret = *digest_cache_secret(engine->cache);
+    else if (secret_random(&engine->secret) != 0)
+        return -EIO;
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        file_set_check(engine, i);
+        block_if_wrong(engine, i);
+        if (engine->files[i].check == CHECK_WHOLE && !engine->files[i].blocked)
+            use_cached_digests(engine, i);
+    }
+    int result = same_file_init(engine);
+    return result == 0 ? list_pass_files(engine) : result;
+}
+
+void checks_free(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
+        struct file_state *file = &engine->files[i];
+        pass_discard(engine, i);
+        for (struct gained *gained = file->gained, *older; gained != NULL; gained = older) {
+            older = gained->older;
+            free(gained);
+        }
+    }
+    for (struct fetch *fetch; (fetch = engine->pass_retries.first) != NULL;) {
+        fetch_list_remove(&engine->pass_retries, fetch);
+        free(fetch);
+    }
+    free(engine->pass_files);
+    free(engine->same_file);
+    digest_cache_close(engine->cache);
+}

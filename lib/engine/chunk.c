@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/engine_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    return &engine->files[fetch->file].chunks[fetch->index];
+}
+
+uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    uint64_t rest = engine->files[file].size - (uint64_t)index * engine->chunk_bytes;
+    return rest < engine->chunk_bytes ? (uint32_t)rest : engine->chunk_bytes;
+}
+
+/* What has failed several times is tried again after 1, 2, 4, 8 seconds, and so on. */
+#define MOST_DOUBLINGS 3U
+/* So many failed chunks, and a file rests. */
+#define FAILURES_TO_REST 3U
+
+/* Of what the plan fetches before anybody reads. */
+#define MOST_FIRST_KEPT 32U
+
+static uint64_t again_after_ns(unsigned before)
+{
+    return UINT64_C(1000000000) << (before < MOST_DOUBLINGS ? before : MOST_DOUBLINGS);
+}
+
+#ifdef UNSHARD_CHECK_INVARIANTS
+static void require(bool holds, const char *what, uint32_t file, uint32_t index)
+{
+    if (holds)
+        return;
+    fprintf(stderr, "chunk %u of file %u: invariant broken: %s\n", index, file, what);
+    abort();
+}
+
+void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    const struct chunk *chunk = &engine->files[file].chunks[index];
+    const struct fetch *fetch = chunk->fetch;
+    bool active = chunk->state == CHUNK_QUEUED || chunk->state == CHUNK_READING ||
+                  chunk->state == CHUNK_READY;
+    bool buffered = chunk->state == CHUNK_READING || chunk->state == CHUNK_READY;
+    bool left = active || chunk->state == CHUNK_PUBLISHED;
+    const struct wanted *wanted = &engine->files[file].wanted;
+    require((fetch != NULL) == active, "a fetch exactly in QUEUED, READING, READY", file, index);
+    require(!left || !wanted_has(wanted, WANTED_BY_READERS, index),
+            "what is there or on its way is not wanted", file, index);
+    require(chunk->state != CHUNK_ABSENT || wanted_has(wanted, WANTED_BY_READERS, index),
+            "what is ABSENT is wanted", file, index);
+    require(engine->free_count + engine->kept.count <= engine->buffer_count,
+            "no buffer returned twice", file, index);
+    require(engine->stalled_count + engine->staged_reading <= engine->reading_count,
+            "what is left out of the reads in flight is part of them", file, index);
+    if (fetch == NULL)
+        return;
+    require(fetch->file == file && fetch->index == index, "the fetch is its own", file, index);
+    require(!fetch->orphan && !engine->files[file].blocked, "none of what is not to be served",
+            file, index);
+    require((fetch->buffer != NULL) == buffered, "a buffer exactly in READING, READY", file, index);
+    require(chunk->state != CHUNK_READY || fetch->waiters == NULL, "READY has no waiters", file,
+            index);
+    require(chunk->state != CHUNK_READY || fetch->references > 0, "READY is referenced", file,
+            index);
+}
+#else
+void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    (void)engine, (void)file, (void)index;
+}
+#endif
+
+void fetch_list_append(struct fetch_list *list, struct fetch *fetch)
+{
+    fetch->next = NULL;
+    fetch->previous = list->last;
+    *(list->last != NULL ? &list->last->next : &list->first) = fetch;
+    list->last = fetch;
+    list->count++;
+}
+
+void fetch_list_remove(struct fetch_list *list, struct fetch *fetch)
+{
+    *(fetch->previous != NULL ? &fetch->previous->next : &list->first) = fetch->next;
+    *(fetch->next != NULL ? &fetch->next->previous : &list->last) = fetch->previous;
+    fetch->next = fetch->previous = NULL;
+    list->count--;
+}
+
+void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, enum wanted_by by)
+{
+    struct file_state *state = &engine->files[file];
+    struct chunk *chunk = &state->chunks[index];
+    if (chunk->state == CHUNK_READY)
+        chunk->fetch->given_up = true;
+    if (chunk->state != CHUNK_PUBLISHED)
+        return;
+    uint32_t length = chunk_length(engine, file, index);
+    if (!chunk_is_unshown(state, index))
+        state->bytes_published -= length;
+    engine->published_bytes -= length;
+    if (!chunk->consumed)
+        engine->unconsumed_bytes -= length;
+    chunk->consumed = false;
+    chunk->state = CHUNK_ABSENT;
+    wanted_put(&state->wanted, index, by);
+}
+
+struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_t index)
+{
+    struct file_state *state = &engine->files[file];
+    struct chunk *chunk = &state->chunks[index];
+    struct fetch *fetch = calloc(1, sizeof *fetch);
+    if (fetch == NULL)
+        return NULL;
+    chunk_touch(state, index);
+    chunk_forget(engine, file, index, WANTED_BY_READERS);
+    wanted_take(&state->wanted, index);
+    fetch->file = file;
+    fetch->index = index;
+    fetch->length = chunk_length(engine, file, index);
+    if (chunk->state == CHUNK_FAILED)
+        state->chunks_failed--;
+    chunk->fetch = fetch;
+    chunk->state = CHUNK_QUEUED;
+    fetch->since_ns = engine_now_ns();
+    return fetch;
+}
+
+void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct file_state *file = &engine->files[fetch->file];
+    fetch->demanded = true;
+    file->pass_demanded = file->pass_demanded || file->check == CHECK_WHOLE;
+    if (file->closed && engine->checkpoint->files[fetch->file].gathered != NULL)
+        gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);
+    fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
+    if (file->pass_demanded || file->closed) /* to begin the pass */
+        pthread_cond_signal(engine->idle_workers > 0 ? &engine->work : &engine->reserve_work);
+    chunk_check(engine, fetch->file, fetch->index);
+}
+
+/* One can be had that could not. */
+static void wake_for_buffer(struct unshard_engine *engine)
+{
+    if (engine->demand.count > 0)
+        pthread_cond_signal(&engine->reserve_work);
+    if (engine->idle_workers > 0)
+        pthread_cond_signal(&engine->work);
+}
+
+static bool may_be_served(const struct file_state *state, uint32_t generation)
+{
+    return generation == state->generation && !state->blocked && !state->closed;
+}
+
+/* Takes the buffer in which the chunk is kept, if it is; fetch->kept when it is still good. */
+static bool take_kept(struct unshard_engine *engine, struct fetch *fetch)
+{
+    const struct file_state *state = &engine->files[fetch->file];
+    struct kept_chunk kept;
+    bool found = kept_take(&engine->kept, fetch->file, fetch->index, &kept);
+    fetch->kept =
+        found && may_be_served(state, kept.generation) && kept.trusted == state->trusted.digests;
+    if (found) {
+        fetch->buffer = kept.buffer;
+        fetch->digest = kept.digest;
+        fetch->asked += kept.asked;
+    }
+    return found;
+}
+
+static void note_check(struct unshard_engine *engine, struct fetch *fetch)
+{
+    const struct file_state *state = &engine->files[fetch->file];
+    fetch->check = state->check;
+    fetch->trusted = state->trusted;
+    fetch->generation = state->generation;
+}
+
+bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (!take_kept(engine, fetch))
+        return false;
+    if (!fetch->kept) {
+        fetch_return_buffer(engine, fetch);
+        return false;
+    }
+    note_check(engine, fetch);
+    fetch->references = 1;
+    chunk_of(engine, fetch)->state = CHUNK_READY;
+    fetch->answered = true;
+    chunk_check(engine, fetch->file, fetch->index);
+    return true;
+}
+
+/* Somebody will ask for the rest of the chunk and find no pages of it. */
+static bool is_to_be_kept(const struct unshard_engine *engine, const struct fetch *fetch)
+{
+    bool first = fetch->stream == 0 && !fetch->demanded && engine->reads == 0 &&
+                 engine->kept.count < MOST_FIRST_KEPT && engine_now_ns() < engine->keep_first_ns;
+    bool missed = fetch->uncached || (fetch->demanded && fetch->refused);
+    return may_be_served(&engine->files[fetch->file], fetch->generation) && !engine->stopping &&
+           engine->kept.limit > 0 && (first || (missed && fetch->asked < fetch->length));
+}
+
+static void give_back(struct unshard_engine *engine, const struct kept_chunk *kept)
+{
+    engine->free_buffers[engine->free_count++] = kept->buffer;
+}
+
+void buffers_reclaim(struct unshard_engine *engine)
+{
+    struct kept_chunk kept;
+    while (engine->free_count <= engine->reserve &&
+           kept_take_oldest(&engine->kept, UINT64_MAX, &kept))
+        give_back(engine, &kept);
+}
+
+static void keep(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct kept_chunk oldest, chunk = {.file = fetch->file,
+                                       .index = fetch->index,
+                                       .generation = fetch->generation,
+                                       .trusted = fetch->trusted.digests,
+                                       .digest = fetch->digest,
+                                       .asked = fetch->asked,
+                                       .since_ns = engine_now_ns(),
+                                       .buffer = fetch->buffer};
+    if (engine->kept.count >= engine->kept.limit &&
+        kept_take_oldest(&engine->kept, UINT64_MAX, &oldest))
+        give_back(engine, &oldest);
+    kept_put(&engine->kept, &chunk);
+    fetch->buffer = NULL;
+    wake_for_buffer(engine);
+}
+
+void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
+{
+    fetch->references = 1;
+    fetch->since_ns = engine_now_ns();
+    fetch->stalled = false;
+    note_check(engine, fetch);
+    if (!take_kept(engine, fetch))
+        fetch->buffer = engine->free_buffers[--engine->free_count];
+    fetch->staged = chunk_of(engine, fetch)->staged && !fetch->kept;
+    fetch->counts_staged = fetch->staged || fetch->kept;
+    engine->staged_reading += fetch->counts_staged;
+    chunk_of(engine, fetch)->state = CHUNK_READING;
+    fetch_list_append(&engine->reading, fetch);
+    engine->reading_count++;
+    chunk_check(engine, fetch->file, fetch->index);
+}
+
+void fetch_hold(struct fetch *fetch)
+{
+    fetch->references++;
+}
+
+void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch)
+{
+    engine->free_buffers[engine->free_count++] = fetch->buffer;
+    fetch->buffer = NULL;
+    wake_for_buffer(engine);
+}
+
+static void chunk_published(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    bool passed = fetch->demanded || schedule_stream_ended(engine, fetch->stream);
+    chunk->state = CHUNK_PUBLISHED;
+    chunk->doubted = false;
+    chunk->published_tick = engine_tick(engine, engine_now_ns());
+    chunk->consumed = passed && engine->window_limited;
+    if (!chunk_is_unshown(state, fetch->index))
+        state->bytes_published += fetch->length;
+    engine->published_bytes += fetch->length;
+    if (chunk->consumed)
+        drop_behind_note(engine, fetch->file, fetch->index);
+    else
+        engine->unconsumed_bytes += fetch->length;
+}
+
+/* The fetch has ended and nothing is there of it. */
+static void chunk_is_absent(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    chunk_of(engine, fetch)->state = CHUNK_ABSENT;
+    wanted_put(&engine->files[fetch->file].wanted, fetch->index, WANTED_BY_PLAN);
+    schedule_offer(engine, fetch->file);
+}
+
+static void orphan_free(struct unshard_engine *engine, struct fetch *fetch)
+{
+    engine->files[fetch->file].orphans--;
+    free(fetch);
+}
+
+void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (--fetch->references > 0)
+        return;
+    if (fetch->orphan) {
+        fetch_return_buffer(engine, fetch);
+        orphan_free(engine, fetch);
+        return;
+    }
+    if (is_to_be_kept(engine, fetch))
+        keep(engine, fetch);
+    else
+        fetch_return_buffer(engine, fetch);
+    chunk_of(engine, fetch)->fetch = NULL;
+    if (fetch->stored && !fetch->given_up)
+        chunk_published(engine, fetch);
+    else
+        chunk_is_absent(engine, fetch);
+    chunk_check(engine, fetch->file, fetch->index);
+    free(fetch);
+}
+
+void file_note_error(struct file_state *file, const struct unshard_error *error)
+{
+    file->has_error = true;
+    file->error = *error;
+    if (file->error.time == 0)
+        file->error.time = (int64_t)time(NULL);
+}
+
+bool error_is_transient(const struct unshard_error *error)
+{
+    return strcmp(error->code, "read-error") == 0;
+}
+
+static void take_waiters(struct fetch *fetch, struct waiter **waiters)
+{
+    for (struct waiter *waiter = fetch->waiters, *next; waiter != NULL; waiter = next) {
+        next = waiter->next;
+        waiter->next = *waiters;
+        *waiters = waiter;
+    }
+    fetch->waiters = NULL;
+}
+
+void fetch_disown(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    take_waiters(fetch, waiters);
+    state->retrying -= fetch->retried;
+    state->stalled -= fetch->stalled;
+    fetch->retried = false;
+    fetch->orphan = true;
+    state->orphans++;
+    chunk_of(engine, fetch)->fetch = NULL;
+    chunk_is_absent(engine, fetch);
+    chunk_check(engine, fetch->file, fetch->index);
+}
+
+void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    take_waiters(fetch, waiters);
+    if (fetch->retried)
+        state->retrying--;
+    if (fetch->pass)
+        pass_abandon(engine, fetch->file);
+    chunk->fetch = NULL;
+    chunk_is_absent(engine, fetch);
+    free(fetch);
+}
+
+/* A chunk of the file has failed for now: it is tried again later, and where one fails after the
+ * other the file rests. */
+static void put_off(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    unsigned attempts = chunk_of(engine, fetch)->attempts;
+    uint64_t now = engine_now_ns();
+    wanted_put_off(&state->wanted, fetch->index, WANTED_BY_PLAN,
+                   now + again_after_ns(attempts < MAX_ATTEMPTS ? 0 : attempts - MAX_ATTEMPTS));
+    if (state->chunks_failed < FAILURES_TO_REST || state->wanted.rest_until_ns != 0)
+        return;
+    wanted_rest(&state->wanted, now + again_after_ns(state->rests));
+    state->rests++;
+}
+
+bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
+                const struct unshard_error *error, struct waiter **waiters)
+{
+    struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    fetch_return_buffer(engine, fetch);
+    fetch->references = 0;
+    if (fetch->orphan) { /* which says nothing of what is there now */
+        if (fetch->pass)
+            pass_abandon(engine, fetch->file);
+        orphan_free(engine, fetch);
+        return false;
+    }
+    file_note_error(state, error);
+    if (fetch->retried)
+        state->retrying--;
+    fetch->retried = false;
+    if (chunk->attempts < UINT8_MAX)
+        chunk->attempts++;
+    if (error_is_transient(error) && chunk->attempts < MAX_ATTEMPTS && !engine->stopping &&
+        (fetch->waiters != NULL || fetch->pass || state->wanted.rest_until_ns == 0)) {
+        fetch->since_ns = engine_now_ns();
+        chunk->state = CHUNK_QUEUED;
+        fetch_list_append(&engine->retries, fetch);
+        fetch->retried = true;
+        state->retrying++;
+        chunk_check(engine, fetch->file, fetch->index);
+        return true;
+    }
+    *waiters = fetch->waiters;
+    if (fetch->pass)
+        pass_abandon(engine, fetch->file);
+    chunk->fetch = NULL;
+    chunk->state = CHUNK_FAILED;
+    chunk->retry_at = (uint32_t)((engine_now_ns() - engine->start_ns) / 1000000000U) + 1;
+    if (strcmp(error->code, "mismatch") == 0) { /* until the file changes on disk */
+        chunk->retry_at = UINT32_MAX;
+        note_chunk_mismatch(state, fetch, error->offset);
+    }
+    state->chunks_failed++;
+    if (error_is_transient(error))
+        put_off(engine, fetch);
+    chunk_check(engine, fetch->file, fetch->index);
+    free(fetch);
+    return false;
+}

@@ -1,0 +1,770 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine's shared state. One way in for every byte: a chunk is fetched from the source,
+ * checked, answered to the reads that wait for it, published, and its buffer is used again.
+ * Prefetching and demand differ only in who asks.
+ *
+ * States of a chunk
+ *
+ *   ABSENT ----> READING ----> READY ----> PUBLISHED
+ *     |            ^  |          |  \
+ *     v            |  v          v   `--> ABSENT
+ *   QUEUED --------'  FAILED   (reads are answered
+ *     ^                 |       from the buffer)
+ *     `-----------------'
+ *
+ *   ABSENT -> READING     prefetched       READY -> ABSENT      nothing was stored
+ *   ABSENT -> QUEUED      a read asks      PUBLISHED -> QUEUED  a read asks: the kernel dropped it
+ *   READING -> QUEUED     to be retried    PUBLISHED -> ABSENT  passed by readers, evicted, doubted
+ *   ABSENT, PUBLISHED, FAILED -> READY   a reader with O_DIRECT asks for what is kept in its buffer
+ *   READING, READY -> ABSENT   the file has changed, or is blocked: the fetch is an orphan then
+ *   FAILED -> QUEUED      a read asks, and the error is not one that stays
+ *   FAILED -> READING     likewise, prefetched when its time has come
+ *
+ *   state      fetch      buffer   lists its fetch is on              who owns it
+ *   ABSENT     NULL       -        -                                  nobody
+ *   QUEUED     non-NULL   none     `demand`; `retries` until due; or  the queue
+ *                                  `held` of its file, while that is
+ *                                  closed
+ *   READING    non-NULL   one      `reading`                          the worker that reads
+ *   READY      non-NULL   one      none, or `stores`                  holders of references
+ *   PUBLISHED  NULL       -        -                                  the kernel's page cache
+ *   FAILED     NULL       -        -                                  nobody
+ *
+ * PUBLISHED is what we believe, a hint: the kernel drops pages and tells nobody. It keeps the chunk
+ * from being fetched unasked. When a READ of a reader that sees the page cache comes for whole
+ * pages of such a chunk they are gone (a READ that raced with the store would have kept it from
+ * ending), and the stretch ahead of that reader is believed no more either (schedule_doubt).
+ *
+ * A reader with O_DIRECT proves nothing: the pages may be there. A fetch for it of a PUBLISHED
+ * chunk is `stored` from the start, and PUBLISHED again when it ends. Its bytes stay in their
+ * buffer (kept.h) until readers have asked for all of them.
+ *
+ * What is fetched unasked is derived: `wanted` of each file, which the chunk's state keeps up to
+ * date (wanted.h). FAILED chunks are wanted again after a time; a file of which several have failed
+ * rests as a whole, and a view whose stores fail is fetched for more and more rarely. All three
+ * heal by themselves, at once when a reader's own read or store succeeds, and by `warm`.
+ *
+ * Invariants, checked in debug builds by chunk_check() wherever a state changes:
+ * - chunk->fetch is non-NULL exactly in QUEUED, READING and READY.
+ * - ABSENT chunks are wanted, now or later; QUEUED, READING, READY and PUBLISHED ones are not. When
+ *   the plan is taken for done, a search through all of it finds nothing to fetch.
+ * - Only QUEUED and READING fetches have waiters; READY answers at once.
+ * - A fetch has a buffer exactly in READING and READY; a READY fetch has at least one reference.
+ * - A fetch of a closed file is on its `held` list only; a blocked file has no chunk with a fetch.
+ * - Buffers free + kept + in fetches, detached ones and orphans too, = all buffers. Kept ones are
+ *   given back whenever free ones are short. Buffers that stores can hold (of
+ *   prefetch workers, of the `stores` list) never number more than all - reserve, and passes leave
+ *   one of the reserve to demands: a read always finds a buffer that no blocked store holds.
+ *
+ * Threads
+ * - prefetch workers read, check, answer and store. One may block in a store on a page that an
+ *   unanswered read has locked. There are a few more of them than reads that the source is given
+ *   at a time (`jobs`): while those wait for storage, the others store what is staged or queued.
+ * - reserve workers read, check and answer, and never store: they take a demand, or go on with a
+ *   pass that a read waits for, when no prefetch worker is idle, with a buffer of the reserve. So
+ *   every read is answered even when all prefetch workers are blocked in stores, and by that the
+ *   stores go on.
+ * - the housekeeper (timer): retries, stalls, time-outs, worker count, window.
+ * - the watcher: looks whether files have changed on disk, writes the cache of digests; may hang
+ *   with the storage.
+ * - callers of unshard_engine_read: answer from READY buffers, or queue and return.
+ *
+ * Locks: engine->lock protects all that is not marked otherwise; held_pages has its own. Neither is
+ * taken while the other is held. No lock is held across a source read, a store, a `done` or a log
+ * call.
+ */
+#ifndef ENGINE_ENGINE_INTERNAL_H
+#define ENGINE_ENGINE_INTERNAL_H
+
+#include "base/arena.h"
+#include "base/xxh3.h"
+#include "digest/digest_cache.h"
+#include "digest/secret.h"
+#include "engine/chunk_runs.h"
+#include "engine/held_pages.h"
+#include "engine/kept.h"
+#include "engine/wanted.h"
+#include "store/source.h"
+#include "tree/model.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define PAGE_BYTES UINT64_C(4096)
+#define DEFAULT_CHUNK_BYTES (UINT64_C(2) << 20)
+#define DEFAULT_BUFFER_BYTES (UINT64_C(256) << 20)
+#define MAX_JOBS 256U
+/* Workers beyond those that may read: they store and hash while storage is waited for. */
+#define HELPERS 2U
+#define MAX_WORKERS (MAX_JOBS + HELPERS)
+#define MAX_RESERVE_WORKERS 16U
+#define MAX_STREAMS 8
+#define MAX_ATTEMPTS 4
+#define FIRST_RETRY_NS UINT64_C(50000000)
+#define LEAST_HELD_PAGES 4096U
+#define DEFAULT_READ_TIMEOUT_SECONDS 300.0
+
+enum chunk_state {
+    CHUNK_ABSENT,
+    CHUNK_QUEUED,
+    CHUNK_READING,
+    CHUNK_READY,
+    CHUNK_PUBLISHED,
+    CHUNK_FAILED
+};
+
+/* What has to hold before bytes of a file are believed. */
+enum check_kind {
+    CHECK_NONE,   /* nothing is known: what is read first must be read again the same */
+    CHECK_CHUNKS, /* each chunk has a digest that it must match */
+    CHECK_WHOLE   /* only the whole file has one: a pass over it tells, see check_pass.c */
+};
+
+struct fetch;
+struct check_pass;
+
+#define CHUNK_TAG_BYTES 16U
+
+struct chunk {
+    struct fetch *fetch;
+    uint8_t state;     /* enum chunk_state */
+    uint8_t attempts;  /* failed reads in a row */
+    bool consumed;     /* a reader has passed it since it was published */
+    bool seen;         /* read successfully at least once; file_state.digests has what it was */
+    bool checked;      /* matched the digest that it must match */
+    bool staged;       /* staging has a copy */
+    bool doubted;      /* was taken for published when a reader found that its pages are gone */
+    uint32_t retry_at; /* FAILED: second of the engine's clock from which a read tries again */
+    uint32_t published_tick; /* PUBLISHED: since when, see engine_tick */
+};
+
+struct read_request;
+
+/* A stretch of a request that lies in one chunk. */
+struct read_piece {
+    struct read_piece *next;
+    uint32_t in_chunk, in_request, length;
+};
+
+/* A request's interest in one chunk. */
+struct waiter {
+    struct waiter *next;
+    struct read_request *request;
+    struct read_piece *pieces;
+    struct fetch *fetch; /* referenced, when the chunk was READY already */
+};
+
+struct read_request {
+    unshard_read_done done;
+    void *cookie;
+    char *data;    /* assembled here; NULL when direct */
+    bool direct;   /* one piece of one chunk: answered from the chunk's buffer */
+    bool ahead;    /* of unshard_engine_read_ahead */
+    bool uncached; /* of unshard_engine_read_direct: the reader sees nothing of the page cache */
+    size_t size;
+    uint32_t view;
+    const struct extent_map *map; /* it was cut by this one */
+    uint64_t epoch;               /* ... of these contents of files, see view_epoch */
+    atomic_uint pending;          /* waiters, and one for the thread that issues the request */
+    atomic_int error;
+    struct arena arena; /* further waiters and pieces */
+    struct waiter first_waiter;
+    struct read_piece first_piece;
+};
+
+/* A chunk on its way. */
+struct fetch {
+    struct fetch *next, *previous; /* in one of the lists below */
+    uint32_t file, index;
+    uint32_t length; /* bytes of the chunk: short for the last one of a file */
+    unsigned references;
+    bool demanded;                  /* a reader asked for it */
+    bool stalled;                   /* its read hangs */
+    bool reported;                  /* ... and the log has said so */
+    bool orphan;                    /* its chunk has let go of it: see fetch_disown */
+    bool answered;                  /* its chunk was READY */
+    bool retried;                   /* counted in its file's `retrying` */
+    bool stored;                    /* its pages are in the page cache */
+    bool uncached;                  /* for readers that see nothing of the page cache */
+    bool refused;                   /* the kernel did not take its pages */
+    bool kept;                      /* it was in its buffer already when the read began */
+    uint64_t asked;                 /* bytes that reads have asked of it */
+    uint32_t stream;                /* number of the stream that it was fetched for; 0: none */
+    bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
+    bool pass;                      /* a pass over its file hashes it */
+    bool hashed;                    /* ... has hashed it already */
+    bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
+    bool staged;                    /* a copy is in staging */
+    bool counts_staged;             /* ... and being read: counted in staged_reading */
+    enum check_kind check;          /* of its file when the read began */
+    struct expected_chunks trusted; /* likewise */
+    struct digest digest;           /* of what was read (keyed), unless `trusted` was matched; of
+                                     * the piece that did not match it */
+    uint32_t generation;            /* likewise */
+    unsigned attempts;              /* failed reads in a row, of a detached one */
+    uint64_t since_ns;              /* when it entered its state */
+    uint64_t awaited_ns;            /* since when a reader has waited for it; 0: none has */
+    char *buffer;
+    struct waiter *waiters;
+};
+
+struct fetch_list {
+    struct fetch *first, *last;
+    size_t count;
+};
+
+/* DIGEST_KEYED of a chunk, under engine->secret. */
+struct chunk_tag {
+    uint8_t bytes[CHUNK_TAG_BYTES];
+};
+
+/* Chunk digests of a file that has matched as a whole. Immutable, kept as long as the engine: a
+ * worker may still compare with them after the file has changed. */
+struct gained {
+    struct gained *older;
+    struct digest_cache_key key; /* of the file that has matched */
+    uint32_t count;
+    struct chunk_tag digests[];
+};
+
+/* Why a file is blocked, for the status: what its content should be and what it is. */
+struct mismatch {
+    bool known;
+    char algorithm[16];
+    char expected[DIGEST_MAX_HEX], actual[DIGEST_MAX_HEX];
+    const char *origin;
+};
+
+/* Failed reads of a file from the first one until all is well again: the log tells of the first
+ * ones, of the end, and how many there were. */
+struct failure_episode {
+    uint64_t since_ns, count;
+    unsigned lasting_told; /* of those that no second try cures */
+    bool failed_told;
+};
+
+struct file_state {
+    struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
+    struct chunk_tag *digests;  /* of chunks that are `seen`; lazy too */
+    uint64_t *touched;          /* see chunk_next_touched */
+    struct wanted wanted;       /* which of them are to be fetched unasked */
+    struct chunk_runs shown;    /* some view shows some of them; the others need not be read */
+    struct chunk_runs gathered; /* some of them is gathered */
+    struct gained *gained;      /* digests that passes have brought, newest first */
+    enum check_kind check;
+    struct expected_chunks trusted;      /* of CHECK_CHUNKS */
+    const struct expected_digest *whole; /* what a pass must find, or NULL */
+    bool closed;          /* nothing is served before the pass has succeeded; reads are `held` */
+    bool drop_pending;    /* a prefetch worker is to take its pages away */
+    bool blocked;         /* nothing is served or stored until the file changes on disk */
+    bool failed_at_start; /* discovery found it bad */
+    bool stale;           /* blocked, and its header is not the one that views were made from */
+    bool verified;        /* a pass has succeeded */
+    bool keep_due;        /* ... and `gained` has not been written to the cache yet */
+    uint32_t generation;  /* raised when the content is not what it was: reads under way are void */
+    unsigned stores;      /* of its chunks, and of pages with bytes of it, running */
+    unsigned orphans;     /* fetches that its chunks have let go of and that are not gone yet */
+    unsigned clearing;    /* threads that take its pages away, or are about to */
+    uint32_t chunks_checked;
+    uint64_t bytes_seen;
+    struct mismatch mismatch;
+    struct check_pass *pass;
+    bool pass_demanded;     /* a reader waits for it */
+    uint64_t pass_retry_ns; /* not to be tried again before */
+    unsigned pass_attempts; /* passes in a row that had to begin again for a failed read */
+    uint64_t staging_base;  /* where its copy is in staging */
+    uint32_t chunk_count;
+    uint32_t first_view, view_count;         /* in engine->file_views */
+    size_t first_dependent, dependent_count; /* in engine->dependents */
+    uint32_t stalled;                        /* reads in flight that hang */
+    uint64_t size; /* bytes that views may ask for: past the end reads fail */
+    uint64_t bytes_read, bytes_published; /* published: without unshown ones */
+    uint64_t given_ns;                    /* when storage last gave some of it */
+    uint32_t chunks_seen;                 /* read at least once, without unshown ones */
+    uint32_t chunks_unshown;
+    atomic_bool unread_checked; /* see unread_check */
+    uint64_t unshown_bytes;     /* of these */
+    uint32_t chunks_failed;     /* in FAILED */
+    uint32_t retrying;          /* on `retries`, or read again after a failure */
+    unsigned rests;             /* in a row, since a chunk of it was read */
+    struct failure_episode episode;
+    struct fetch_list held; /* QUEUED, until the file is opened */
+    bool has_error;
+    struct unshard_error error; /* the newest */
+};
+
+/* The map of a view of one whole file that is longer or shorter now than discovery saw it. */
+struct plain_map {
+    struct plain_map *older; /* somebody may still be reading by it: freed with the engine */
+    struct extent_map map;
+};
+
+struct view_state {
+    _Atomic(const struct extent_map *) map; /* the checkpoint's, or that of `plain` */
+    struct plain_map *plain;
+    int64_t mtime_ns; /* of the file, when `replaced` */
+    bool replaced;    /* it is not the file that discovery saw */
+    bool known;       /* the kernel has the inode: stores find it */
+    bool evicted;     /* by request: not prefetched */
+    bool others_may;  /* owner, group or mode are not those of its node: these are */
+    struct permissions permissions;
+    unsigned stale;          /* files that it shows and that are `stale` */
+    unsigned opened;         /* handles */
+    unsigned direct;         /* ... of these with O_DIRECT */
+    unsigned storing;        /* stores into it that run */
+    unsigned store_failures; /* in a row */
+    uint64_t store_rest_ns;  /* nothing is fetched unasked for it before; 0: does not rest */
+    uint64_t planned_to;     /* before here the plan has nothing to fetch now */
+    bool plan_waits;         /* ... but will have, when something changes that is told of */
+};
+
+/* Somebody who reads a view from some place onwards. */
+struct reader_stream {
+    uint64_t position; /* end of what was asked for last */
+    uint64_t cursor;   /* up to here there is nothing to fetch now */
+    uint64_t reached;  /* the farthest that this was */
+    uint64_t last_ns;
+    uint64_t stretch;    /* as far ahead what was published is not believed; 0: all is */
+    uint32_t doubt_tick; /* ... unless it was published after this */
+    uint32_t view;
+    uint32_t hits;   /* reads that continued it; 0: unused */
+    uint32_t number; /* of its own, never 0 */
+    bool direct;     /* of readers that see nothing of the page cache */
+};
+
+struct passed_chunk {
+    uint32_t file, index;
+};
+
+/* Chunks that readers have passed, oldest first. */
+struct passed_ring {
+    struct passed_chunk *chunks;
+    size_t first, count, capacity;
+};
+
+/* How many reads to keep in flight: raised while that makes the source faster. */
+struct jobs_control {
+    unsigned current, fixed; /* fixed: 0, or what jobs= says */
+    unsigned trial_from;     /* the count that a running trial is compared with; 0: none */
+    double trial_rate;
+    uint64_t epoch_start_ns, epoch_bytes, hold_until_ns;
+    unsigned epoch_chunks;
+    bool try_fewer, starved; /* starved: work ran out within the epoch, so it says nothing */
+};
+
+struct unshard_engine {
+    const struct unshard_checkpoint *checkpoint;
+    struct unshard_fetch_options options;
+    struct unshard_publisher publisher;
+    struct source *source;
+    struct held_pages held;
+    uint64_t start_ns;
+
+    pthread_mutex_t lock;
+    pthread_cond_t work;         /* for prefetch workers */
+    pthread_cond_t reserve_work; /* for reserve workers */
+    pthread_cond_t tick;         /* for the housekeeper and the watcher: stop */
+    pthread_cond_t stores_done;
+
+    struct file_state *files;
+    uint32_t *file_views; /* numbers of the views that show each file */
+    uint32_t *dependents; /* numbers of the gathered files that take bytes from each file */
+    struct view_state *views;
+    uint32_t *plan; /* views in the order in which they are prefetched */
+    uint32_t plan_count;
+    uint32_t plan_first;      /* before here in `plan` there is nothing to fetch now */
+    bool plan_done;           /* nor will there be by itself */
+    bool search_on;           /* a search was interrupted: there may be work all the same */
+    uint32_t last_stream;     /* number of the newest */
+    uint64_t given_ns;        /* when storage last gave something */
+    uint64_t asked_ns;        /* when a reader last asked for something */
+    uint64_t typical_read_ns; /* how long reads of storage take these days */
+    struct reader_stream streams[MAX_STREAMS];
+    uint32_t chunk_bytes;
+
+    char *buffer_memory;
+    char *
+        *free_buffers; /* a stack: the last one returned is the warmest in the processor's cache */
+    size_t buffer_count, free_count, reserve;
+    struct kept_chunks kept;
+    uint64_t keep_first_ns; /* until then what the plan fetches first is kept; 0: not begun */
+
+    struct fetch_list demand, retries, reading, stores;
+    struct fetch_list pass_retries;        /* detached fetches with their buffers, until due */
+    unsigned reading_count, stalled_count; /* reads in flight, of these hanging */
+    unsigned staged_reading;               /* of these from staging, which costs storage nothing */
+    unsigned stores_running;
+    unsigned drops_pending; /* files with drop_pending */
+    bool no_stores, stopping;
+
+    pthread_t workers[MAX_WORKERS], reserve_workers[MAX_RESERVE_WORKERS], housekeeper, watcher;
+    unsigned worker_count, reserve_worker_count;
+    bool housekeeper_running, watcher_running;
+    unsigned idle_workers, idle_reserve_workers;
+    struct jobs_control jobs;
+
+    uint32_t *pass_files; /* files with a digest of the whole, in the order of the plan */
+    uint32_t pass_count, planned_passes; /* the latter of the plan, the rest of other files */
+    uint32_t *same_file; /* of each file: the next in its ring of names; const after start */
+    unsigned passes_running, passes_reading, most_passes;
+    unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
+    unsigned processors;
+    bool source_gone;         /* its path leads nowhere; the error says since when */
+    bool permissions_changed; /* of a file that was looked at; of the watcher's thread */
+    bool source_followed;     /* it has led to another directory; of the watcher's thread */
+    struct unshard_error source_error;
+    struct secret secret;       /* of the digests of chunks made here; const after start */
+    struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
+    int staging_fd;             /* -1: none */
+    uint64_t staging_end; /* of the last file's range in it; the watcher's, once threads run */
+    uint64_t staged_bytes, staging_reserved, staging_budget;
+
+    uint64_t window_bytes;     /* how much may be published that no reader has passed */
+    bool window_limited;       /* less than the checkpoint */
+    uint64_t sentinel_pages;   /* every so many pages of a view one is held back; 0: none */
+    uint64_t unconsumed_bytes; /* published and not passed by a reader */
+    uint64_t published_bytes;  /* in PUBLISHED chunks */
+    uint64_t keep_bytes;       /* as much of that may stay; what was passed goes first */
+    struct passed_ring passed;
+    uint64_t total_bytes;      /* of all shards in the plan */
+    const char *paused_reason; /* why there is nothing to prefetch though not all is; or NULL */
+
+    uint64_t bytes_read, chunks_evicted, reads, reads_failed, store_errors, bytes_stored,
+        bytes_dropped;
+    double rate;
+    uint64_t rate_bytes, rate_ns;
+};
+
+/* A clock that never jumps. */
+uint64_t engine_now_ns(void);
+/* The same since the engine was started, coarse, for what is kept of each chunk. */
+static inline uint32_t engine_tick(const struct unshard_engine *engine, uint64_t now_ns)
+{
+    return (uint32_t)((now_ns - engine->start_ns) >> 24); /* 17 ms */
+}
+/* Hands a line to the publisher's log. No lock held. */
+void engine_log(struct unshard_engine *engine, int priority, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* chunk.c: states and lists; the caller holds engine->lock. */
+struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch);
+/* Gives kept buffers back until more than the reserve is free, or none is kept. */
+void buffers_reclaim(struct unshard_engine *engine);
+/* A new fetch becomes READY at once, with a reference, when its chunk is kept and good. */
+bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch);
+/* In bytes: chunk_bytes, or what is left for the last one of the file. */
+uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32_t index);
+void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t index);
+void fetch_list_append(struct fetch_list *list, struct fetch *fetch);
+void fetch_list_remove(struct fetch_list *list, struct fetch *fetch);
+/* A fetch for a chunk in ABSENT, PUBLISHED or FAILED; on no list; NULL when memory is short. */
+struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_t index);
+/* QUEUED or new -> READING with a buffer, which must be there. */
+void fetch_start(struct unshard_engine *engine, struct fetch *fetch);
+/* QUEUED, on the demand list. */
+void fetch_queue(struct unshard_engine *engine, struct fetch *fetch);
+/* Takes a reference to a READY fetch. */
+void fetch_hold(struct fetch *fetch);
+/* Drops one; the last gives the buffer back and makes the chunk PUBLISHED (stored) or ABSENT. */
+void fetch_release(struct unshard_engine *engine, struct fetch *fetch);
+/* READING -> FAILED, or -> QUEUED for another attempt (on `retries`). True when it will be retried;
+ * otherwise *waiters are the caller's to end. */
+bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
+                const struct unshard_error *error, struct waiter **waiters);
+/* Forgets a published chunk: (some of) its pages are not there any more, and it is wanted. Whoever
+ * does that with many says so afterwards by schedule_offer. */
+void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, enum wanted_by by);
+/* The first chunk from `index` on that may not be as it was at the start, or file->chunk_count. Of
+ * a huge file few are: who goes through all chunks goes from one of these to the next. */
+uint32_t chunk_next_touched(const struct file_state *file, uint32_t index);
+/* Whoever changes a chunk that has no fetch says so before. */
+void chunk_touch(struct file_state *file, uint32_t index);
+/* No view shows any of it. */
+static inline bool chunk_is_unshown(const struct file_state *file, uint32_t index)
+{
+    return !chunk_runs_have(&file->shown, index);
+}
+
+/* file_chunks.c */
+/* Chunks for `size` bytes, as the files begin; *file has nothing of them yet. 0, -EFBIG or -ENOMEM,
+ * then nothing is left of it. */
+int file_chunks_make(const struct unshard_engine *engine, struct file_state *file, uint64_t size);
+void file_chunks_free(struct file_state *file);
+
+/* reads.c */
+/* The waiter's request is one that is read ahead and asks for more than the waiter waits for. */
+bool waiter_is_part(const struct waiter *waiter);
+/* Ends a waiter: copies its pieces from buffer (error 0), or notes the error. No lock held; the
+ * buffer must stay valid during the call. */
+void waiter_complete(struct waiter *waiter, const char *buffer, int error);
+
+/* publish.c: stores what the chunk's buffer holds in all views that want it. No lock held; the
+ * caller has a reference. True when it was stored somewhere; *failed is set when the kernel
+ * did not take what it was given. May block on readers. */
+bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch, bool *failed);
+
+/* drop_behind.c */
+/* 0 or -ENOMEM; the chunks of all files must be there. */
+int drop_behind_init(struct unshard_engine *engine);
+void drop_behind_free(struct unshard_engine *engine);
+/* A reader has passed a published chunk. The caller holds engine->lock. */
+void drop_behind_note(struct unshard_engine *engine, uint32_t file, uint32_t index);
+/* Drops what was passed longest ago until the budget holds. No lock held; may block on readers as
+ * a store does. */
+void drop_behind(struct unshard_engine *engine);
+
+/* chunk.c: QUEUED -> ABSENT; moves its waiters in front of *waiters. */
+void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
+/* chunk.c: READING or READY -> ABSENT. What was or will be read is of a content that is not to be
+ * served any more: no read finds it from now on, and whoever has the fetch lets it go without
+ * touching the chunk. Moves its waiters in front of *waiters. */
+void fetch_disown(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
+/* chunk.c: takes a buffer from a fetch that is on no list. */
+void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch);
+/* worker.c: the caller holds engine->lock. Takes the fetch off the list of running reads. */
+void end_reading(struct unshard_engine *engine, struct fetch *fetch);
+/* worker.c: likewise. A chunk has been read: from storage, or (from_staging) from its copy. */
+void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging);
+/* worker.c: logs a failed read. No lock held. */
+void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
+                 bool will_retry);
+/* worker.c: ends the file's failures, if there were any, and logs that. No lock held. */
+void log_recovery(struct unshard_engine *engine, uint32_t file);
+/* chunk.c: the newest error of the file, for the status, with the time when it has none. The caller
+ * holds engine->lock. */
+void file_note_error(struct file_state *file, const struct unshard_error *error);
+/* chunk.c: a second try may cure it. */
+bool error_is_transient(const struct unshard_error *error);
+/* How long to wait after so many failed attempts. */
+static inline uint64_t retry_delay_ns(unsigned attempts)
+{
+    return FIRST_RETRY_NS << (2 * (attempts - 1));
+}
+/* worker.c: ends waiters with an error, or from a buffer. No lock held. */
+void waiters_complete(struct waiter *waiters, const char *buffer, int error);
+
+/* check_chunk.c */
+/* The code of the error for a file whose header was read otherwise when the views were planned:
+ * none of it can be served. */
+#define HEADER_MISMATCH "header-mismatch"
+/* What was read against the digest that it must match, and the header as it was read before;
+ * without a digest to match, its own goes to fetch->digest. No lock held. 0, or -EIO with *error,
+ * code "mismatch" or HEADER_MISMATCH. */
+int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
+/* Bytes of a file, from a multiple of HEADER_PIECE_BYTES on, against what discovery read of them.
+ * 0, or -EIO with the code HEADER_MISMATCH. */
+int check_header(struct unshard_engine *engine, uint32_t file, uint64_t start, const char *bytes,
+                 uint64_t length, struct unshard_error *error);
+/* One chunk of a file, as long as the digests are of, against its digest. No lock. As above. */
+int check_bytes(struct unshard_engine *engine, uint32_t file, const struct expected_chunks *trusted,
+                uint64_t offset, const char *bytes, uint64_t length, struct unshard_error *error);
+/* What was read against what was read before, after a check_chunk that succeeded and before the
+ * chunk is `seen`. The caller holds engine->lock. 0, or -EIO with *error, code "changed". */
+int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
+                   struct unshard_error *error);
+
+/* For the status: which digest the piece at `offset` of a chunk should have had, and which it has.
+ * The caller holds engine->lock. */
+void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uint64_t offset);
+
+/* check_setup.c */
+/* What a file cannot be, whatever it holds: origins contradict each other about it, or it is not as
+ * long as it must be. 0, or -EIO with *error. Takes no lock. */
+int check_possible(const struct unshard_engine *engine, uint32_t file, uint64_t size,
+                   struct unshard_error *error);
+
+/* check_pass.c */
+/* Decides what each file is checked by, and blocks what cannot be right. Before there are threads.
+ * 0 or -ENOMEM. */
+int checks_init(struct unshard_engine *engine);
+void checks_free(struct unshard_engine *engine);
+/* The next read of a pass, started; NULL: none now. The caller holds engine->lock, and there is a
+ * buffer to take. */
+struct fetch *pass_next(struct unshard_engine *engine);
+/* As pass_next, but only for files that readers wait for. */
+struct fetch *pass_next_demanded(struct unshard_engine *engine);
+/* Writes chunk digests that passes have brought to the cache. No lock held. May hang with the file
+ * system that the cache is on. */
+void keep_gained(struct unshard_engine *engine);
+/* Reads for a pass; the fetch is gone afterwards. No lock held. May block as file_block does. */
+void pass_read(struct unshard_engine *engine, struct fetch *fetch);
+/* pass_stream.c: reads the chunk of a detached fetch and feeds it to the hasher of its pass, whose
+ * turn it must be. The buffer holds nothing of use afterwards. *cached: as source_read, of the last
+ * piece. No lock held. 0 with fetch->digest set, or as source_read and check_header; then the
+ * hasher is of no use any more. */
+int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
+                bool *cached, struct unshard_error *error);
+/* A chunk that is READY, or was read for the pass, is there to be hashed; takes over a reference to
+ * it. No lock held; hashes, and what follows from the last one. */
+void pass_arrived(struct unshard_engine *engine, struct fetch *fetch);
+/* The content that the pass is made over is not to be served any more: it comes to its end without
+ * a verdict, and lets go of what it keeps. The caller holds engine->lock. */
+void pass_void(struct unshard_engine *engine, uint32_t file);
+/* A fetch of the pass has failed for good and is gone. The caller holds engine->lock. */
+void pass_abandon(struct unshard_engine *engine, uint32_t file);
+
+/* Frees a pass that did not come to an end. There are no other threads any more. */
+void pass_discard(struct unshard_engine *engine, uint32_t file);
+/* Under what the cache keeps the chunk digests of a file that has a digest of the whole. */
+struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t file);
+
+/* same_file.c */
+/* Finds files that are names of the same file. Before there are threads. 0 or -ENOMEM. */
+int same_file_init(struct unshard_engine *engine);
+/* The name of the file `number` that comes after its name `at`; `number` itself when there is none
+ * any more. The caller holds engine->lock. */
+uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, uint32_t at);
+
+/* view_permissions.c */
+/* Owner, group and mode of the view as its files are now. Caller holds engine->lock. */
+struct permissions view_permissions(const struct unshard_engine *engine, uint32_t view);
+/* Some file's are not what they were: tells the publisher of views that are concerned. No lock
+ * held; for the watcher's thread. */
+void view_permissions_follow(struct unshard_engine *engine);
+
+/* read_timeout.c: ends the reads for which storage has given nothing for too long. Caller holds
+ * engine->lock, which is released meanwhile. */
+void expire_reads(struct unshard_engine *engine, uint64_t now);
+
+/* file_gate.c */
+/* Serves nothing any more of the file, nor of gathered files that depend on it; ends what waits for
+ * them, and takes their pages away from readers. `generation`: of the content that is to be
+ * blocked; when the file has begun anew since, nothing happens. No lock held; waits for running
+ * stores of the files, and for readers as a store does, unless the caller is a reserve worker: then
+ * a prefetch worker takes the pages away later. */
+void file_block(struct unshard_engine *engine, uint32_t file, uint32_t generation,
+                const struct unshard_error *error, const struct mismatch *mismatch);
+/* Takes the pages of one file with drop_pending away, if there is any: true. The caller, a prefetch
+ * worker, holds engine->lock, which is released meanwhile. */
+bool file_drop_next(struct unshard_engine *engine);
+/* Its header is another one than views were made from, or is not any more. The caller holds
+ * engine->lock. */
+void file_set_stale(struct unshard_engine *engine, uint32_t file, bool stale);
+/* The file is another one now, with the same layout: begins anew. It must be blocked. No lock held.
+ */
+void file_reset(struct unshard_engine *engine, uint32_t file);
+/* Of which contents of files [offset, end) of a view consists: a number that is another one as soon
+ * as one of the files has begun anew. The caller holds engine->lock. */
+uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                    uint64_t end);
+/* No file of which the range holds bytes is blocked or closed. The caller holds engine->lock. */
+bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                    uint64_t end);
+/* What the file is checked by, from what is known of it. The caller holds engine->lock. */
+void file_set_check(struct unshard_engine *engine, uint32_t file);
+
+/* Lets the file be served from now on: what was held goes on. The caller holds engine->lock. */
+void file_open(struct unshard_engine *engine, uint32_t file);
+/* Ends what is held of the file. The caller holds engine->lock and ends the waiters. */
+void file_cancel_held(struct unshard_engine *engine, uint32_t file, struct waiter **waiters);
+
+/* gathered.c */
+/* Finds who depends on whom. Before any thread runs. 0 or -ENOMEM. */
+int gathered_init(struct unshard_engine *engine);
+/* One of its shards is closed. The caller holds engine->lock. */
+bool gathered_is_closed(const struct unshard_engine *engine, const struct gathered *gathered);
+/* A reader waits for the passes over its shards. The caller holds engine->lock. */
+void gathered_demand(struct unshard_engine *engine, const struct gathered *gathered);
+/* A shard was opened: opens the gathered files that no other one keeps closed. The caller holds
+ * engine->lock. */
+void gathered_source_opened(struct unshard_engine *engine, uint32_t file);
+/* A shard has begun anew: so do those that depend on it, unless another one keeps them blocked. No
+ * lock held. */
+void gathered_reset(struct unshard_engine *engine, uint32_t file);
+/* Fills the buffer of a fetch of a gathered file, with checked bytes only. No lock held. */
+int gathered_read(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
+
+/* How the view is laid out now. Thread-safe. */
+static inline const struct extent_map *view_map(const struct unshard_engine *engine, uint32_t view)
+{
+    return atomic_load_explicit(&engine->views[view].map, memory_order_acquire);
+}
+
+/* plain_file.c: files that are shown as they are and belong to no component (config.json). What is
+ * on disk is what readers get, whatever its length. For the watcher's thread. */
+bool plain_file(const struct unshard_engine *engine, uint32_t file);
+/* Nothing of the file is read, stored or hashed; of a blocked file that stays so. The caller holds
+ * engine->lock. */
+bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t file);
+/* The file is blocked and quiet, and source_reopen has brought another one: it is begun anew, and
+ * readers are told. No lock held; waits for readers as a store does. 0 or a negative errno. */
+int plain_file_replace(struct unshard_engine *engine, uint32_t file);
+void plain_files_free(struct unshard_engine *engine);
+
+/* file_watch.c */
+void *file_watcher(void *engine);
+
+/* staging.c: copies of chunks that were read to be hashed and may be served only when the whole
+ * file has matched, so that they need not be read from storage again. Memory that is not mapped.
+ * All take or need no lock. */
+int staging_init(struct unshard_engine *engine);
+void staging_free(struct unshard_engine *engine);
+bool staging_put(struct unshard_engine *engine, const struct fetch *fetch);
+bool staging_get(struct unshard_engine *engine, const struct fetch *fetch);
+void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, uint64_t length);
+/* Gives some of the copies back that nobody has come for: when neither readers nor storage have
+ * been heard of for a while, or when memory has become short. Caller holds engine->lock, which is
+ * released meanwhile. */
+void staging_give_back(struct unshard_engine *engine, uint64_t now);
+/* A new range, for a file that is longer now. For the watcher's thread. */
+bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base);
+
+/* schedule.c: the caller holds engine->lock. */
+/* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now.
+ * staged_only: storage must not be read for it. */
+struct fetch *schedule_next(struct unshard_engine *engine, bool staged_only);
+/* A reader asked for [offset, end) of a view; direct: one that sees nothing of the page cache. */
+void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
+                        bool direct);
+/* A reader took a sentinel page: everything since the sentinel before it has been passed. */
+void schedule_note_sentinel(struct unshard_engine *engine, uint32_t view, uint64_t page);
+/* Some of the file can be fetched that could not be: it is wanted, or served again. */
+void schedule_offer(struct unshard_engine *engine, uint32_t file);
+/* Some of the file is not there any more; the plan doesn't want it. */
+void schedule_dropped(struct unshard_engine *engine, uint32_t file);
+/* The same of all that a view shows. */
+void schedule_offer_view(struct unshard_engine *engine, uint32_t view);
+/* A READ of a reader that sees the page cache asks for whole pages at [offset, end) of the view,
+ * of a chunk that was published, or is doubted: what was published ahead of it isn't believed any
+ * more. */
+void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
+                    struct chunk *chunk);
+/* Nobody has the view open any more: readers' streams of it end. */
+void schedule_closed(struct unshard_engine *engine, uint32_t view);
+/* The housekeeper's share: what was put off and is due, streams that have been idle, buffers kept
+ * for too long. engine->lock is released meanwhile. */
+void schedule_tick(struct unshard_engine *engine, uint64_t now);
+/* What was fetched for this stream is not waited for any more: it has ended. */
+bool schedule_stream_ended(const struct unshard_engine *engine, uint32_t number);
+/* A store into the view has failed, or succeeded. */
+void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool failed);
+
+/* worker.c */
+/* Wakes a worker that can take the demand queue's next fetch. The caller holds engine->lock. */
+void wake_for_demand(struct unshard_engine *engine);
+void *prefetch_worker(void *engine);
+void *reserve_worker(void *engine);
+/* Starts workers up to what jobs and hanging reads ask for. The caller holds engine->lock. */
+void workers_spawn(struct unshard_engine *engine);
+
+/* unread.c */
+/* Finds the chunks that views show, and those that are gathered. Before any thread runs. 0 or
+ * -ENOMEM. */
+int unread_mark(struct unshard_engine *engine);
+/* Of a file that is checked by chunks: what nobody will read of it although the views were planned
+ * from it, once. For the file that discovery saw. No lock held. 0, or an error as of check_chunk.
+ */
+int unread_check(struct unshard_engine *engine, uint32_t file,
+                 const struct expected_chunks *trusted, struct unshard_error *error);
+
+/* housekeeper.c */
+void *housekeeper(void *engine);
+/* A chunk was read: input for the worker count. The caller holds engine->lock. */
+void jobs_note_chunk(struct unshard_engine *engine, uint64_t bytes);
+
+/* window.c: sets window_bytes, window_limited, keep_bytes and sentinel_pages. The caller holds
+ * engine->lock. */
+void window_update(struct unshard_engine *engine, uint64_t available_bytes);
+
+#endif

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * Whether shards are still the files they were. A shard that has changed on disk is blocked at
+ * once, so that nobody reads a mixture of two files. It is read anew as soon as that cannot happen:
+ * when it must match the same digest as before, or when nobody has it open; and when its header
+ * still describes the same tensors at the same places, for that is what views were made from. Of a
+ * file without tensors (plain_file.c) the length may be another one.
+ */
+#include "engine/engine_internal.h"
+
+#include "base/error.h"
+#include "tree/headers.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#define WATCH_SECONDS 1
+/* As many files are looked at each time: of more, each in turn. */
+#define WATCH_AT_ONCE 4096U
+
+/* True when the engine is to stop. */
+static bool wait_a_moment(struct unshard_engine *engine)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += WATCH_SECONDS;
+    pthread_mutex_lock(&engine->lock);
+    int result = 0;
+    while (!engine->stopping && result == 0)
+        result = pthread_cond_timedwait(&engine->tick, &engine->lock, &until);
+    bool stopping = engine->stopping;
+    pthread_mutex_unlock(&engine->lock);
+    return stopping;
+}
+
+/* Somebody has a view of the file open. Caller holds engine->lock. */
+static bool is_open(const struct unshard_engine *engine, const struct file_state *file)
+{
+    for (uint32_t i = 0; i < file->view_count; i++)
+        if (engine->views[engine->file_views[file->first_view + i]].opened > 0)
+            return true;
+    return false;
+}
+
+/* Its pages, or those of who depends on it, are not all gone yet. Caller holds engine->lock. */
+static bool is_clearing(const struct unshard_engine *engine, const struct file_state *file)
+{
+    bool clearing = file->clearing > 0 || file->drop_pending;
+    for (size_t i = 0; i < file->dependent_count; i++) {
+        const struct file_state *dependent =
+            &engine->files[engine->dependents[file->first_dependent + i]];
+        clearing = clearing || dependent->clearing > 0 || dependent->drop_pending;
+    }
+    return clearing;
+}
+
+/* Whatever of the file has been served before has matched a digest, which is that of the new one
+ * too. With verify=async that is so once all of it has matched. Caller holds engine->lock. */
+static bool serves_one_content(const struct unshard_engine *engine, const struct file_state *file)
+{
+    return file->check == CHECK_CHUNKS ||
+           (file->whole != NULL && engine->options.verify == UNSHARD_VERIFY_STRICT);
+}
+
+static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    pthread_mutex_lock(&engine->lock);
+    bool opened = is_open(engine, file);
+    for (size_t i = 0; i < file->dependent_count; i++)
+        opened = opened ||
+                 is_open(engine, &engine->files[engine->dependents[file->first_dependent + i]]);
+    bool clean = !is_clearing(engine, file) &&
+                 (!plain_file(engine, number) || plain_file_is_quiet(engine, number));
+    bool one_content = serves_one_content(engine, file);
+    pthread_mutex_unlock(&engine->lock);
+    return clean && (one_content || !opened || engine->checkpoint->files[number].failed);
+}
+
+/* Only this thread begins anew with a file, so the generation at hand is the newest. */
+static void block(struct unshard_engine *engine, uint32_t number, const struct unshard_error *error)
+{
+    file_block(engine, number, engine->files[number].generation, error, NULL);
+}
+
+static void block_changed(struct unshard_engine *engine, uint32_t number, const char *why)
+{
+    struct unshard_error error;
+    error_set(&error, "changed", ESTALE, "%s: changed on disk since it was mounted: %s",
+              engine->checkpoint->files[number].path, why);
+    block(engine, number, &error);
+}
+
+/* A digest is of so many bytes: nothing else can match it. */
+static bool has_digest(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct expectation *expectation = engine->checkpoint->files[number].expectation;
+    return engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
+           (expectation->digest_count > 0 || expectation->chunks != NULL);
+}
+
+static void take_plain_file(struct unshard_engine *engine, uint32_t number)
+{
+    uint64_t size = source_identity(engine->source, number).size;
+    if (size != engine->checkpoint->files[number].size && has_digest(engine, number)) {
+        block_changed(engine, number, "its length is not that of the file whose digest is known");
+        return;
+    }
+    int result = plain_file_replace(engine, number);
+    if (result != 0)
+        block_changed(engine, number, strerrordesc_np(-result));
+}
+
+static void take_new_file(struct unshard_engine *engine, uint32_t number)
+{
+    struct unshard_error error;
+    int result = source_reopen(engine->source, number, &error);
+    if (result == 0)
+        result =
+            check_possible(engine, number, source_identity(engine->source, number).size, &error);
+    if (result != 0) {
+        block(engine, number, &error);
+        return;
+    }
+    if (plain_file(engine, number)) {
+        take_plain_file(engine, number);
+        return;
+    }
+    uint64_t size = source_identity(engine->source, number).size;
+    uint64_t needed = engine->files[number].size;
+    if (size < needed) {
+        error_set_at(&error, "truncated", EIO, size,
+                     "%s: ends at byte %llu, %llu bytes are missing from there",
+                     engine->checkpoint->files[number].path, (unsigned long long)size,
+                     (unsigned long long)(needed - size));
+        block(engine, number, &error);
+    } else if (!headers_same_layout(engine->checkpoint, number)) {
+        pthread_mutex_lock(&engine->lock);
+        file_set_stale(engine, number, true);
+        pthread_mutex_unlock(&engine->lock);
+        block_changed(engine, number,
+                      "its header says something else now; mount the checkpoint anew");
+    } else {
+        file_reset(engine, number);
+    }
+}
+
+static void look_at(struct unshard_engine *engine, uint32_t number)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool blocked = engine->files[number].blocked;
+    pthread_mutex_unlock(&engine->lock);
+    /* What is bad may be repaired in place, and its mtime kept. */
+    struct permissions before = source_permissions(engine->source, number);
+    int changed = source_poll(engine->source, number, blocked);
+    struct permissions after = source_permissions(engine->source, number);
+    engine->permissions_changed |= !permissions_same(&before, &after);
+    if (changed == -ENOENT && engine->source_followed && !blocked)
+        block_changed(engine, number,
+                      "it is not in the directory that the source's path leads to now");
+    if (changed <= 0)
+        return;
+    if (!blocked)
+        block_changed(engine, number, "it is read again when nobody has it open");
+    if (may_begin_anew(engine, number))
+        take_new_file(engine, number);
+}
+
+static void note_source(struct unshard_engine *engine, int result)
+{
+    struct unshard_error error;
+    if (result < 0)
+        error_set(
+            &error, "source-gone", -result,
+            "%s: the source is not there any more: %s; what is open of it is served, nothing else",
+            engine->checkpoint->source, strerrordesc_np(-result));
+    pthread_mutex_lock(&engine->lock);
+    bool news = (result < 0) != engine->source_gone;
+    engine->source_gone = result < 0;
+    if (news && result < 0) {
+        error.time = (int64_t)time(NULL);
+        engine->source_error = error;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    if (news && result < 0)
+        engine_log(engine, 3, "event=source-gone errno=%d", -result);
+    else if (news || result > 0)
+        engine_log(engine, 4,
+                   "event=source-replaced message=\"the path of the source leads to another "
+                   "directory now\"");
+}
+
+/* The directory itself may have been deleted and made anew, or a file system mounted over it. */
+static void look_at_source(struct unshard_engine *engine)
+{
+    int result = source_follow(engine->source);
+    engine->source_followed = engine->source_followed || result == 1;
+    note_source(engine, result);
+}
+
+static bool is_watched(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct source_file *file = &engine->checkpoint->files[number];
+    const struct file_state *state = &engine->files[number];
+    bool shown = state->view_count > 0 || state->dependent_count > 0;
+    return file->gathered == NULL && shown &&
+           (file->component != NO_COMPONENT || plain_file(engine, number));
+}
+
+/* Looks at files from `first` on, and tells where to go on the next time. */
+static uint32_t look_round(struct unshard_engine *engine, uint32_t first)
+{
+    uint32_t count = engine->checkpoint->file_count, number = first < count ? first : 0;
+    unsigned looked_at = 0;
+    for (uint32_t i = 0; i < count && looked_at < WATCH_AT_ONCE; i++) {
+        if (is_watched(engine, number)) {
+            look_at(engine, number);
+            looked_at++;
+        }
+        number = number + 1 < count ? number + 1 : 0;
+    }
+    if (engine->permissions_changed)
+        view_permissions_follow(engine);
+    engine->permissions_changed = false;
+    return number;
+}
+
+void *file_watcher(void *argument)
+{
+    struct unshard_engine *engine = argument;
+    uint32_t next = 0;
+    while (!wait_a_moment(engine)) {
+        keep_gained(engine);
+        look_at_source(engine);
+        next = look_round(engine, next);
+    }
+    keep_gained(engine);
+    return NULL;
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The engine's timer: due retries, reads that hang, the number of workers, the window, the rate.
+ */
+#include "engine/engine_internal.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define TICK_NS 100000000
+#define WINDOW_TICKS 20
+/* A read that takes longer hangs, as far as scheduling is concerned, unless reads do that here. */
+#define STALL_NS UINT64_C(2000000000)
+#define MOST_STALL_NS UINT64_C(60000000000)
+/* A read that takes longer is worth a line in the log. */
+#define REPORT_NS UINT64_C(10000000000)
+/* Worker count: a trial needs this long and this many chunks, and holds its verdict so long. */
+#define EPOCH_NS UINT64_C(150000000)
+#define HOLD_NS UINT64_C(3000000000)
+#define GAIN_TO_KEEP_MORE 1.10
+#define LOSS_TO_KEEP_FEWER 0.97
+
+void jobs_note_chunk(struct unshard_engine *engine, uint64_t bytes)
+{
+    engine->jobs.epoch_bytes += bytes;
+    engine->jobs.epoch_chunks++;
+}
+
+static void begin_epoch(struct jobs_control *jobs, uint64_t now)
+{
+    jobs->epoch_start_ns = now;
+    jobs->epoch_bytes = 0;
+    jobs->epoch_chunks = 0;
+    jobs->starved = false;
+}
+
+/* Judges a trial, or begins one: more workers are kept when the source gives a tenth more by them,
+ * fewer when it loses nothing. */
+static unsigned judge(struct jobs_control *jobs, double rate, unsigned most, uint64_t now)
+{
+    unsigned from = jobs->trial_from, more = jobs->current * 2 < most ? jobs->current * 2 : most;
+    if (from == 0) {
+        jobs->trial_from = jobs->current;
+        jobs->trial_rate = rate;
+        return jobs->try_fewer && jobs->current > 2 ? jobs->current / 2 : more;
+    }
+    jobs->trial_from = 0;
+    double ratio = rate / jobs->trial_rate;
+    bool was_more = jobs->current > from;
+    if (ratio >= (was_more ? GAIN_TO_KEEP_MORE : LOSS_TO_KEEP_FEWER))
+        return jobs->current; /* and tries further in the same direction */
+    jobs->try_fewer = !jobs->try_fewer;
+    if (was_more == false)
+        jobs->hold_until_ns = now + HOLD_NS;
+    return from;
+}
+
+/* Caller holds engine->lock. */
+static void adapt_jobs(struct unshard_engine *engine, uint64_t now)
+{
+    struct jobs_control *jobs = &engine->jobs;
+    uint64_t elapsed = now - jobs->epoch_start_ns;
+    unsigned most = (unsigned)(engine->buffer_count - engine->reserve);
+    if (most > MAX_JOBS)
+        most = MAX_JOBS;
+    if (jobs->fixed != 0)
+        return;
+    if (jobs->starved || now < jobs->hold_until_ns) {
+        begin_epoch(jobs, now);
+        return;
+    }
+    if (elapsed < EPOCH_NS || jobs->epoch_chunks < 4 * jobs->current)
+        return;
+    jobs->current = judge(jobs, (double)jobs->epoch_bytes / (double)elapsed, most, now);
+    begin_epoch(jobs, now);
+}
+
+static uint64_t stall_ns(const struct unshard_engine *engine)
+{
+    uint64_t typical = 4 * engine->typical_read_ns;
+    return typical < STALL_NS ? STALL_NS : typical > MOST_STALL_NS ? MOST_STALL_NS : typical;
+}
+
+static void find_stalls(struct unshard_engine *engine, uint64_t now)
+{
+    uint64_t limit = stall_ns(engine);
+    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        if (!fetch->stalled && now - fetch->since_ns > limit) {
+            fetch->stalled = true;
+            engine->staged_reading -= fetch->counts_staged; /* each read is left out once */
+            fetch->counts_staged = false;
+            engine->stalled_count++;
+            engine->files[fetch->file].stalled += !fetch->orphan;
+        }
+}
+
+/* The first read that hangs and has not been told of. Caller holds engine->lock. */
+static bool find_stuck(struct unshard_engine *engine, uint64_t now, uint32_t *file,
+                       uint64_t *offset)
+{
+    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        if (fetch->stalled && !fetch->reported && now - fetch->since_ns > REPORT_NS) {
+            fetch->reported = true;
+            *file = fetch->file;
+            *offset = (uint64_t)fetch->index * engine->chunk_bytes;
+            return true;
+        }
+    return false;
+}
+
+/* Caller holds engine->lock, which is released meanwhile. */
+static void report_stuck(struct unshard_engine *engine, uint64_t now)
+{
+    uint32_t file;
+    uint64_t offset;
+    char path[512];
+    while (find_stuck(engine, now, &file, &offset)) {
+        pthread_mutex_unlock(&engine->lock);
+        engine_log(engine, 4, "event=read-stuck shard=\"%s\" offset=%llu seconds=%llu",
+                   error_field(path, sizeof path, engine->checkpoint->files[file].path),
+                   (unsigned long long)offset, (unsigned long long)(REPORT_NS / 1000000000U));
+        pthread_mutex_lock(&engine->lock);
+    }
+}
+
+/* Moves waiters of requests that are read ahead, and that wait for this chunk only in part, to
+ * *split: their other pages are not to wait for storage that hangs. */
+static void split_waiters(struct fetch *fetch, struct waiter **split)
+{
+    for (struct waiter **link = &fetch->waiters, *waiter; (waiter = *link) != NULL;) {
+        if (!waiter_is_part(waiter)) {
+            link = &waiter->next;
+            continue;
+        }
+        *link = waiter->next;
+        waiter->next = *split;
+        *split = waiter;
+    }
+}
+
+/* Caller holds engine->lock, which is released meanwhile. */
+static void split_stalled(struct unshard_engine *engine)
+{
+    struct waiter *split = NULL;
+    if (engine->stalled_count == 0)
+        return;
+    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        if (fetch->stalled)
+            split_waiters(fetch, &split);
+    for (struct fetch *fetch = engine->demand.first; fetch != NULL; fetch = fetch->next)
+        if (engine->files[fetch->file].stalled > 1)
+            split_waiters(fetch, &split);
+    if (split == NULL)
+        return;
+    pthread_mutex_unlock(&engine->lock);
+    waiters_complete(split, NULL, EAGAIN);
+    pthread_mutex_lock(&engine->lock);
+}
+
+static void requeue_retries(struct unshard_engine *engine, uint64_t now)
+{
+    for (struct fetch *fetch = engine->retries.first, *next; fetch != NULL; fetch = next) {
+        next = fetch->next;
+        unsigned attempts = engine->files[fetch->file].chunks[fetch->index].attempts;
+        if (now - fetch->since_ns < retry_delay_ns(attempts))
+            continue;
+        fetch_list_remove(&engine->retries, fetch);
+        struct file_state *file = &engine->files[fetch->file];
+        fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
+    }
+}
+
+static void update_rate(struct unshard_engine *engine, uint64_t now)
+{
+    double seconds = (double)(now - engine->rate_ns) / 1e9;
+    if (seconds < 0.25)
+        return;
+    double rate = (double)(engine->bytes_read - engine->rate_bytes) / seconds;
+    double weight = seconds / (seconds + 2.0); /* forgets over a few seconds */
+    engine->rate += weight * (rate - engine->rate);
+    engine->rate_ns = now;
+    engine->rate_bytes = engine->bytes_read;
+}
+
+void *housekeeper(void *argument)
+{
+    struct unshard_engine *engine = argument;
+    pthread_mutex_lock(&engine->lock);
+    for (unsigned tick = 0; !engine->stopping; tick++) {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_nsec += TICK_NS;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&engine->tick, &engine->lock, &until);
+        if (tick % WINDOW_TICKS == WINDOW_TICKS - 1) {
+            pthread_mutex_unlock(&engine->lock);
+            uint64_t available = unshard_available_memory();
+            pthread_mutex_lock(&engine->lock);
+            window_update(engine, available);
+            staging_give_back(engine, engine_now_ns());
+        }
+        uint64_t now = engine_now_ns();
+        requeue_retries(engine, now);
+        schedule_tick(engine, now);
+        find_stalls(engine, now);
+        adapt_jobs(engine, now);
+        update_rate(engine, now);
+        split_stalled(engine);
+        report_stuck(engine, now);
+        expire_reads(engine, now);
+        if (!engine->stopping)
+            workers_spawn(engine);
+        if (engine->idle_workers > 0)
+            pthread_cond_broadcast(&engine->work);
+        if (engine->demand.count > 0 || engine->pass_count > 0)
+            pthread_cond_broadcast(&engine->reserve_work);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return NULL;
+}

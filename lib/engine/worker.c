@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: MIT */
+#include "engine/engine_internal.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Bad chunks of one file are told of one by one up to here. */
+#define MOST_LASTING_TOLD 16U
+
+void wake_for_demand(struct unshard_engine *engine)
+{
+    if (engine->demand.count == 0)
+        return;
+    if (engine->idle_workers > 0 && engine->free_count > engine->reserve)
+        pthread_cond_signal(&engine->work);
+    else
+        pthread_cond_signal(&engine->reserve_work);
+}
+
+/* A demand that may be read now. Of a file with a hanging read only one more is tried at a time, so
+ * that a sick shard does not take every worker. */
+static struct fetch *next_demand(struct unshard_engine *engine)
+{
+    for (struct fetch *fetch = engine->demand.first; fetch != NULL; fetch = fetch->next)
+        if (engine->files[fetch->file].stalled <= 1) {
+            fetch_list_remove(&engine->demand, fetch);
+            return fetch;
+        }
+    return NULL;
+}
+
+/* Storage may be given another read. */
+static bool may_read(const struct unshard_engine *engine)
+{
+    return engine->reading_count - engine->stalled_count - engine->staged_reading <
+           engine->jobs.current;
+}
+
+/* What to fetch without being asked for just this: passes and prefetching in turn, so that storage
+ * is kept busy and what has been verified is published meanwhile; of the latter no more at a time
+ * than there are processors for, while there are passes. Started. */
+static struct fetch *next_unasked(struct unshard_engine *engine)
+{
+    bool reads = may_read(engine);
+    bool pass_first = reads && (2 * engine->passes_reading < engine->jobs.current ||
+                                engine->stores_running >= engine->processors);
+    struct fetch *fetch = pass_first ? pass_next(engine) : NULL;
+    if (fetch == NULL && (fetch = schedule_next(engine, !reads)) != NULL)
+        fetch_start(engine, fetch);
+    if (fetch == NULL && reads && !pass_first)
+        fetch = pass_next(engine);
+    engine->jobs.starved = engine->jobs.starved || (reads && fetch == NULL);
+    return fetch;
+}
+
+/* Work for a prefetch worker: a READY chunk to store, or a chunk to read (then it has been
+ * started). Caller holds engine->lock. */
+static struct fetch *take_work(struct unshard_engine *engine)
+{
+    struct fetch *fetch = engine->stores.first;
+    if (fetch != NULL) {
+        fetch_list_remove(&engine->stores, fetch);
+        wake_for_demand(engine);
+        return fetch;
+    }
+    engine->search_on = false;
+    buffers_reclaim(engine);
+    if (engine->free_count <= engine->reserve)
+        return NULL;
+    fetch = next_demand(engine);
+    if (fetch != NULL)
+        fetch_start(engine, fetch);
+    else
+        fetch = next_unasked(engine);
+    wake_for_demand(engine);
+    return fetch;
+}
+
+/* Work for a reserve worker: what reads wait for. The last buffer is for demands, so that passes
+ * with hanging reads keep nothing else waiting. Caller holds engine->lock. */
+static struct fetch *take_reserve_work(struct unshard_engine *engine)
+{
+    buffers_reclaim(engine);
+    bool others_can = engine->idle_workers > 0 && engine->free_count > engine->reserve;
+    if (engine->free_count == 0 || others_can)
+        return NULL;
+    struct fetch *fetch = next_demand(engine);
+    if (fetch != NULL)
+        fetch_start(engine, fetch);
+    else if (engine->free_count > 1 && may_read(engine))
+        fetch = pass_next_demanded(engine);
+    return fetch;
+}
+
+void waiters_complete(struct waiter *waiters, const char *buffer, int error)
+{
+    for (struct waiter *next; waiters != NULL; waiters = next) {
+        next = waiters->next;
+        waiter_complete(waiters, buffer, error);
+    }
+}
+
+void end_reading(struct unshard_engine *engine, struct fetch *fetch)
+{
+    fetch_list_remove(&engine->reading, fetch);
+    engine->reading_count--;
+    engine->passes_reading -= fetch->detached;
+    engine->staged_reading -= fetch->counts_staged;
+    fetch->counts_staged = false;
+    if (fetch->stalled) {
+        engine->stalled_count--;
+        fetch->stalled = false;
+        if (!fetch->orphan && --engine->files[fetch->file].stalled == 0)
+            schedule_offer(engine, fetch->file);
+    }
+    if (engine->idle_workers > 0 && engine->passes_in_memory == 0) /* for the next read */
+        pthread_cond_signal(&engine->work);
+}
+
+/* Of the last dozen reads or so. */
+static void note_duration(struct unshard_engine *engine, uint64_t ns)
+{
+    engine->typical_read_ns += ns / 8;
+    engine->typical_read_ns -= engine->typical_read_ns / 8;
+}
+
+void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging)
+{
+    struct file_state *file = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    chunk->attempts = 0;
+    if (fetch->retried)
+        file->retrying--;
+    fetch->retried = false;
+    if (!from_staging) {
+        file->bytes_read += fetch->length;
+        engine->bytes_read += fetch->length;
+        jobs_note_chunk(engine, fetch->length);
+        engine->given_ns = file->given_ns = engine_now_ns();
+        note_duration(engine, engine->given_ns - fetch->since_ns);
+    }
+    file->rests = 0;
+    if (file->wanted.rest_until_ns != 0) { /* storage gives again */
+        wanted_rest(&file->wanted, 0);
+        schedule_offer(engine, fetch->file);
+    }
+    if (!chunk->seen) {
+        chunk->seen = true;
+        bool shown = !chunk_is_unshown(file, fetch->index);
+        file->chunks_seen += shown;
+        file->bytes_seen += shown ? fetch->length : 0;
+    }
+    if (file->has_error && file->chunks_failed == 0 && !file->blocked && !file->failed_at_start)
+        file->has_error = file->retrying > 0;
+}
+
+/* Whether the log is told of one more failure. */
+static bool is_told(struct failure_episode *episode, bool transient, bool will_retry)
+{
+    if (episode->count++ == 0)
+        episode->since_ns = engine_now_ns();
+    if (!transient)
+        return episode->lasting_told++ < MOST_LASTING_TOLD;
+    if (will_retry)
+        return episode->count == 1;
+    bool told = episode->failed_told;
+    episode->failed_told = true;
+    return !told;
+}
+
+void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
+                 bool will_retry)
+{
+    char path[512], message[2048];
+    pthread_mutex_lock(&engine->lock);
+    bool told = is_told(&engine->files[file].episode, error_is_transient(error), will_retry);
+    pthread_mutex_unlock(&engine->lock);
+    if (!told)
+        return;
+    engine_log(engine, will_retry ? 4 : 3,
+               "event=%s shard=\"%s\" code=%s offset=%lld errno=%d message=\"%s\"",
+               will_retry ? "read-retry" : "shard-failed",
+               error_field(path, sizeof path, engine->checkpoint->files[file].path), error->code,
+               error->offset == UNSHARD_NO_OFFSET ? -1LL : (long long)error->offset,
+               error->errno_value, error_field(message, sizeof message, error->message));
+}
+
+void log_recovery(struct unshard_engine *engine, uint32_t file)
+{
+    char path[512];
+    pthread_mutex_lock(&engine->lock);
+    struct failure_episode episode = engine->files[file].episode;
+    bool over = episode.count > 0 && !engine->files[file].has_error;
+    if (over)
+        engine->files[file].episode = (struct failure_episode){0};
+    pthread_mutex_unlock(&engine->lock);
+    if (over)
+        engine_log(engine, 5, "event=shard-recovered shard=\"%s\" failures=%llu seconds=%.1f",
+                   error_field(path, sizeof path, engine->checkpoint->files[file].path),
+                   (unsigned long long)episode.count,
+                   (double)(engine_now_ns() - episode.since_ns) / 1e9);
+}
+
+/* Fills the buffer, from the staged copy when there is one that is right. No lock held. */
+static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
+                      struct unshard_error *error)
+{
+    bool cached;
+    if (fetch->kept)
+        return 0;
+    if (fetch->staged && staging_get(engine, fetch) && check_chunk(engine, fetch, error) == 0)
+        return 0;
+    fetch->staged = false;
+    if (engine->checkpoint->files[fetch->file].gathered != NULL) {
+        int gathered = gathered_read(engine, fetch, error);
+        return gathered == 0 ? check_chunk(engine, fetch, error) : gathered;
+    }
+    int result =
+        source_read(engine->source, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
+                    fetch->buffer, fetch->length, &cached, error);
+    return result == 0 ? check_chunk(engine, fetch, error) : result;
+}
+
+/* The file is not the one that was read, or nothing of it is to be served. Caller holds
+ * engine->lock. */
+static int check_current(struct unshard_engine *engine, const struct fetch *fetch,
+                         struct unshard_error *error)
+{
+    if (!fetch->orphan && !engine->files[fetch->file].closed)
+        return check_observed(engine, fetch, error);
+    *error = (struct unshard_error){
+        .code = "changed", .errno_value = ESTALE, .offset = UNSHARD_NO_OFFSET};
+    snprintf(error->message, sizeof error->message, "%s: changed while it was read",
+             engine->checkpoint->files[fetch->file].path);
+    return -ESTALE;
+}
+
+/* READING -> READY with all waiting reads answered (true; the caller has the reference), or a
+ * failure (false; the fetch is gone or queued again). No lock held. */
+static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    uint32_t file = fetch->file, generation = fetch->generation;
+    int result = read_chunk(engine, fetch, &error);
+    struct waiter *waiters = NULL;
+    bool will_retry = false, recovered = false;
+    pthread_mutex_lock(&engine->lock);
+    end_reading(engine, fetch);
+    if (result == 0)
+        result = check_current(engine, fetch, &error);
+    if (result == 0) {
+        waiters = fetch->waiters;
+        fetch->waiters = NULL;
+        chunk_of(engine, fetch)->state = CHUNK_READY;
+        fetch->answered = true;
+        note_success(engine, fetch, fetch->staged || fetch->kept);
+        recovered = engine->files[file].episode.count > 0 && !engine->files[file].has_error;
+        if (fetch->pass)
+            fetch_hold(fetch);
+        chunk_check(engine, fetch->file, fetch->index);
+    } else {
+        will_retry = fetch_fail(engine, fetch, &error, &waiters);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    waiters_complete(waiters, result == 0 ? fetch->buffer : NULL, result == 0 ? 0 : EIO);
+    if (result != 0 && strcmp(error.code, HEADER_MISMATCH) == 0)
+        file_block(engine, file, generation, &error, NULL);
+    else if (result != 0)
+        log_failure(engine, file, &error, will_retry);
+    else if (recovered)
+        log_recovery(engine, file);
+    return result == 0;
+}
+
+/* Its pages are in the page cache: the staged copy has served. No lock held. */
+static void drop_staged(struct unshard_engine *engine, struct fetch *fetch)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct chunk *chunk = chunk_of(engine, fetch);
+    bool drop = chunk->staged && !fetch->orphan;
+    if (drop)
+        engine->staged_bytes -= fetch->length;
+    chunk->staged = false;
+    pthread_mutex_unlock(&engine->lock);
+    if (drop)
+        staging_drop(engine, fetch->file, fetch->index, fetch->length);
+}
+
+/* A READY chunk goes to the page cache and, for an asynchronous pass, to its hasher. No lock held,
+ * the caller's reference is used up. */
+static void publish_and_release(struct unshard_engine *engine, struct fetch *fetch, bool just_read)
+{
+    bool for_pass = just_read && fetch->pass;
+    pthread_mutex_lock(&engine->lock);
+    bool there = fetch->stored, refused = false; /* which a reader may find to be wrong meanwhile */
+    pthread_mutex_unlock(&engine->lock);
+    bool stored = !there && publish_chunk(engine, fetch, &refused);
+    if (stored || there)
+        drop_staged(engine, fetch);
+    pthread_mutex_lock(&engine->lock);
+    if (!there)
+        fetch->stored = stored;
+    fetch->refused = refused;
+    fetch_release(engine, fetch);
+    pthread_mutex_unlock(&engine->lock);
+    if (for_pass) /* which has a reference of its own */
+        pass_arrived(engine, fetch);
+}
+
+static void do_work(struct unshard_engine *engine, struct fetch *fetch, bool to_read)
+{
+    if (fetch->detached)
+        pass_read(engine, fetch);
+    else if (!to_read || read_and_answer(engine, fetch))
+        publish_and_release(engine, fetch, to_read);
+    drop_behind(engine);
+}
+
+void *prefetch_worker(void *argument)
+{
+    struct unshard_engine *engine = argument;
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->stopping) {
+        if (file_drop_next(engine))
+            continue;
+        struct fetch *fetch = take_work(engine);
+        if (fetch == NULL && engine->search_on) { /* others have had no turn for long */
+            pthread_mutex_unlock(&engine->lock);
+            sched_yield();
+            pthread_mutex_lock(&engine->lock);
+            continue;
+        }
+        if (fetch == NULL) {
+            engine->idle_workers++;
+            pthread_cond_wait(&engine->work, &engine->lock);
+            engine->idle_workers--;
+            continue;
+        }
+        bool to_read = fetch->detached || !fetch->answered;
+        pthread_mutex_unlock(&engine->lock);
+        do_work(engine, fetch, to_read);
+        pthread_mutex_lock(&engine->lock);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return NULL;
+}
+
+/* Leaves a READY chunk to the prefetch workers to store, if that leaves the reserve whole; else
+ * lets it go: its pages come by another read. Caller holds engine->lock. */
+static void hand_over(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (engine->free_count >= engine->reserve && !engine->no_stores && !engine->stopping) {
+        fetch_list_append(&engine->stores, fetch);
+        pthread_cond_signal(&engine->work);
+    } else {
+        fetch_release(engine, fetch);
+    }
+}
+
+void *reserve_worker(void *argument)
+{
+    struct unshard_engine *engine = argument;
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->stopping) {
+        struct fetch *fetch = take_reserve_work(engine);
+        if (fetch == NULL) {
+            engine->idle_reserve_workers++;
+            pthread_cond_wait(&engine->reserve_work, &engine->lock);
+            engine->idle_reserve_workers--;
+            continue;
+        }
+        pthread_mutex_unlock(&engine->lock);
+        if (fetch->detached) {
+            pass_read(engine, fetch);
+            pthread_mutex_lock(&engine->lock);
+            continue;
+        }
+        bool ready = read_and_answer(engine, fetch), for_pass = ready && fetch->pass;
+        pthread_mutex_lock(&engine->lock);
+        if (ready)
+            hand_over(engine, fetch);
+        if (for_pass) {
+            pthread_mutex_unlock(&engine->lock);
+            pass_arrived(engine, fetch);
+            pthread_mutex_lock(&engine->lock);
+        }
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return NULL;
+}
+
+static bool spawn(struct unshard_engine *engine, pthread_t *threads, unsigned *count,
+                  void *(*main)(void *))
+{
+    if (pthread_create(&threads[*count], NULL, main, engine) != 0)
+        return false;
+    (*count)++;
+    return true;
+}
+
+void workers_spawn(struct unshard_engine *engine)
+{
+    unsigned wanted = engine->jobs.current + engine->stalled_count + HELPERS;
+    while (engine->worker_count < wanted && engine->worker_count < MAX_WORKERS)
+        if (!spawn(engine, engine->workers, &engine->worker_count, prefetch_worker))
+            break;
+    unsigned reserve = 2 + engine->stalled_count;
+    while (engine->reserve_worker_count < reserve &&
+           engine->reserve_worker_count < MAX_RESERVE_WORKERS)
+        if (!spawn(engine, engine->reserve_workers, &engine->reserve_worker_count, reserve_worker))
+            break;
+}

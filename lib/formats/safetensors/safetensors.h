@@ -1,0 +1,41 @@
+/* The safetensors file format: 8 bytes N (u64, little-endian), N bytes of JSON, the data buffer.
+ * Specification: the safetensors README, section Format, and what safetensors/src/tensor.rs checks
+ * (N <= 100,000,000; offsets tile the buffer exactly; size = shape x dtype). */
+#ifndef FORMATS_SAFETENSORS_SAFETENSORS_H
+#define FORMATS_SAFETENSORS_SAFETENSORS_H
+
+#include "base/text.h"
+#include "formats/tensor_set.h"
+#include "unshard.h"
+
+#define SAFETENSORS_MAX_HEADER UINT64_C(100000000)
+
+/* Reads and checks the header of the file behind `reader`. Tensors come in data order with absolute
+ * offsets. Everything in *out lives in `arena`. Every rule of the reference is enforced, and beyond
+ * it: a tensor name twice is refused, and so are serde's array forms. The error's message begins
+ * with `path` and names field and value. A file whose data ends too early is "truncated", and *out
+ * is filled all the same, so that the part that is there can be used; after any other error *out is
+ * untouched. Blocks on the reader. */
+int safetensors_read(const struct byte_reader *reader, const char *path, struct arena *arena,
+                     struct tensor_set *out, struct unshard_error *error);
+
+/* The header JSON parsed from memory: what safetensors_read does after reading, exposed for fuzzing
+ * and tests. file_size is the size of the whole file. */
+int safetensors_parse(const char *json, size_t length, uint64_t file_size, const char *path,
+                      struct arena *arena, struct tensor_set *out, struct unshard_error *error);
+
+/* Appends the header of a file that holds `tensors` in this order, one after the other: the 8 bytes
+ * of N, the JSON exactly as the reference writes it (metadata first and in the order given), and
+ * spaces so that 8 + N is a multiple of `alignment`, itself one of 8 (which gives the reference's
+ * form). have_metadata: write `__metadata__` at all. Fails with "header-too-large" above the limit.
+ * Offsets come from the lengths, not from `offset`. */
+int safetensors_write_header(const struct tensor *const *tensors, size_t tensor_count,
+                             const struct metadata_entry *metadata, size_t metadata_count,
+                             bool have_metadata, uint64_t alignment, struct text *out,
+                             struct unshard_error *error);
+
+/* True when a comes before b in the canonical order: dtype rank descending, then name as bytes. For
+ * qsort: negative, 0, positive. */
+int safetensors_canonical_compare(const struct tensor *a, const struct tensor *b);
+
+#endif

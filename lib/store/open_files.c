@@ -1,0 +1,437 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * A place is the right to have one file open: there are `most`. It is taken before the file is
+ * opened, and given back when it has been closed.
+ *
+ *   place      slot->open   list of idle ones   who owns it
+ *   opening    -            no                  the thread that opens, without the lock
+ *   pinned     this one     no                  those who have pinned it
+ *   idle       this one     yes                 whoever needs a place closes the oldest
+ *   replaced   another      no                  those who have pinned it; the last one closes it
+ *
+ * No lock is held while a file is opened or closed.
+ */
+#include "store/open_files.h"
+
+#include "base/error.h"
+#include "tree/path_policy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Each open file takes two: through the page cache and past it. */
+#define DESCRIPTORS_EACH 2U
+/* What else the process has open: connection, pipes, the log, what discovery and the cache of
+ * digests open for a moment. */
+#define OTHER_DESCRIPTORS 128U
+#define LEAST_OPEN 4U
+/* More does not make anything faster, and the kernel has memory for each. */
+#define MOST_OPEN 1024U
+/* When descriptors are short in the whole system, how often to look whether they still are. */
+#define SHORTAGE_NS 50000000
+
+struct slot {
+    struct source_identity identity;
+    struct open_file *open; /* NULL: not open */
+    bool was_direct;
+};
+
+struct open_files {
+    const struct unshard_checkpoint *checkpoint;
+    pthread_mutex_t lock;   /* of everything below */
+    pthread_cond_t changed; /* a place was given back, or a file became idle; or cancelled */
+    struct slot *slots;     /* one per source file */
+    size_t most, count;     /* places, and those taken */
+    struct open_file *oldest, *newest; /* idle ones */
+    bool cancelled;
+};
+
+size_t open_files_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return LEAST_OPEN;
+    if (limit.rlim_cur >= OTHER_DESCRIPTORS + DESCRIPTORS_EACH * MOST_OPEN)
+        return MOST_OPEN;
+    if (limit.rlim_cur < OTHER_DESCRIPTORS + DESCRIPTORS_EACH * LEAST_OPEN)
+        return LEAST_OPEN;
+    return (limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
+}
+
+int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
+                      struct open_files **out)
+{
+    pthread_condattr_t monotonic;
+    struct open_files *files = calloc(1, sizeof *files);
+    if (files == NULL)
+        return -ENOMEM;
+    files->checkpoint = checkpoint;
+    files->most = most;
+    files->slots = calloc(checkpoint->file_count + 1U, sizeof *files->slots);
+    if (files->slots == NULL) {
+        free(files);
+        return -ENOMEM;
+    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct source_file *file = &checkpoint->files[i];
+        files->slots[i].identity = (struct source_identity){file->device, file->inode, file->size,
+                                                            file->mtime_ns, file->ctime_ns};
+    }
+    pthread_mutex_init(&files->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&files->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    *out = files;
+    return 0;
+}
+
+/* ---- one file ----------------------------------------------------------------------------------
+ */
+
+static void close_file(struct open_file *file)
+{
+    if (file == NULL)
+        return;
+    if (file->buffered >= 0)
+        close(file->buffered);
+    if (file->direct >= 0)
+        close(file->direct);
+    free(file);
+}
+
+static int fail_open(const char *path, int number, struct unshard_error *error)
+{
+    if (number == ENOENT)
+        return error_set(error, "missing", number, "%s: the file is gone", path);
+    return error_set(error, "read-error", number, "%s: cannot open: %s", path,
+                     path_policy_reason(-number));
+}
+
+static int fail_changed(const char *path, const char *what, uint64_t expected, uint64_t actual,
+                        struct unshard_error *error)
+{
+    return error_set(error, "changed", ESTALE,
+                     "%s: changed since it was mounted: %s was %llu and is %llu", path, what,
+                     (unsigned long long)expected, (unsigned long long)actual);
+}
+
+int open_file_truncated(const char *path, uint64_t end, uint64_t needed,
+                        struct unshard_error *error)
+{
+    return error_set_at(error, "truncated", EIO, end,
+                        "%s: ends at byte %llu, %llu bytes are missing from there", path,
+                        (unsigned long long)end, (unsigned long long)(needed - end));
+}
+
+static int compare_identity(struct source_identity was, struct source_identity now,
+                            const char *path, struct unshard_error *error)
+{
+    if (source_same_content(&was, &now))
+        return 0;
+    if (now.inode != was.inode)
+        return fail_changed(path, "inode", was.inode, now.inode, error);
+    if (now.size < was.size)
+        return open_file_truncated(path, now.size, was.size, error);
+    if (now.size != was.size)
+        return fail_changed(path, "size", was.size, now.size, error);
+    return fail_changed(path, "mtime (ns)", (uint64_t)was.mtime_ns, (uint64_t)now.mtime_ns, error);
+}
+
+static int read_identity(int fd, const char *path, struct source_identity *out,
+                         struct unshard_error *error)
+{
+    struct stat status;
+    if (fstat(fd, &status) != 0)
+        return error_set(error, "read-error", errno, "%s: cannot stat: %s", path,
+                         strerrordesc_np(errno));
+    *out = source_identity_of(&status);
+    return 0;
+}
+
+int open_file_check(const struct open_file *file, const char *path, struct unshard_error *error)
+{
+    struct source_identity now;
+    int result = read_identity(file->buffered, path, &now, error);
+    return result == 0 ? compare_identity(file->identity, now, path, error) : result;
+}
+
+static bool is_shortage(int negative_errno)
+{
+    return negative_errno == -EMFILE || negative_errno == -ENFILE;
+}
+
+static bool is_in_memory(int fd)
+{
+    struct statfs status;
+    return fstatfs(fd, &status) == 0 &&
+           (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+}
+
+/* Opens both descriptors of what is at the path now. -EMFILE and -ENFILE come without an error. */
+static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t number,
+                     struct open_file **out, struct unshard_error *error)
+{
+    const char *path = checkpoint->files[number].path;
+    struct open_file *file = calloc(1, sizeof *file);
+    if (file == NULL) {
+        error_no_memory(error);
+        return -ENOMEM;
+    }
+    file->number = number;
+    file->direct = -1;
+    file->buffered = checkpoint_open_file_now(checkpoint, number, 0);
+    int result = file->buffered < 0 ? file->buffered : 0;
+    if (result == 0)
+        file->direct = checkpoint_open_file_now(checkpoint, number, O_DIRECT);
+    if (is_shortage(file->direct))
+        result = file->direct;
+    if (result < 0 && !is_shortage(result))
+        result = fail_open(path, -result, error);
+    if (result == 0)
+        result = read_identity(file->buffered, path, &file->identity, error);
+    if (result != 0) {
+        close_file(file);
+        return result;
+    }
+    file->in_memory = is_in_memory(file->buffered);
+    *out = file;
+    return 0;
+}
+
+/* ---- the list of idle ones; the caller holds the lock ------------------------------------------
+ */
+
+static void list_idle(struct open_files *files, struct open_file *file)
+{
+    file->older = files->newest;
+    file->newer = NULL;
+    *(files->newest != NULL ? &files->newest->newer : &files->oldest) = file;
+    files->newest = file;
+}
+
+static void unlist_idle(struct open_files *files, struct open_file *file)
+{
+    *(file->older != NULL ? &file->older->newer : &files->oldest) = file->newer;
+    *(file->newer != NULL ? &file->newer->older : &files->newest) = file->older;
+    file->older = file->newer = NULL;
+}
+
+/* The oldest idle file, for the caller to close; it has its place. NULL: none is idle. */
+static struct open_file *take_idle(struct open_files *files)
+{
+    struct open_file *file = files->oldest;
+    if (file == NULL)
+        return NULL;
+    unlist_idle(files, file);
+    files->slots[file->number].open = NULL;
+    return file;
+}
+
+static void give_place_back(struct open_files *files)
+{
+    files->count--;
+    pthread_cond_broadcast(&files->changed);
+}
+
+/* ---- opening -----------------------------------------------------------------------------------
+ */
+
+/* Caller holds the lock, which is released meanwhile. 0, or -ECANCELED. */
+static int take_place(struct open_files *files)
+{
+    struct open_file *idle = NULL;
+    while (files->count >= files->most && !files->cancelled && (idle = take_idle(files)) == NULL)
+        pthread_cond_wait(&files->changed, &files->lock);
+    if (idle != NULL) { /* its place goes on to the caller */
+        pthread_mutex_unlock(&files->lock);
+        close_file(idle);
+        pthread_mutex_lock(&files->lock);
+        return 0;
+    }
+    if (files->count >= files->most)
+        return -ECANCELED;
+    files->count++;
+    return 0;
+}
+
+/* Others have all descriptors. What is open here without need is given up; then it takes time.
+ * Caller holds the lock, which is released meanwhile. */
+static void wait_out_shortage(struct open_files *files)
+{
+    struct timespec until;
+    struct open_file *idle = take_idle(files);
+    if (idle != NULL) {
+        pthread_mutex_unlock(&files->lock);
+        close_file(idle);
+        pthread_mutex_lock(&files->lock);
+        give_place_back(files);
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += SHORTAGE_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_cond_timedwait(&files->changed, &files->lock, &until);
+}
+
+/* Opens what is at the path, in a place of its own. Caller holds the lock, which is released
+ * meanwhile. */
+static int open_in_place(struct open_files *files, uint32_t number, struct open_file **out,
+                         struct unshard_error *error)
+{
+    for (;;) {
+        int result = take_place(files);
+        if (result == 0) {
+            pthread_mutex_unlock(&files->lock);
+            result = open_file(files->checkpoint, number, out, error);
+            pthread_mutex_lock(&files->lock);
+            if (result == 0)
+                return 0;
+            give_place_back(files);
+        }
+        if (is_shortage(result) && !files->cancelled) {
+            wait_out_shortage(files);
+            continue;
+        }
+        if (is_shortage(result) || result == -ECANCELED)
+            error_set(error, "cancelled", ECANCELED, "%s: not opened: it is being stopped",
+                      files->checkpoint->files[number].path);
+        return result;
+    }
+}
+
+/* Closes a file that nobody has. Caller holds the lock, which is released meanwhile. */
+static void close_in_place(struct open_files *files, struct open_file *file)
+{
+    pthread_mutex_unlock(&files->lock);
+    close_file(file);
+    pthread_mutex_lock(&files->lock);
+    give_place_back(files);
+}
+
+static void put_in_slot(struct open_files *files, struct open_file *file)
+{
+    files->slots[file->number].open = file;
+    files->slots[file->number].was_direct = file->direct >= 0;
+}
+
+/* Several threads may open a file at once: the first one's stays. Caller holds the lock. */
+static int open_slot(struct open_files *files, uint32_t number, struct unshard_error *error)
+{
+    struct slot *slot = &files->slots[number];
+    while (slot->open == NULL) {
+        struct open_file *file;
+        int result = open_in_place(files, number, &file, error);
+        if (result != 0)
+            return result;
+        result = compare_identity(slot->identity, file->identity,
+                                  files->checkpoint->files[number].path, error);
+        if (result == 0 && slot->open == NULL) {
+            put_in_slot(files, file);
+            list_idle(files, file);
+            return 0;
+        }
+        close_in_place(files, file);
+        if (result != 0 && slot->open == NULL)
+            return result;
+    }
+    return 0;
+}
+
+int open_files_pin(struct open_files *files, uint32_t number, struct open_file **out,
+                   struct unshard_error *error)
+{
+    pthread_mutex_lock(&files->lock);
+    int result = open_slot(files, number, error);
+    if (result == 0) {
+        *out = files->slots[number].open;
+        if ((*out)->pins++ == 0)
+            unlist_idle(files, *out);
+    }
+    pthread_mutex_unlock(&files->lock);
+    return result;
+}
+
+void open_files_unpin(struct open_files *files, struct open_file *file)
+{
+    pthread_mutex_lock(&files->lock);
+    if (--file->pins == 0) {
+        if (files->slots[file->number].open == file) {
+            list_idle(files, file);
+            pthread_cond_broadcast(&files->changed);
+        } else {
+            close_in_place(files, file);
+        }
+    }
+    pthread_mutex_unlock(&files->lock);
+}
+
+int open_files_renew(struct open_files *files, uint32_t number, struct unshard_error *error)
+{
+    struct slot *slot = &files->slots[number];
+    struct open_file *file;
+    pthread_mutex_lock(&files->lock);
+    int result = open_in_place(files, number, &file, error);
+    if (result == 0) {
+        struct open_file *old = slot->open;
+        if (old != NULL && old->pins == 0)
+            unlist_idle(files, old);
+        slot->identity = file->identity;
+        put_in_slot(files, file);
+        list_idle(files, file);
+        pthread_cond_broadcast(&files->changed);
+        if (old != NULL && old->pins == 0)
+            close_in_place(files, old);
+    }
+    pthread_mutex_unlock(&files->lock);
+    return result;
+}
+
+/* ---- the rest ----------------------------------------------------------------------------------
+ */
+
+struct source_identity open_files_identity(struct open_files *files, uint32_t number)
+{
+    pthread_mutex_lock(&files->lock);
+    struct source_identity identity = files->slots[number].identity;
+    pthread_mutex_unlock(&files->lock);
+    return identity;
+}
+
+bool open_files_were_direct(struct open_files *files, uint32_t number)
+{
+    pthread_mutex_lock(&files->lock);
+    bool direct = files->slots[number].was_direct;
+    pthread_mutex_unlock(&files->lock);
+    return direct;
+}
+
+void open_files_cancel(struct open_files *files)
+{
+    pthread_mutex_lock(&files->lock);
+    files->cancelled = true;
+    pthread_cond_broadcast(&files->changed);
+    pthread_mutex_unlock(&files->lock);
+}
+
+void open_files_free(struct open_files *files)
+{
+    if (files == NULL)
+        return;
+    for (uint32_t i = 0; i < files->checkpoint->file_count; i++)
+        close_file(files->slots[i].open);
+    pthread_mutex_destroy(&files->lock);
+    pthread_cond_destroy(&files->changed);
+    free(files->slots);
+    free(files);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+#include "tree/model.h"
+
+#include <string.h>
+
+const char *unshard_checkpoint_source(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->source;
+}
+
+uint32_t unshard_node_count(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->node_count;
+}
+
+const struct unshard_node *unshard_node(const struct unshard_checkpoint *checkpoint, uint32_t node)
+{
+    return node < checkpoint->node_count ? &checkpoint->nodes[node] : NULL;
+}
+
+void unshard_status_attributes(const struct unshard_checkpoint *checkpoint, uid_t mounter,
+                               struct stat *out)
+{
+    struct permissions shown = checkpoint->to_list;
+    if (mounter != 0)
+        shown = permissions_for_owner(&shown, mounter);
+    out->st_uid = shown.uid;
+    out->st_gid = shown.gid;
+    out->st_mode = S_IFREG | shown.mode;
+}
+
+const struct unshard_node *unshard_node_child(const struct unshard_checkpoint *checkpoint,
+                                              uint32_t parent, const char *name)
+{
+    const struct unshard_node *directory = unshard_node(checkpoint, parent);
+    if (directory == NULL || directory->kind != UNSHARD_NODE_DIRECTORY)
+        return NULL;
+    uint32_t low = directory->first_child, high = low + directory->child_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = strcmp(name, checkpoint->nodes[middle].name);
+        if (order == 0)
+            return &checkpoint->nodes[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+uint32_t unshard_node_number(const struct unshard_checkpoint *checkpoint,
+                             const struct unshard_node *node)
+{
+    return (uint32_t)(node - checkpoint->nodes);
+}
+
+uint32_t unshard_view_count(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->view_count;
+}
+
+const char *unshard_view_path(const struct unshard_checkpoint *checkpoint, uint32_t view)
+{
+    return view < checkpoint->view_count ? checkpoint->views[view].path : NULL;
+}
+
+int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint32_t view)
+{
+    if (view >= checkpoint->view_count || checkpoint->views[view].component == NO_COMPONENT)
+        return -1;
+    return (int32_t)checkpoint->views[view].component;
+}
+
+bool unshard_view_listed(const struct unshard_checkpoint *checkpoint, uint32_t view)
+{
+    return view < checkpoint->view_count && !checkpoint->views[view].unlisted;
+}
+
+bool unshard_view_readable(const struct unshard_checkpoint *checkpoint, uint32_t view)
+{
+    return !checkpoint->views[view].unreadable;
+}

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The order in which a pipeline loads its components: that of the keys in model_index.json. */
+#include "tree/discovery.h"
+
+#include "base/error.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MODEL_INDEX_MAX_BYTES (UINT64_C(1) << 20)
+#define NOT_LISTED 1000000U
+
+/* The whole text is one JSON object. */
+static cJSON *parse_object(const char *json, size_t length)
+{
+    const char *end = NULL;
+    cJSON *root = cJSON_ParseWithLengthOpts(json, length, &end, false);
+    if (root == NULL)
+        return NULL;
+    while (end < json + length && strchr(" \t\r\n", *end) != NULL && *end != '\0')
+        end++;
+    if (end == json + length && cJSON_IsObject(root))
+        return root;
+    cJSON_Delete(root);
+    return NULL;
+}
+
+static cJSON *read_model_index(struct discovery *discovery)
+{
+    static const char name[] = "model_index.json";
+    char *json = NULL, reason[64];
+    size_t length = 0;
+    uint32_t entry = scan_child(&discovery->scan, 0, name, sizeof name - 1);
+    if (entry == SCAN_NONE || discovery->scan.entries[entry].kind != SCAN_FILE)
+        return NULL;
+    int result = discovery_read_file(discovery, entry, MODEL_INDEX_MAX_BYTES, &json, &length);
+    cJSON *root = result == 0 ? parse_object(json, length) : NULL;
+    free(json);
+    if (root == NULL)
+        note_add(&discovery->notes, &discovery->checkpoint->arena,
+                 "%s: %s; components are taken in order of their names.", name,
+                 result == 0 ? "no JSON object"
+                             : discovery_why_unread(result, MODEL_INDEX_MAX_BYTES, reason));
+    return root;
+}
+
+/* A component is a list of library and class; null for both when the pipeline goes without. */
+static bool is_component(const cJSON *item)
+{
+    return item->string != NULL && item->string[0] != '_' && cJSON_IsArray(item) &&
+           cJSON_GetArraySize(item) == 2;
+}
+
+static bool is_plain_name(const char *name)
+{
+    return name[0] != '\0' && strpbrk(name, "/\\") == NULL && strcmp(name, ".") != 0 &&
+           strcmp(name, "..") != 0;
+}
+
+static void set_order(struct discovery *discovery, const char *name, unsigned order)
+{
+    size_t length = strlen(name);
+    for (uint32_t i = 0; i < discovery->candidate_count; i++) {
+        struct candidate *candidate = discovery->candidates[i];
+        const char *path = discovery->scan.entries[candidate->directory].path;
+        if (candidate->load_order == NOT_LISTED && strncmp(path, name, length) == 0 &&
+            (path[length] == '\0' || path[length] == '/'))
+            candidate->load_order = order;
+    }
+}
+
+static void apply_model_index(struct discovery *discovery, const cJSON *root)
+{
+    unsigned order = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, root)
+    {
+        if (!is_component(item))
+            continue;
+        if (!is_plain_name(item->string)) {
+            char quoted[128];
+            note_add(&discovery->notes, &discovery->checkpoint->arena,
+                     "model_index.json: \"%s\" is no name of a component and is ignored.",
+                     error_quote(quoted, sizeof quoted, item->string, strlen(item->string)));
+        } else if (order < 1000 && scan_child(&discovery->scan, 0, item->string,
+                                              strlen(item->string)) != SCAN_NONE) {
+            set_order(discovery, item->string, order++);
+        }
+    }
+}
+
+static int compare_candidates(const void *left, const void *right, void *context)
+{
+    const struct candidate *a = *(struct candidate *const *)left;
+    const struct candidate *b = *(struct candidate *const *)right;
+    const struct scan *scan = context;
+    if (a->load_order != b->load_order)
+        return a->load_order < b->load_order ? -1 : 1;
+    int order = strcmp(scan->entries[a->directory].path, scan->entries[b->directory].path);
+    return order != 0 ? order : strcmp(a->merged_name, b->merged_name);
+}
+
+int load_order_apply(struct discovery *discovery, struct unshard_error *error)
+{
+    for (uint32_t i = 0; i < discovery->candidate_count; i++)
+        discovery->candidates[i]->load_order = NOT_LISTED;
+    cJSON *root = read_model_index(discovery);
+    if (root != NULL)
+        apply_model_index(discovery, root);
+    cJSON_Delete(root);
+    if (discovery->candidate_count > 0)
+        qsort_r(discovery->candidates, discovery->candidate_count, sizeof *discovery->candidates,
+                compare_candidates, &discovery->scan);
+    return discovery->notes.failed ? error_no_memory(error) : 0;
+}

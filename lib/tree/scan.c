@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: MIT */
+#include "tree/scan.h"
+
+#include "base/error.h"
+#include "tree/path_policy.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct scanner {
+    struct unshard_checkpoint *checkpoint;
+    struct note_list *notes;
+    struct scan *scan;
+    bool full;
+    /* Directories that were reached through several symlinks: number in `places` of each, and in
+     * how many places it was. Keys live in the checkpoint's arena. */
+    struct string_map linked;
+    unsigned *places;
+};
+
+static int64_t nanoseconds(struct timespec time)
+{
+    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+static void set_status(struct scan_entry *entry, const struct stat *status)
+{
+    entry->size = status->st_size < 0 ? 0 : (uint64_t)status->st_size;
+    entry->device = status->st_dev;
+    entry->inode = status->st_ino;
+    entry->mtime_ns = nanoseconds(status->st_mtim);
+    entry->ctime_ns = nanoseconds(status->st_ctim);
+    entry->mode = status->st_mode;
+    entry->uid = status->st_uid;
+    entry->gid = status->st_gid;
+}
+
+/* In the arena: of the many entries that there may be, few have one. */
+__attribute__((format(printf, 4, 5))) static const struct unshard_error *
+keep_problem(struct scanner *scanner, const char *code, int number, const char *format, ...)
+{
+    static const struct unshard_error no_memory = {.code = "no-memory",
+                                                   .errno_value = ENOMEM,
+                                                   .offset = UNSHARD_NO_OFFSET,
+                                                   .message = "out of memory"};
+    struct unshard_error *problem = arena_alloc(&scanner->checkpoint->arena, sizeof *problem);
+    char message[sizeof problem->message];
+    va_list arguments;
+    if (problem == NULL)
+        return &no_memory;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    error_set(problem, code, number, "%s", message);
+    return problem;
+}
+
+static void exclude(struct scanner *scanner, struct scan_entry *entry, const char *code, int number,
+                    const char *why)
+{
+    char quoted[256];
+    error_quote(quoted, sizeof quoted, entry->path, strlen(entry->path));
+    entry->kind = SCAN_EXCLUDED;
+    entry->problem = keep_problem(scanner, code, number, "%s: %s", quoted, why);
+    note_add(scanner->notes, &scanner->checkpoint->arena, "%s is left out: %s.", quoted, why);
+}
+
+/* Names with a dot in front are of programs, for themselves: ._NAME, .NAME.XXXXXX, .no_exist; but a
+ * repository of the hub's cache may lie below .cache. */
+static bool is_set_aside(const char *name, bool parent_is)
+{
+    return name[0] == '.' || (parent_is && !path_policy_is_repository(name, strlen(name)));
+}
+
+/* Appends an entry and returns it, or NULL when memory is short. Entries move when one is added. */
+static struct scan_entry *append_to(struct scan *scan, struct arena *arena, uint32_t parent,
+                                    const char *name)
+{
+    if (scan->count == scan->capacity) {
+        uint32_t capacity = scan->capacity == 0 ? 64 : scan->capacity * 2;
+        struct scan_entry *grown = realloc(scan->entries, capacity * sizeof *grown);
+        if (grown == NULL)
+            return NULL;
+        scan->entries = grown;
+        scan->capacity = capacity;
+    }
+    struct scan_entry *entry = &scan->entries[scan->count];
+    memset(entry, 0, sizeof *entry);
+    entry->file = SCAN_NONE;
+    entry->view = UNSHARD_NO_VIEW;
+    entry->parent = parent;
+    size_t name_length = strlen(name), prefix = 0;
+    if (scan->count > 0) {
+        prefix = strlen(scan->entries[parent].path);
+        entry->depth = scan->entries[parent].depth + 1;
+        entry->through_symlink = scan->entries[parent].through_symlink;
+        entry->links = scan->entries[parent].links;
+        entry->set_aside = is_set_aside(name, scan->entries[parent].set_aside);
+    }
+    char *path = arena_alloc(arena, prefix + name_length + 2);
+    if (path == NULL)
+        return NULL;
+    if (prefix > 0) {
+        memcpy(path, scan->entries[parent].path, prefix);
+        path[prefix++] = '/';
+    }
+    memcpy(path + prefix, name, name_length + 1);
+    entry->path = path;
+    entry->name = path + prefix;
+    scan->count++;
+    return entry;
+}
+
+static struct scan_entry *append(struct scanner *scanner, uint32_t parent, const char *name)
+{
+    return append_to(scanner->scan, &scanner->checkpoint->arena, parent, name);
+}
+
+uint32_t scan_add_directory(struct scan *scan, struct arena *arena, uint32_t parent,
+                            const char *name)
+{
+    struct scan_entry *entry = append_to(scan, arena, parent, name);
+    if (entry == NULL)
+        return SCAN_NONE;
+    const struct scan_entry *like = &scan->entries[parent];
+    entry->kind = SCAN_DIRECTORY;
+    entry->mtime_ns = like->mtime_ns;
+    entry->ctime_ns = like->ctime_ns;
+    entry->mode = like->mode;
+    entry->uid = like->uid;
+    entry->gid = like->gid;
+    return scan->count - 1;
+}
+
+static bool is_own_ancestor(const struct scan *scan, const struct scan_entry *entry)
+{
+    for (uint32_t up = entry->parent;; up = scan->entries[up].parent) {
+        const struct scan_entry *above = &scan->entries[up];
+        if (above->device == entry->device && above->inode == entry->inode)
+            return true;
+        if (up == 0)
+            return false;
+    }
+}
+
+/* In how many places the directory was reached through several symlinks, this one included. 0: no
+ * memory. */
+static unsigned count_place(struct scanner *scanner, const struct scan_entry *entry)
+{
+    uint64_t key[2] = {entry->device, entry->inode};
+    uint32_t number;
+    if (string_map_find(&scanner->linked, (const char *)key, sizeof key, &number))
+        return ++scanner->places[number];
+    number = (uint32_t)scanner->linked.count;
+    unsigned *grown = reallocarray(scanner->places, number + (size_t)1, sizeof *grown);
+    if (grown == NULL)
+        return 0;
+    scanner->places = grown;
+    const char *kept =
+        arena_copy_string(&scanner->checkpoint->arena, (const char *)key, sizeof key);
+    if (kept == NULL || string_map_add(&scanner->linked, kept, sizeof key, number, NULL) < 0)
+        return 0;
+    return scanner->places[number] = 1;
+}
+
+static bool is_linked_too_often(struct scanner *scanner, const struct scan_entry *entry)
+{
+    unsigned places = entry->links < 2 ? 1 : count_place(scanner, entry);
+    return places == 0 || places > SCAN_MAX_LINKED;
+}
+
+/* Decides by the type of the object that the entry's name leads to; its status is set. */
+static void classify(struct scanner *scanner, struct scan_entry *entry)
+{
+    if (S_ISREG(entry->mode)) {
+        entry->kind = SCAN_FILE;
+    } else if (S_ISDIR(entry->mode)) {
+        entry->kind = SCAN_DIRECTORY;
+        if (entry->depth > SCAN_MAX_DEPTH)
+            exclude(scanner, entry, "too-deep", ELOOP, "the directory is nested too deeply");
+        else if (is_own_ancestor(scanner->scan, entry))
+            exclude(scanner, entry, "symlink-loop", ELOOP, "it leads back to a directory above it");
+        else if (is_linked_too_often(scanner, entry))
+            exclude(scanner, entry, "linked-too-often", ELOOP,
+                    "symlinks in linked directories lead to it from more places than are shown");
+    } else {
+        exclude(scanner, entry, "not-regular", EINVAL,
+                S_ISFIFO(entry->mode)   ? "it is a FIFO"
+                : S_ISSOCK(entry->mode) ? "it is a socket"
+                                        : "it is a device");
+    }
+}
+
+static int read_target(struct scanner *scanner, int directory_fd, struct scan_entry *entry)
+{
+    char target[PATH_MAX];
+    ssize_t length = readlinkat(directory_fd, entry->name, target, sizeof target);
+    if (length < 0)
+        length = 0;
+    entry->target = arena_copy_string(&scanner->checkpoint->arena, target, (size_t)length);
+    return entry->target == NULL ? -ENOMEM : 0;
+}
+
+static void describe_bad_symlink(struct scanner *scanner, struct scan_entry *entry, int number)
+{
+    char target[160], why[256];
+    error_quote(target, sizeof target, entry->target, strlen(entry->target));
+    if (number == EXDEV) {
+        snprintf(why, sizeof why,
+                 "it is a symlink to %s, outside the checkpoint; -o follow_symlinks follows it",
+                 target);
+        exclude(scanner, entry, "outside", number, why);
+        return;
+    }
+    const char *what = number == ENOENT  ? "does not exist"
+                       : number == ELOOP ? "is a symlink loop"
+                                         : "cannot be reached";
+    const char *code = number == ELOOP ? "symlink-loop" : "dangling-symlink";
+    if ((number == ENOENT || number == ELOOP) &&
+        path_policy_target_is_inside(entry->target, entry->depth - 1)) {
+        char quoted[200];
+        entry->kind = SCAN_SYMLINK;
+        entry->problem = keep_problem(
+            scanner, code, number, "%s: symlink to %s, which %s",
+            error_quote(quoted, sizeof quoted, entry->path, strlen(entry->path)), target, what);
+        return;
+    }
+    snprintf(why, sizeof why, "it is a symlink to %s, which %s", target, what);
+    exclude(scanner, entry, code, number, why);
+}
+
+static int follow_symlink(struct scanner *scanner, int directory_fd, struct scan_entry *entry)
+{
+    struct stat status;
+    int result = read_target(scanner, directory_fd, entry);
+    if (result != 0)
+        return result;
+    int fd = path_policy_resolve(scanner->checkpoint, entry->path, &status);
+    if (fd < 0) {
+        describe_bad_symlink(scanner, entry, -fd);
+        return 0;
+    }
+    close(fd);
+    entry->through_symlink = true;
+    if (S_ISDIR(status.st_mode) && entry->links < UINT8_MAX)
+        entry->links++;
+    set_status(entry, &status);
+    classify(scanner, entry);
+    return 0;
+}
+
+static int scan_entry_named(struct scanner *scanner, int directory_fd, uint32_t parent,
+                            const char *name)
+{
+    struct stat status;
+    struct scan_entry *entry = append(scanner, parent, name);
+    if (entry == NULL)
+        return -ENOMEM;
+    if (parent == 0 && strcmp(name, ".unshard") == 0) {
+        exclude(scanner, entry, "reserved-name", EEXIST, "the mount shows its status there");
+        return 0;
+    }
+    if (fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        exclude(scanner, entry, "unreadable", errno, strerrordesc_np(errno));
+        return 0;
+    }
+    set_status(entry, &status);
+    if (S_ISLNK(status.st_mode))
+        return follow_symlink(scanner, directory_fd, entry);
+    classify(scanner, entry);
+    return 0;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+struct name_list {
+    char **names;
+    size_t count, capacity;
+};
+
+static void name_list_free(struct name_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        free(list->names[i]);
+    free(list->names);
+}
+
+static int name_list_add(struct name_list *list, const char *name)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
+        char **grown = realloc(list->names, capacity * sizeof *grown);
+        if (grown == NULL)
+            return -ENOMEM;
+        list->names = grown;
+        list->capacity = capacity;
+    }
+    if ((list->names[list->count] = strdup(name)) == NULL)
+        return -ENOMEM;
+    list->count++;
+    return 0;
+}
+
+/* Reads at most `limit` names; *cut tells that there were more. */
+static int read_names(DIR *directory, size_t limit, struct name_list *out, bool *cut)
+{
+    struct dirent *item;
+    int result = 0;
+    errno = 0;
+    while (result == 0 && (item = readdir(directory)) != NULL) {
+        if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
+            continue;
+        if (out->count == limit) {
+            *cut = true;
+            break;
+        }
+        result = name_list_add(out, item->d_name);
+        errno = 0;
+    }
+    if (result == 0 && !*cut && errno != 0)
+        result = -errno;
+    if (out->count > 0)
+        qsort(out->names, out->count, sizeof *out->names, compare_names);
+    return result;
+}
+
+static int open_directory(struct scanner *scanner, uint32_t number, DIR **out)
+{
+    struct stat status;
+    int path_fd =
+        path_policy_resolve(scanner->checkpoint, scanner->scan->entries[number].path, &status);
+    if (path_fd < 0)
+        return path_fd;
+    int fd = path_policy_reopen(path_fd, O_DIRECTORY);
+    close(path_fd);
+    if (fd < 0)
+        return fd;
+    *out = fdopendir(fd);
+    if (*out == NULL) {
+        int result = -errno;
+        close(fd);
+        return result;
+    }
+    return 0;
+}
+
+static int scan_names(struct scanner *scanner, uint32_t number, int directory_fd,
+                      const struct name_list *list)
+{
+    scanner->scan->entries[number].first_child = scanner->scan->count;
+    for (size_t i = 0; i < list->count; i++) {
+        int result = scan_entry_named(scanner, directory_fd, number, list->names[i]);
+        if (result != 0)
+            return result;
+    }
+    scanner->scan->entries[number].child_count = (uint32_t)list->count;
+    return 0;
+}
+
+/* Reads one directory. What cannot be read is left out, unless it is the source itself. */
+static int scan_directory(struct scanner *scanner, uint32_t number)
+{
+    struct name_list list = {0};
+    DIR *directory = NULL;
+    bool cut = false;
+    int result = open_directory(scanner, number, &directory);
+    if (result == 0)
+        result = read_names(directory, SCAN_MAX_ENTRIES - scanner->scan->count, &list, &cut);
+    if (result != 0 && result != -ENOMEM && number != 0) {
+        struct scan_entry *entry = &scanner->scan->entries[number];
+        exclude(scanner, entry, "unreadable", -result, strerrordesc_np(-result));
+        result = 0;
+    } else if (result == 0) {
+        result = scan_names(scanner, number, dirfd(directory), &list);
+    }
+    if (cut && !scanner->full) {
+        scanner->full = true;
+        note_add(scanner->notes, &scanner->checkpoint->arena,
+                 "There are more than %u entries; the rest is left out.", SCAN_MAX_ENTRIES);
+    }
+    if (directory != NULL)
+        closedir(directory);
+    name_list_free(&list);
+    return result;
+}
+
+/* All directories, those that are found on the way too. */
+static int scan_all(struct scanner *scanner, struct unshard_error *error)
+{
+    for (uint32_t i = 0; i < scanner->scan->count; i++) {
+        if (scanner->scan->entries[i].kind != SCAN_DIRECTORY)
+            continue;
+        int result = scan_directory(scanner, i);
+        if (result == -ENOMEM)
+            return error_no_memory(error);
+        if (result != 0)
+            return error_set(error, "unreadable", -result, "%s: cannot list: %s",
+                             scanner->checkpoint->source, strerrordesc_np(-result));
+    }
+    return 0;
+}
+
+int scan_tree(struct unshard_checkpoint *checkpoint, struct note_list *notes, struct scan *out,
+              struct unshard_error *error)
+{
+    struct scanner scanner = {.checkpoint = checkpoint, .notes = notes, .scan = out};
+    struct stat status;
+    struct scan_entry *root = append(&scanner, 0, "");
+    if (root == NULL)
+        return error_no_memory(error);
+    if (fstat(checkpoint->source_fd, &status) != 0)
+        return error_set(error, "unreadable", errno, "%s: %m", checkpoint->source);
+    set_status(root, &status);
+    root->kind = SCAN_DIRECTORY;
+    int result = scan_all(&scanner, error);
+    string_map_free(&scanner.linked);
+    free(scanner.places);
+    return result;
+}
+
+void scan_free(struct scan *scan)
+{
+    free(scan->entries);
+    *scan = (struct scan){0};
+}
+
+static int compare_prefix(const char *name, size_t length, const char *other)
+{
+    int order = strncmp(name, other, length);
+    return order != 0 ? order : -(other[length] != '\0');
+}
+
+uint32_t scan_child(const struct scan *scan, uint32_t directory, const char *name, size_t length)
+{
+    uint32_t low = scan->entries[directory].first_child;
+    uint32_t high = low + scan->entries[directory].child_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = compare_prefix(name, length, scan->entries[middle].name);
+        if (order == 0)
+            return middle;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return SCAN_NONE;
+}
+
+uint32_t scan_find(const struct scan *scan, uint32_t directory, const char *path)
+{
+    while (scan->entries[directory].kind == SCAN_DIRECTORY) {
+        size_t length = strcspn(path, "/");
+        uint32_t child = scan_child(scan, directory, path, length);
+        if (child == SCAN_NONE || path[length] == '\0')
+            return child;
+        directory = child;
+        path += length + 1;
+    }
+    return SCAN_NONE;
+}

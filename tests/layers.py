@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Which room may include which: the layers of lib/ and fs/, checked. Prints what breaks them."""
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+INCLUDE = re.compile(r'^#include ["<]([^">]+)[">]', re.M)
+
+# Each room of the library and those below it that it may include.
+LIB = {
+    "base": set(),
+    "json": {"base"},
+    "formats": {"base", "json"},
+    "view": {"base", "formats"},
+    "digest": {"base", "json"},
+    "tree": {"base", "json", "formats", "view", "digest"},
+    "store": {"base", "formats", "tree"},
+    "engine": {"base", "formats", "view", "digest", "tree", "store"},
+    "status": {"base", "formats", "tree", "engine"},
+    "export": {"base", "formats", "digest", "tree", "store", "engine"},
+    "verify": {"base", "json", "digest", "tree", "store"},
+}
+# Each room of fs/ and those that it may include besides lib/unshard.h.
+FS = {
+    "host": set(),
+    "kernel": {"host"},
+    "mount": {"kernel", "host", "cli"},
+    "cli": {"host", "kernel", "mount"},
+}
+
+
+def includes(path):
+    return INCLUDE.findall(path.read_text())
+
+
+def lib_breaches(path):
+    room = path.relative_to(ROOT / "lib").parts[0]
+    for name in includes(path):
+        first = name.split("/")[0]
+        if name.startswith(("fuse", "fs/")):
+            yield f"lib/ knows nothing of {name}"
+        elif first in LIB and first != room and first not in LIB[room]:
+            yield f"{room}/ is not above {first}/ ({name})"
+
+
+def fs_breaches(path):
+    room = path.relative_to(ROOT / "fs").parts[0]
+    for name in includes(path):
+        parts = name.split("/")
+        if name.startswith("fuse") and room != "kernel":
+            yield f"only fs/kernel/ includes {name}"
+        elif parts[0] == "fs" and parts[1] != room and parts[1] not in FS[room]:
+            yield f"{room}/ may not use {name}"
+
+
+def main():
+    found = 0
+    for side, breaches in (("lib", lib_breaches), ("fs", fs_breaches)):
+        for path in sorted((ROOT / side).glob("*/**/*.[ch]")):
+            for breach in breaches(path):
+                print(f"{path.relative_to(ROOT)}: {breach}")
+                found += 1
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
