@@ -56,6 +56,11 @@ void source_cancel(struct source *source)
     open_files_cancel(source->open);
 }
 
+void source_close_idle(struct source *source, uint64_t before_ns)
+{
+    open_files_close_idle(source->open, before_ns);
+}
+
 bool source_is_direct(const struct source *source, uint32_t file)
 {
     return open_files_were_direct(source->open, file);
@@ -174,7 +179,7 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
                 size_t length, bool *cached, struct unshard_error *error)
 {
     struct open_file *file;
-    int result = open_files_pin(source->open, number, &file, error);
+    int result = open_files_pin(source->open, number, offset, &file, error);
     if (result != 0)
         return result;
     ssize_t got = (ssize_t)length;
@@ -184,7 +189,7 @@ int source_read(struct source *source, uint32_t number, uint64_t offset, void *b
         got = read_storage(file, offset, buffer, length);
     }
     result = check_read(file, source->checkpoint->files[number].path, offset, length, got, error);
-    open_files_unpin(source->open, file);
+    open_files_unpin(source->open, file, offset + length);
     return result;
 }
 
@@ -192,12 +197,12 @@ int source_read_cached(struct source *source, uint32_t number, uint64_t offset, 
                        size_t length, struct unshard_error *error)
 {
     struct open_file *file;
-    int result = open_files_pin(source->open, number, &file, error);
+    int result = open_files_pin(source->open, number, offset, &file, error);
     if (result != 0)
         return result;
     ssize_t got = read_fully(file->buffered, offset, buffer, length);
     result = check_read(file, source->checkpoint->files[number].path, offset, length, got, error);
-    open_files_unpin(source->open, file);
+    open_files_unpin(source->open, file, offset + length);
     return result;
 }
 
@@ -205,8 +210,8 @@ void source_advise(struct source *source, uint32_t number, uint64_t offset, uint
 {
     struct unshard_error ignored;
     struct open_file *file;
-    if (open_files_pin(source->open, number, &file, &ignored) != 0)
+    if (open_files_pin(source->open, number, offset, &file, &ignored) != 0)
         return;
     posix_fadvise(file->buffered, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
-    open_files_unpin(source->open, file);
+    open_files_unpin(source->open, file, offset + length);
 }

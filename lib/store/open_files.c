@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * A place is the right to have one file open: there are `most`. It is taken before the file is
- * opened, and given back when it has been closed.
+ * A place is the right to have one handle open: there are `most`. It is taken before the file is
+ * opened, and given back when the handle has been closed.
  *
- *   place      slot->open   list of idle ones   who owns it
- *   opening    -            no                  the thread that opens, without the lock
- *   pinned     this one     no                  those who have pinned it
- *   idle       this one     yes                 whoever needs a place closes the oldest
- *   replaced   another      no                  those who have pinned it; the last one closes it
+ *   place      among slot->handles   list of idle ones   who owns it
+ *   opening    no                    no                  the thread that opens, without the lock
+ *   pinned     yes                   no                  those who have pinned it
+ *   idle       yes                   yes                 whoever needs a place closes the oldest
+ *   replaced   no                    no                  those who have pinned it; the last closes it
  *
  * No lock is held while a file is opened or closed.
  */
@@ -41,7 +41,7 @@
 
 struct slot {
     struct source_identity identity;
-    struct open_file *open; /* NULL: not open */
+    struct open_file *handles; /* of that content */
     bool was_direct;
 };
 
@@ -93,6 +93,13 @@ int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
     pthread_condattr_destroy(&monotonic);
     *out = files;
     return 0;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
 /* ---- one file ----------------------------------------------------------------------------------
@@ -213,6 +220,7 @@ static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t numbe
 
 static void list_idle(struct open_files *files, struct open_file *file)
 {
+    file->idle_ns = now_ns();
     file->older = files->newest;
     file->newer = NULL;
     *(files->newest != NULL ? &files->newest->newer : &files->oldest) = file;
@@ -226,14 +234,66 @@ static void unlist_idle(struct open_files *files, struct open_file *file)
     file->older = file->newer = NULL;
 }
 
-/* The oldest idle file, for the caller to close; it has its place. NULL: none is idle. */
+/* ---- the handles of a file; the caller holds the lock ------------------------------------------
+ */
+
+static void add_handle(struct open_files *files, struct open_file *file)
+{
+    struct slot *slot = &files->slots[file->number];
+    file->next = slot->handles;
+    slot->handles = file;
+    slot->was_direct = file->direct >= 0;
+}
+
+static void remove_handle(struct open_files *files, struct open_file *file)
+{
+    struct open_file **link = &files->slots[file->number].handles;
+    while (*link != file)
+        link = &(*link)->next;
+    *link = file->next;
+}
+
+static bool is_current(const struct open_files *files, const struct open_file *file)
+{
+    const struct open_file *handle = files->slots[file->number].handles;
+    while (handle != NULL && handle != file)
+        handle = handle->next;
+    return handle != NULL;
+}
+
+/* The idle handle that was left at offset, or else the one that has been idle for longest; NULL:
+ * none is idle. */
+static struct open_file *find_idle(const struct slot *slot, uint64_t offset)
+{
+    struct open_file *found = NULL;
+    for (struct open_file *file = slot->handles; file != NULL; file = file->next)
+        if (file->pins == 0) {
+            if (file->position == offset)
+                return file;
+            if (found == NULL || file->idle_ns < found->idle_ns)
+                found = file;
+        }
+    return found;
+}
+
+/* The handle that the fewest have pinned; NULL: none is open. */
+static struct open_file *find_shared(const struct slot *slot)
+{
+    struct open_file *found = slot->handles;
+    for (struct open_file *file = found; file != NULL; file = file->next)
+        if (file->pins < found->pins)
+            found = file;
+    return found;
+}
+
+/* The oldest idle handle, for the caller to close; it has its place. NULL: none is idle. */
 static struct open_file *take_idle(struct open_files *files)
 {
     struct open_file *file = files->oldest;
     if (file == NULL)
         return NULL;
     unlist_idle(files, file);
-    files->slots[file->number].open = NULL;
+    remove_handle(files, file);
     return file;
 }
 
@@ -262,6 +322,12 @@ static int take_place(struct open_files *files)
         return -ECANCELED;
     files->count++;
     return 0;
+}
+
+/* A handle may be opened without waiting. Caller holds the lock. */
+static bool place_is_free(const struct open_files *files)
+{
+    return files->count < files->most || files->oldest != NULL;
 }
 
 /* Others have all descriptors. What is open here without need is given up; then it takes time.
@@ -299,7 +365,7 @@ static int open_in_place(struct open_files *files, uint32_t number, struct open_
                 return 0;
             give_place_back(files);
         }
-        if (is_shortage(result) && !files->cancelled) {
+        if (is_shortage(result) && !files->cancelled && files->slots[number].handles == NULL) {
             wait_out_shortage(files);
             continue;
         }
@@ -319,54 +385,57 @@ static void close_in_place(struct open_files *files, struct open_file *file)
     give_place_back(files);
 }
 
-static void put_in_slot(struct open_files *files, struct open_file *file)
-{
-    files->slots[file->number].open = file;
-    files->slots[file->number].was_direct = file->direct >= 0;
-}
-
-/* Several threads may open a file at once: the first one's stays. Caller holds the lock. */
-static int open_slot(struct open_files *files, uint32_t number, struct unshard_error *error)
+/* Opens one more handle of the slot's content, idle. Caller holds the lock, which is released
+ * meanwhile. */
+static int open_handle(struct open_files *files, uint32_t number, struct open_file **out,
+                       struct unshard_error *error)
 {
     struct slot *slot = &files->slots[number];
-    while (slot->open == NULL) {
-        struct open_file *file;
-        int result = open_in_place(files, number, &file, error);
-        if (result != 0)
-            return result;
-        result = compare_identity(slot->identity, file->identity,
-                                  files->checkpoint->files[number].path, error);
-        if (result == 0 && slot->open == NULL) {
-            put_in_slot(files, file);
-            list_idle(files, file);
-            return 0;
-        }
+    struct open_file *file;
+    int result = open_in_place(files, number, &file, error);
+    if (result != 0)
+        return result;
+    const char *path = files->checkpoint->files[number].path;
+    result = compare_identity(slot->identity, file->identity, path, error);
+    if (result != 0) {
         close_in_place(files, file);
-        if (result != 0 && slot->open == NULL)
-            return result;
+        return result;
     }
+    add_handle(files, file);
+    list_idle(files, file);
+    *out = file;
     return 0;
 }
 
-int open_files_pin(struct open_files *files, uint32_t number, struct open_file **out,
-                   struct unshard_error *error)
+int open_files_pin(struct open_files *files, uint32_t number, uint64_t offset,
+                   struct open_file **out, struct unshard_error *error)
 {
+    struct slot *slot = &files->slots[number];
+    struct open_file *file;
+    int result = 0;
     pthread_mutex_lock(&files->lock);
-    int result = open_slot(files, number, error);
+    file = find_idle(slot, offset);
+    if (file == NULL && slot->handles != NULL && !place_is_free(files))
+        file = find_shared(slot);
+    if (file == NULL)
+        result = open_handle(files, number, &file, error);
+    if (result != 0 && (file = find_shared(slot)) != NULL) /* what is open can be read on */
+        result = 0;
     if (result == 0) {
-        *out = files->slots[number].open;
-        if ((*out)->pins++ == 0)
-            unlist_idle(files, *out);
+        if (file->pins++ == 0)
+            unlist_idle(files, file);
+        *out = file;
     }
     pthread_mutex_unlock(&files->lock);
     return result;
 }
 
-void open_files_unpin(struct open_files *files, struct open_file *file)
+void open_files_unpin(struct open_files *files, struct open_file *file, uint64_t end)
 {
     pthread_mutex_lock(&files->lock);
+    file->position = end;
     if (--file->pins == 0) {
-        if (files->slots[file->number].open == file) {
+        if (is_current(files, file)) {
             list_idle(files, file);
             pthread_cond_broadcast(&files->changed);
         } else {
@@ -376,6 +445,23 @@ void open_files_unpin(struct open_files *files, struct open_file *file)
     pthread_mutex_unlock(&files->lock);
 }
 
+/* Takes the handles of the old content away: a list of those that nobody has pinned. */
+static struct open_file *retire_handles(struct open_files *files, struct slot *slot)
+{
+    struct open_file *unused = NULL;
+    for (struct open_file *file = slot->handles, *next; file != NULL; file = next) {
+        next = file->next;
+        file->next = NULL;
+        if (file->pins == 0) {
+            unlist_idle(files, file);
+            file->next = unused;
+            unused = file;
+        }
+    }
+    slot->handles = NULL;
+    return unused;
+}
+
 int open_files_renew(struct open_files *files, uint32_t number, struct unshard_error *error)
 {
     struct slot *slot = &files->slots[number];
@@ -383,18 +469,34 @@ int open_files_renew(struct open_files *files, uint32_t number, struct unshard_e
     pthread_mutex_lock(&files->lock);
     int result = open_in_place(files, number, &file, error);
     if (result == 0) {
-        struct open_file *old = slot->open;
-        if (old != NULL && old->pins == 0)
-            unlist_idle(files, old);
+        struct open_file *old = retire_handles(files, slot);
         slot->identity = file->identity;
-        put_in_slot(files, file);
+        add_handle(files, file);
         list_idle(files, file);
         pthread_cond_broadcast(&files->changed);
-        if (old != NULL && old->pins == 0)
+        for (struct open_file *next; old != NULL; old = next) {
+            next = old->next;
             close_in_place(files, old);
+        }
     }
     pthread_mutex_unlock(&files->lock);
     return result;
+}
+
+void open_files_close_idle(struct open_files *files, uint64_t before_ns)
+{
+    pthread_mutex_lock(&files->lock);
+    for (struct open_file *file = files->oldest, *next; file != NULL && file->idle_ns < before_ns;
+         file = next) {
+        next = file->newer;
+        if (files->slots[file->number].handles->next == NULL)
+            continue; /* the only one */
+        unlist_idle(files, file);
+        remove_handle(files, file);
+        close_in_place(files, file); /* which lets others at the list */
+        next = files->oldest;
+    }
+    pthread_mutex_unlock(&files->lock);
 }
 
 /* ---- the rest ----------------------------------------------------------------------------------
@@ -429,7 +531,10 @@ void open_files_free(struct open_files *files)
     if (files == NULL)
         return;
     for (uint32_t i = 0; i < files->checkpoint->file_count; i++)
-        close_file(files->slots[i].open);
+        for (struct open_file *file = files->slots[i].handles, *next; file != NULL; file = next) {
+            next = file->next;
+            close_file(file);
+        }
     pthread_mutex_destroy(&files->lock);
     pthread_cond_destroy(&files->changed);
     free(files->slots);

@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
- * Which source files are open. A checkpoint may have more shards than a process may have
- * descriptors: so many stay open as there are descriptors for, and when another one is wanted, the
- * one goes whose last read is longest ago. A file that is being read is pinned and stays.
+ * Which source files are open, and how often. Who reads a file has a handle of it to himself, and
+ * who reads on from where a handle was left gets that one: so storage sees sequential streams on
+ * separate handles. Much of it (network file systems, mounts of object stores) gives each handle
+ * its own stream, and reads ahead on it.
+ *
+ * A checkpoint may have more shards than a process may have descriptors: so many handles stay open
+ * as there are descriptors for, and when another one is wanted, the one goes whose last read is
+ * longest ago. A handle that is being read from is pinned and stays; when there is no descriptor
+ * for another one, readers of a file share what is open of it.
  *
  * A file that is closed and opened again must be what it was: its identity is compared at each
  * open, and each open goes the way that discovery went (checkpoint_open_file), symlinks and all. As
@@ -28,13 +34,16 @@ struct open_file {
     /* Of open_files.c, under its lock. */
     uint32_t number;
     unsigned pins;
+    uint64_t position;               /* where its last read ended */
+    uint64_t idle_ns;                /* without pins: since when */
+    struct open_file *next;          /* another handle of the same content */
     struct open_file *older, *newer; /* among those without pins, by their last use */
 };
 
-/* How many files may be open, from RLIMIT_NOFILE as it is now. */
+/* How many handles may be open, from RLIMIT_NOFILE as it is now. */
 size_t open_files_limit(void);
 
-/* Opens nothing yet. most: files that are open at a time, at least 1. 0 or -ENOMEM. The checkpoint
+/* Opens nothing yet. most: handles that are open at a time, at least 1. 0 or -ENOMEM. The checkpoint
  * must outlive *out. */
 int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
                       struct open_files **out);
@@ -44,13 +53,17 @@ void open_files_free(struct open_files *files);
  * Thread-safe. */
 void open_files_cancel(struct open_files *files);
 
-/* The file, open and pinned; to be given to open_files_unpin. Blocks: on storage, and as long as
- * all descriptors are in use, here or in the whole system, which is not an error of the file. A
- * thread may pin one file at a time. Thread-safe. 0, or a negative errno with *error: "missing",
+/* A handle of the file, pinned, for a read at offset; to be given to open_files_unpin with where
+ * that ended. Others have it too only when descriptors are short. Blocks: on storage, and as long
+ * as all descriptors are in use, here or in the whole system, which is not an error of the file. A
+ * thread may pin one handle at a time. Thread-safe. 0, or a negative errno with *error: "missing",
  * "truncated", "changed" (it is not what it was), "read-error". */
-int open_files_pin(struct open_files *files, uint32_t number, struct open_file **out,
-                   struct unshard_error *error);
-void open_files_unpin(struct open_files *files, struct open_file *file);
+int open_files_pin(struct open_files *files, uint32_t number, uint64_t offset,
+                   struct open_file **out, struct unshard_error *error);
+void open_files_unpin(struct open_files *files, struct open_file *file, uint64_t end);
+/* Closes handles that nobody has read from since before_ns (of CLOCK_MONOTONIC), but for one of
+ * each file. May block. Thread-safe. */
+void open_files_close_idle(struct open_files *files, uint64_t before_ns);
 
 /* What the file must be: what discovery saw, or the last open_files_renew. Thread-safe. */
 struct source_identity open_files_identity(struct open_files *files, uint32_t number);

@@ -59,7 +59,8 @@ int source_reopen(struct source *source, uint32_t file, struct unshard_error *er
  * DIRECT_ALIGNMENT. *cached: the bytes came out of memory, reading them again costs nothing.
  * Blocks, for as long as the storage does. Thread-safe. 0, or a negative errno with *error:
  * "missing", "truncated" (the file ends earlier), "changed" (size, time or inode differ from what
- * discovery saw), "read-error". */
+ * discovery saw), "read-error". Reads that run at one time have handles of their own, and who reads
+ * on where a read has ended has the same one: neighbouring chunks should be read by one thread. */
 int source_read(struct source *source, uint32_t file, uint64_t offset, void *buffer, size_t length,
                 bool *cached, struct unshard_error *error);
 
@@ -70,6 +71,10 @@ int source_read_cached(struct source *source, uint32_t file, uint64_t offset, vo
 /* Has [offset, offset + length) read into the page cache, as far as the kernel likes. Does not wait
  * for it. Thread-safe. */
 void source_advise(struct source *source, uint32_t file, uint64_t offset, uint64_t length);
+
+/* Closes handles that nobody has read from since before_ns (of CLOCK_MONOTONIC), but for one of each
+ * file. May block. Thread-safe. */
+void source_close_idle(struct source *source, uint64_t before_ns);
 
 /* Tells whether reads of this file go past the page cache (for the status). Thread-safe. */
 bool source_is_direct(const struct source *source, uint32_t file);

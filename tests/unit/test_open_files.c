@@ -79,23 +79,23 @@ static struct open_file *pin(const struct setting *setting, unsigned i)
 {
     struct open_file *file = NULL;
     struct unshard_error error;
-    if (open_files_pin(setting->files, number_of(setting, i), &file, &error) != 0)
+    if (open_files_pin(setting->files, number_of(setting, i), 0, &file, &error) != 0)
         fail_msg("%s", error.message);
     return file;
 }
 
 static void touch(const struct setting *setting, unsigned i)
 {
-    open_files_unpin(setting->files, pin(setting, i));
+    open_files_unpin(setting->files, pin(setting, i), 0);
 }
 
 static const char *code_of_pin(const struct setting *setting, unsigned i)
 {
     static struct unshard_error error;
     struct open_file *file;
-    if (open_files_pin(setting->files, number_of(setting, i), &file, &error) != 0)
+    if (open_files_pin(setting->files, number_of(setting, i), 0, &file, &error) != 0)
         return error.code;
-    open_files_unpin(setting->files, file);
+    open_files_unpin(setting->files, file, 0);
     return "";
 }
 
@@ -134,8 +134,8 @@ static void what_is_read_stays_open(void **state)
         touch(setting, i);
     assert_int_equal(pread(file->buffered, &byte, 1, 0), 1);
     assert_ptr_equal(pin(setting, 0), file);
-    open_files_unpin(setting->files, file);
-    open_files_unpin(setting->files, file);
+    open_files_unpin(setting->files, file, 0);
+    open_files_unpin(setting->files, file, 0);
 }
 
 static void replace(const struct setting *setting, unsigned i, const char *content)
@@ -174,8 +174,8 @@ static void who_reads_the_old_content_keeps_it(void **state)
     assert_string_equal(word, "the");
     assert_int_equal(pread(new->buffered, word, 3, 0), 3);
     assert_string_equal(word, "new");
-    open_files_unpin(setting->files, old);
-    open_files_unpin(setting->files, new);
+    open_files_unpin(setting->files, old, 0);
+    open_files_unpin(setting->files, new, 0);
     assert_in_range(descriptors() - before, 1, 2);
 }
 
@@ -204,9 +204,9 @@ static void *pin_another(void *argument)
     struct waiting *waiting = argument;
     struct unshard_error error = {.code = ""};
     struct open_file *file;
-    if (open_files_pin(waiting->setting->files, number_of(waiting->setting, MOST), &file, &error) ==
+    if (open_files_pin(waiting->setting->files, number_of(waiting->setting, MOST), 0, &file, &error) ==
         0)
-        open_files_unpin(waiting->setting->files, file);
+        open_files_unpin(waiting->setting->files, file, 0);
     snprintf(waiting->code, sizeof waiting->code, "%s", error.code);
     atomic_store(&waiting->done, true);
     return NULL;
@@ -233,11 +233,11 @@ static void all_pinned_is_waited_out(void **state)
     for (unsigned i = 0; i < MOST; i++)
         pinned[i] = pin(setting, i);
     start(&waiting, setting);
-    open_files_unpin(setting->files, pinned[1]);
+    open_files_unpin(setting->files, pinned[1], 0);
     pthread_join(waiting.thread, NULL);
     assert_string_equal(waiting.code, "");
-    open_files_unpin(setting->files, pinned[0]);
-    open_files_unpin(setting->files, pinned[2]);
+    open_files_unpin(setting->files, pinned[0], 0);
+    open_files_unpin(setting->files, pinned[2], 0);
 }
 
 static void a_cancelled_one_does_not_wait(void **state)
@@ -252,7 +252,7 @@ static void a_cancelled_one_does_not_wait(void **state)
     pthread_join(waiting.thread, NULL);
     assert_string_equal(waiting.code, "cancelled");
     for (unsigned i = 0; i < MOST; i++)
-        open_files_unpin(setting->files, pinned[i]);
+        open_files_unpin(setting->files, pinned[i], 0);
 }
 
 /* No descriptor is left: nothing can be opened until the limit is what it was. */
