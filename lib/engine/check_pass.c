@@ -49,8 +49,7 @@ static void pass_free(struct unshard_engine *engine, struct file_state *file)
     hasher_free(pass->hasher);
     free(pass);
     file->pass = NULL;
-    if (engine->idle_workers > 0) /* for another pass, or for what has waited for this one */
-        pthread_cond_broadcast(&engine->work);
+    readers_wake(engine); /* for another pass, or for what has waited for this one */
 }
 
 /* ---- beginning ---------------------------------------------------------------------------------
@@ -317,7 +316,7 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
         file->has_error = false;
     if (file->closed) {
         file_open(engine, number);
-        wake_for_demand(engine);
+        readers_wake(engine);
     }
 }
 
@@ -469,8 +468,8 @@ static bool hash_arrived(struct unshard_engine *engine, uint32_t number)
         pass_drop(engine, fetch);
         if (pass->generation != file->generation)
             pass->failed = true;
-        if (engine->idle_workers > 0 && !pass->in_memory) /* there is room for another read */
-            pthread_cond_signal(&engine->work);
+        if (!pass->in_memory) /* there is room for another read */
+            readers_wake(engine);
     }
     bool complete = !pass->failed && pass->next_hash == file->chunk_count;
     pass->hashing = complete; /* nobody else ends it then */
@@ -620,7 +619,7 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     file->pass->hashing = file->pass->hashing && !streams;
     bool current = fetch->generation == file->generation;
     engine->passes_in_memory += cached - file->pass->in_memory;
-    file->pass->in_memory = cached;
+    file->pass->in_memory = fetch->from_memory = cached;
     if (result == 0 && current)
         result = check_observed(engine, fetch, &error);
     if (result == 0 && current)

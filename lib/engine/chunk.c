@@ -141,17 +141,8 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
         gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);
     fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
     if (file->pass_demanded || file->closed) /* to begin the pass */
-        pthread_cond_signal(engine->idle_workers > 0 ? &engine->work : &engine->reserve_work);
+        readers_wake(engine);
     chunk_check(engine, fetch->file, fetch->index);
-}
-
-/* One can be had that could not. */
-static void wake_for_buffer(struct unshard_engine *engine)
-{
-    if (engine->demand.count > 0)
-        pthread_cond_signal(&engine->reserve_work);
-    if (engine->idle_workers > 0)
-        pthread_cond_signal(&engine->work);
 }
 
 static bool may_be_served(const struct file_state *state, uint32_t generation)
@@ -237,7 +228,7 @@ static void keep(struct unshard_engine *engine, struct fetch *fetch)
         give_back(engine, &oldest);
     kept_put(&engine->kept, &chunk);
     fetch->buffer = NULL;
-    wake_for_buffer(engine);
+    readers_wake(engine);
 }
 
 void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
@@ -266,7 +257,7 @@ void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch)
 {
     engine->free_buffers[engine->free_count++] = fetch->buffer;
     fetch->buffer = NULL;
-    wake_for_buffer(engine);
+    readers_wake(engine);
 }
 
 static void chunk_published(struct unshard_engine *engine, const struct fetch *fetch)

@@ -12,7 +12,6 @@
 #include <time.h>
 
 #define LEAST_BUFFERS 8U
-#define FIRST_JOBS 4U
 
 uint64_t engine_now_ns(void)
 {
@@ -187,7 +186,7 @@ static void engine_free(struct unshard_engine *engine)
     source_free(engine->source);
     pthread_mutex_destroy(&engine->lock);
     pthread_cond_destroy(&engine->work);
-    pthread_cond_destroy(&engine->reserve_work);
+    pthread_cond_destroy(&engine->store_work);
     pthread_cond_destroy(&engine->tick);
     pthread_cond_destroy(&engine->stores_done);
     free(engine);
@@ -224,9 +223,7 @@ static void set_options(struct unshard_engine *engine, const struct unshard_fetc
     engine->no_stores = publisher == NULL || publisher->store == NULL;
     if (publisher != NULL)
         engine->publisher = *publisher;
-    engine->jobs.fixed = options->jobs < MAX_JOBS ? options->jobs : MAX_JOBS;
-    engine->jobs.current = engine->jobs.fixed != 0 ? engine->jobs.fixed : FIRST_JOBS;
-    engine->start_ns = engine->rate_ns = engine->jobs.epoch_start_ns = engine_now_ns();
+    engine->start_ns = engine->rate_ns = engine_now_ns();
 }
 
 static void init_locks(struct unshard_engine *engine)
@@ -236,7 +233,7 @@ static void init_locks(struct unshard_engine *engine)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->work, &monotonic);
-    pthread_cond_init(&engine->reserve_work, &monotonic);
+    pthread_cond_init(&engine->store_work, &monotonic);
     pthread_cond_init(&engine->tick, &monotonic);
     pthread_cond_init(&engine->stores_done, &monotonic);
     pthread_condattr_destroy(&monotonic);
@@ -296,8 +293,14 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
     uint64_t available = unshard_available_memory();
     pthread_mutex_lock(&engine->lock);
     window_update(engine, available);
-    workers_spawn(engine);
-    bool running = engine->worker_count > 0 && engine->reserve_worker_count > 0;
+    jobs_init(&engine->jobs, engine->options.jobs,
+              (unsigned)(engine->buffer_count - engine->reserve), engine->processors,
+              engine->start_ns);
+    engine->runs.runs = engine->run_of;
+    readers_spawn(engine);
+    storers_spawn(engine);
+    engine->most_queued = 2 * engine->storer_count + 4;
+    bool running = engine->reader_count > READERS_FOR_DEMANDS && engine->storer_count > 0;
     engine->housekeeper_running =
         running && pthread_create(&engine->housekeeper, NULL, housekeeper, engine) == 0;
     engine->watcher_running = engine->housekeeper_running &&
@@ -462,10 +465,10 @@ int unshard_engine_quiesce(struct unshard_engine *engine, unsigned timeout_ms)
 
 static void join_all(struct unshard_engine *engine)
 {
-    for (unsigned i = 0; i < engine->worker_count; i++)
-        pthread_join(engine->workers[i], NULL);
-    for (unsigned i = 0; i < engine->reserve_worker_count; i++)
-        pthread_join(engine->reserve_workers[i], NULL);
+    for (unsigned i = 0; i < engine->reader_count; i++)
+        pthread_join(engine->readers[i], NULL);
+    for (unsigned i = 0; i < engine->storer_count; i++)
+        pthread_join(engine->storers[i], NULL);
 }
 
 /* Answers what no worker took. All threads have ended. */
@@ -492,7 +495,7 @@ void unshard_engine_stop(struct unshard_engine *engine)
     pthread_mutex_lock(&engine->lock);
     engine->stopping = engine->no_stores = true;
     pthread_cond_broadcast(&engine->work);
-    pthread_cond_broadcast(&engine->reserve_work);
+    pthread_cond_broadcast(&engine->store_work);
     pthread_cond_broadcast(&engine->tick);
     pthread_mutex_unlock(&engine->lock);
     source_cancel(engine->source);

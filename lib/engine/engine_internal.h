@@ -26,7 +26,7 @@
  *   QUEUED     non-NULL   none     `demand`; `retries` until due; or  the queue
  *                                  `held` of its file, while that is
  *                                  closed
- *   READING    non-NULL   one      `reading`                          the worker that reads
+ *   READING    non-NULL   one      `reading`                          the reader that reads
  *   READY      non-NULL   one      none, or `stores`                  holders of references
  *   PUBLISHED  NULL       -        -                                  the kernel's page cache
  *   FAILED     NULL       -        -                                  nobody
@@ -53,19 +53,16 @@
  * - A fetch has a buffer exactly in READING and READY; a READY fetch has at least one reference.
  * - A fetch of a closed file is on its `held` list only; a blocked file has no chunk with a fetch.
  * - Buffers free + kept + in fetches, detached ones and orphans too, = all buffers. Kept ones are
- *   given back whenever free ones are short. Buffers that stores can hold (of
- *   prefetch workers, of the `stores` list) never number more than all - reserve, and passes leave
- *   one of the reserve to demands: a read always finds a buffer that no blocked store holds.
+ *   given back whenever free ones are short. Buffers that stores hold (storers, and the `stores`
+ *   list) never number more than all - reserve, and passes leave one of the reserve to demands: a
+ *   read always finds a buffer that no blocked store holds.
  *
  * Threads
- * - prefetch workers read, check, answer and store. One may block in a store on a page that an
- *   unanswered read has locked. There are a few more of them than reads that the source is given
- *   at a time (`jobs`): while those wait for storage, the others store what is staged or queued.
- * - reserve workers read, check and answer, and never store: they take a demand, or go on with a
- *   pass that a read waits for, when no prefetch worker is idle, with a buffer of the reserve. So
- *   every read is answered even when all prefetch workers are blocked in stores, and by that the
- *   stores go on.
- * - the housekeeper (timer): retries, stalls, time-outs, worker count, window.
+ * - readers read, check and answer, and leave what they have read to the storers (reader.c).
+ * - storers store and drop (storer.c). They may block on a page that an unanswered read has locked;
+ *   no reader ever waits for them. So every read is answered even when all storers are blocked, and
+ *   by that the stores go on.
+ * - the housekeeper (timer): retries, stalls, time-outs, how many reads, window.
  * - the watcher: looks whether files have changed on disk, writes the cache of digests; may hang
  *   with the storage.
  * - callers of unshard_engine_read: answer from READY buffers, or queue and return.
@@ -83,7 +80,9 @@
 #include "digest/secret.h"
 #include "engine/chunk_runs.h"
 #include "engine/held_pages.h"
+#include "engine/jobs.h"
 #include "engine/kept.h"
+#include "engine/runs.h"
 #include "engine/wanted.h"
 #include "store/source.h"
 #include "tree/model.h"
@@ -94,11 +93,10 @@
 #define PAGE_BYTES UINT64_C(4096)
 #define DEFAULT_CHUNK_BYTES (UINT64_C(2) << 20)
 #define DEFAULT_BUFFER_BYTES (UINT64_C(256) << 20)
-#define MAX_JOBS 256U
-/* Workers beyond those that may read: they store and hash while storage is waited for. */
-#define HELPERS 2U
-#define MAX_WORKERS (MAX_JOBS + HELPERS)
-#define MAX_RESERVE_WORKERS 16U
+/* Readers beyond those that storage is given unasked. */
+#define READERS_FOR_DEMANDS 4U
+#define MAX_READERS (JOBS_MOST + 16U)
+#define MAX_STORERS 32U
 #define MAX_STREAMS 8
 #define MAX_ATTEMPTS 4
 #define FIRST_RETRY_NS UINT64_C(50000000)
@@ -189,6 +187,7 @@ struct fetch {
     bool uncached;                  /* for readers that see nothing of the page cache */
     bool refused;                   /* the kernel did not take its pages */
     bool kept;                      /* it was in its buffer already when the read began */
+    bool from_memory;               /* the source had it in memory */
     uint64_t asked;                 /* bytes that reads have asked of it */
     uint32_t stream;                /* number of the stream that it was fetched for; 0: none */
     bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
@@ -256,7 +255,7 @@ struct file_state {
     struct expected_chunks trusted;      /* of CHECK_CHUNKS */
     const struct expected_digest *whole; /* what a pass must find, or NULL */
     bool closed;          /* nothing is served before the pass has succeeded; reads are `held` */
-    bool drop_pending;    /* a prefetch worker is to take its pages away */
+    bool drop_pending;    /* a storer is to take its pages away */
     bool blocked;         /* nothing is served or stored until the file changes on disk */
     bool failed_at_start; /* discovery found it bad */
     bool stale;           /* blocked, and its header is not the one that views were made from */
@@ -343,16 +342,6 @@ struct passed_ring {
     size_t first, count, capacity;
 };
 
-/* How many reads to keep in flight: raised while that makes the source faster. */
-struct jobs_control {
-    unsigned current, fixed; /* fixed: 0, or what jobs= says */
-    unsigned trial_from;     /* the count that a running trial is compared with; 0: none */
-    double trial_rate;
-    uint64_t epoch_start_ns, epoch_bytes, hold_until_ns;
-    unsigned epoch_chunks;
-    bool try_fewer, starved; /* starved: work ran out within the epoch, so it says nothing */
-};
-
 struct unshard_engine {
     const struct unshard_checkpoint *checkpoint;
     struct unshard_fetch_options options;
@@ -362,9 +351,9 @@ struct unshard_engine {
     uint64_t start_ns;
 
     pthread_mutex_t lock;
-    pthread_cond_t work;         /* for prefetch workers */
-    pthread_cond_t reserve_work; /* for reserve workers */
-    pthread_cond_t tick;         /* for the housekeeper and the watcher: stop */
+    pthread_cond_t work;       /* for readers */
+    pthread_cond_t store_work; /* for storers */
+    pthread_cond_t tick;       /* for the housekeeper and the watcher: stop */
     pthread_cond_t stores_done;
 
     struct file_state *files;
@@ -398,11 +387,17 @@ struct unshard_engine {
     unsigned drops_pending; /* files with drop_pending */
     bool no_stores, stopping;
 
-    pthread_t workers[MAX_WORKERS], reserve_workers[MAX_RESERVE_WORKERS], housekeeper, watcher;
-    unsigned worker_count, reserve_worker_count;
+    pthread_t readers[MAX_READERS], storers[MAX_STORERS], housekeeper, watcher;
+    unsigned reader_count, storer_count;
+    unsigned readers_running; /* readers that have their number */
+    unsigned idle_readers, idle_storers;
     bool housekeeper_running, watcher_running;
-    unsigned idle_workers, idle_reserve_workers;
-    struct jobs_control jobs;
+    struct jobs jobs;
+    struct runs runs;
+    struct run run_of[MAX_READERS];
+    size_t most_queued; /* `stores` that wait: with more of them nothing is fetched unasked */
+    size_t storing;     /* fetches that storers have */
+    uint64_t stores_done_count, stores_done_before; /* ...have had; at the last tick */
 
     uint32_t *pass_files; /* files with a digest of the whole, in the order of the plan */
     uint32_t pass_count, planned_passes; /* the latter of the plan, the rest of other files */
@@ -503,6 +498,8 @@ void waiter_complete(struct waiter *waiter, const char *buffer, int error);
  * caller has a reference. True when it was stored somewhere; *failed is set when the kernel
  * did not take what it was given. May block on readers. */
 bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch, bool *failed);
+/* Some view wants pages of it. The caller holds engine->lock. */
+bool publish_is_wanted(const struct unshard_engine *engine, const struct fetch *fetch);
 
 /* drop_behind.c */
 /* 0 or -ENOMEM; the chunks of all files must be there. */
@@ -522,14 +519,14 @@ void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct wai
 void fetch_disown(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
 /* chunk.c: takes a buffer from a fetch that is on no list. */
 void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch);
-/* worker.c: the caller holds engine->lock. Takes the fetch off the list of running reads. */
+/* reader.c: the caller holds engine->lock. Takes the fetch off the list of running reads. */
 void end_reading(struct unshard_engine *engine, struct fetch *fetch);
-/* worker.c: likewise. A chunk has been read: from storage, or (from_staging) from its copy. */
+/* reader.c: likewise. A chunk has been read: from storage, or (from_staging) from its copy. */
 void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging);
-/* worker.c: logs a failed read. No lock held. */
+/* reader.c: logs a failed read. No lock held. */
 void log_failure(struct unshard_engine *engine, uint32_t file, const struct unshard_error *error,
                  bool will_retry);
-/* worker.c: ends the file's failures, if there were any, and logs that. No lock held. */
+/* reader.c: ends the file's failures, if there were any, and logs that. No lock held. */
 void log_recovery(struct unshard_engine *engine, uint32_t file);
 /* chunk.c: the newest error of the file, for the status, with the time when it has none. The caller
  * holds engine->lock. */
@@ -541,7 +538,7 @@ static inline uint64_t retry_delay_ns(unsigned attempts)
 {
     return FIRST_RETRY_NS << (2 * (attempts - 1));
 }
-/* worker.c: ends waiters with an error, or from a buffer. No lock held. */
+/* reader.c: ends waiters with an error, or from a buffer. No lock held. */
 void waiters_complete(struct waiter *waiters, const char *buffer, int error);
 
 /* check_chunk.c */
@@ -631,12 +628,12 @@ void expire_reads(struct unshard_engine *engine, uint64_t now);
 /* Serves nothing any more of the file, nor of gathered files that depend on it; ends what waits for
  * them, and takes their pages away from readers. `generation`: of the content that is to be
  * blocked; when the file has begun anew since, nothing happens. No lock held; waits for running
- * stores of the files, and for readers as a store does, unless the caller is a reserve worker: then
- * a prefetch worker takes the pages away later. */
+ * stores of the files, and for readers as a store does, unless the caller is a reader of storage:
+ * then a storer takes the pages away later. */
 void file_block(struct unshard_engine *engine, uint32_t file, uint32_t generation,
                 const struct unshard_error *error, const struct mismatch *mismatch);
-/* Takes the pages of one file with drop_pending away, if there is any: true. The caller, a prefetch
- * worker, holds engine->lock, which is released meanwhile. */
+/* Takes the pages of one file with drop_pending away, if there is any: true. The caller, a storer,
+ * holds engine->lock, which is released meanwhile. */
 bool file_drop_next(struct unshard_engine *engine);
 /* Its header is another one than views were made from, or is not any more. The caller holds
  * engine->lock. */
@@ -711,9 +708,9 @@ void staging_give_back(struct unshard_engine *engine, uint64_t now);
 bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base);
 
 /* schedule.c: the caller holds engine->lock. */
-/* The next chunk to fetch without being asked, as a fetch that is on no list; NULL: nothing now.
- * staged_only: storage must not be read for it. */
-struct fetch *schedule_next(struct unshard_engine *engine, bool staged_only);
+/* The next chunk for reader `self` to fetch without being asked, as a fetch that is on no list;
+ * NULL: nothing now. staged_only: storage must not be read for it. */
+struct fetch *schedule_next(struct unshard_engine *engine, unsigned self, bool staged_only);
 /* A reader asked for [offset, end) of a view; direct: one that sees nothing of the page cache. */
 void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
                         bool direct);
@@ -740,13 +737,17 @@ bool schedule_stream_ended(const struct unshard_engine *engine, uint32_t number)
 /* A store into the view has failed, or succeeded. */
 void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool failed);
 
-/* worker.c */
-/* Wakes a worker that can take the demand queue's next fetch. The caller holds engine->lock. */
-void wake_for_demand(struct unshard_engine *engine);
-void *prefetch_worker(void *engine);
-void *reserve_worker(void *engine);
-/* Starts workers up to what jobs and hanging reads ask for. The caller holds engine->lock. */
-void workers_spawn(struct unshard_engine *engine);
+/* reader.c: the caller holds engine->lock. */
+/* There may be something to read: wakes a reader if it has leave to. */
+void readers_wake(struct unshard_engine *engine);
+/* Starts readers up to what jobs and hanging reads ask for. */
+void readers_spawn(struct unshard_engine *engine);
+
+/* storer.c: the caller holds engine->lock. */
+void storers_wake(struct unshard_engine *engine);
+/* Starts storers: as many as there are processors, and one more at each tick in which all were
+ * blocked. */
+void storers_spawn(struct unshard_engine *engine);
 
 /* unread.c */
 /* Finds the chunks that views show, and those that are gathered. Before any thread runs. 0 or
@@ -760,8 +761,6 @@ int unread_check(struct unshard_engine *engine, uint32_t file,
 
 /* housekeeper.c */
 void *housekeeper(void *engine);
-/* A chunk was read: input for the worker count. The caller holds engine->lock. */
-void jobs_note_chunk(struct unshard_engine *engine, uint64_t bytes);
 
 /* window.c: sets window_bytes, window_limited, keep_bytes and sentinel_pages. The caller holds
  * engine->lock. */

@@ -5,8 +5,8 @@
  * Blocking is done in this order: no read or store of the file begins (blocked, under the lock);
  * what is queued for it is ended; what is being read, or was read and waits to be hashed or stored,
  * is an orphan from then on, which no read finds; stores that run are waited for; then its pages
- * are taken out of the page cache. The last two are not for threads that answer reads: a prefetch
- * worker does them. The file does not begin anew before its pages are gone.
+ * are taken out of the page cache. The last two are not for threads that answer reads: a storer
+ * does them. The file does not begin anew before its pages are gone.
  *
  * Of a page that several files share, as much is kept in memory as is there. What it was made of is
  * told by its epoch: it is answered or stored only while that is the one of now, and its store is
@@ -141,14 +141,14 @@ static void take_pages_away(struct unshard_engine *engine, uint32_t number)
     pthread_mutex_unlock(&engine->lock);
 }
 
-/* A reserve worker must not wait for what waits for reads: a prefetch worker does it. */
+/* A reader must not wait for what waits for reads: a storer does it. */
 static void leave_pages_to_others(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
     engine->drops_pending += !file->drop_pending;
     file->drop_pending = true;
-    pthread_cond_signal(&engine->work);
+    storers_wake(engine);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -163,8 +163,8 @@ static bool answers_reads(struct unshard_engine *engine)
 {
     bool found = false;
     pthread_mutex_lock(&engine->lock);
-    for (unsigned i = 0; i < engine->reserve_worker_count; i++)
-        found = found || pthread_equal(engine->reserve_workers[i], pthread_self());
+    for (unsigned i = 0; i < engine->reader_count; i++)
+        found = found || pthread_equal(engine->readers[i], pthread_self());
     pthread_mutex_unlock(&engine->lock);
     return found;
 }

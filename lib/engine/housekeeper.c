@@ -16,66 +16,6 @@
 #define MOST_STALL_NS UINT64_C(60000000000)
 /* A read that takes longer is worth a line in the log. */
 #define REPORT_NS UINT64_C(10000000000)
-/* Worker count: a trial needs this long and this many chunks, and holds its verdict so long. */
-#define EPOCH_NS UINT64_C(150000000)
-#define HOLD_NS UINT64_C(3000000000)
-#define GAIN_TO_KEEP_MORE 1.10
-#define LOSS_TO_KEEP_FEWER 0.97
-
-void jobs_note_chunk(struct unshard_engine *engine, uint64_t bytes)
-{
-    engine->jobs.epoch_bytes += bytes;
-    engine->jobs.epoch_chunks++;
-}
-
-static void begin_epoch(struct jobs_control *jobs, uint64_t now)
-{
-    jobs->epoch_start_ns = now;
-    jobs->epoch_bytes = 0;
-    jobs->epoch_chunks = 0;
-    jobs->starved = false;
-}
-
-/* Judges a trial, or begins one: more workers are kept when the source gives a tenth more by them,
- * fewer when it loses nothing. */
-static unsigned judge(struct jobs_control *jobs, double rate, unsigned most, uint64_t now)
-{
-    unsigned from = jobs->trial_from, more = jobs->current * 2 < most ? jobs->current * 2 : most;
-    if (from == 0) {
-        jobs->trial_from = jobs->current;
-        jobs->trial_rate = rate;
-        return jobs->try_fewer && jobs->current > 2 ? jobs->current / 2 : more;
-    }
-    jobs->trial_from = 0;
-    double ratio = rate / jobs->trial_rate;
-    bool was_more = jobs->current > from;
-    if (ratio >= (was_more ? GAIN_TO_KEEP_MORE : LOSS_TO_KEEP_FEWER))
-        return jobs->current; /* and tries further in the same direction */
-    jobs->try_fewer = !jobs->try_fewer;
-    if (was_more == false)
-        jobs->hold_until_ns = now + HOLD_NS;
-    return from;
-}
-
-/* Caller holds engine->lock. */
-static void adapt_jobs(struct unshard_engine *engine, uint64_t now)
-{
-    struct jobs_control *jobs = &engine->jobs;
-    uint64_t elapsed = now - jobs->epoch_start_ns;
-    unsigned most = (unsigned)(engine->buffer_count - engine->reserve);
-    if (most > MAX_JOBS)
-        most = MAX_JOBS;
-    if (jobs->fixed != 0)
-        return;
-    if (jobs->starved || now < jobs->hold_until_ns) {
-        begin_epoch(jobs, now);
-        return;
-    }
-    if (elapsed < EPOCH_NS || jobs->epoch_chunks < 4 * jobs->current)
-        return;
-    jobs->current = judge(jobs, (double)jobs->epoch_bytes / (double)elapsed, most, now);
-    begin_epoch(jobs, now);
-}
 
 static uint64_t stall_ns(const struct unshard_engine *engine)
 {
@@ -93,6 +33,7 @@ static void find_stalls(struct unshard_engine *engine, uint64_t now)
             fetch->counts_staged = false;
             engine->stalled_count++;
             engine->files[fetch->file].stalled += !fetch->orphan;
+            runs_end_file(&engine->runs, fetch->file);
         }
 }
 
@@ -206,17 +147,16 @@ void *housekeeper(void *argument)
         requeue_retries(engine, now);
         schedule_tick(engine, now);
         find_stalls(engine, now);
-        adapt_jobs(engine, now);
+        jobs_adapt(&engine->jobs, now);
         update_rate(engine, now);
         split_stalled(engine);
         report_stuck(engine, now);
         expire_reads(engine, now);
-        if (!engine->stopping)
-            workers_spawn(engine);
-        if (engine->idle_workers > 0)
-            pthread_cond_broadcast(&engine->work);
-        if (engine->demand.count > 0 || engine->pass_count > 0)
-            pthread_cond_broadcast(&engine->reserve_work);
+        if (!engine->stopping) {
+            readers_spawn(engine);
+            storers_spawn(engine);
+        }
+        readers_wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
     return NULL;

@@ -237,6 +237,15 @@ static void end_store(struct unshard_engine *engine, const struct fetch *fetch, 
     pthread_mutex_unlock(&engine->lock);
 }
 
+bool publish_is_wanted(const struct unshard_engine *engine, const struct fetch *fetch)
+{
+    const struct file_state *file = &engine->files[fetch->file];
+    for (uint32_t i = 0; i < file->view_count && !engine->no_stores; i++)
+        if (wants_pages(engine, engine->file_views[file->first_view + i]))
+            return true;
+    return false;
+}
+
 bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch, bool *failed)
 {
     const struct file_state *file = &engine->files[fetch->file];

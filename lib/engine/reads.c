@@ -293,7 +293,7 @@ static void read_direct(struct unshard_engine *engine, struct read_request *requ
     int error = is_current(engine, request, view, piece.view_offset)
                     ? add_source_piece(engine, request, piece, piece.view_offset, &ready)
                     : EIO;
-    wake_for_demand(engine);
+    readers_wake(engine);
     pthread_mutex_unlock(&engine->lock);
     if (error != 0) {
         atomic_store(&request->error, error);
@@ -315,7 +315,7 @@ static void read_assembled(struct unshard_engine *engine, struct read_request *r
     if (error != 0)
         atomic_store(&request->error, error);
     pthread_mutex_lock(&engine->lock);
-    wake_for_demand(engine);
+    readers_wake(engine);
     pthread_mutex_unlock(&engine->lock);
     take_ready(engine, ready, 0);
     request_unref(request);

@@ -9,6 +9,8 @@
  * (schedule_offer) sets it back. What a search passes over only because it can't be fetched now is
  * noted, so that the plan is not taken for done.
  *
+ * Each reader of storage takes a run of neighbouring chunks (runs.h), which others leave to it.
+ *
  * The window is credit. The plan has half of it for what no reader has passed; the readers' streams
  * share the other half by how far ahead they reach. A stream that ends (nobody has the view open,
  * nobody has read on for long) gives its credit back: what was fetched for it counts as passed.
@@ -19,6 +21,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* What a reader takes at a time. */
+#define RUN_BYTES (UINT64_C(8) << 20)
 /* Steps a search may take under the lock before others have their turn. */
 #define SEARCH_STEPS 4096
 /* A read this far from where a stream was still continues it. */
@@ -42,11 +46,13 @@
 struct search {
     struct unshard_engine *engine;
     enum wanted_by by;
+    unsigned self; /* the reader that searches */
     uint32_t view;
     uint64_t offset, end;
     unsigned steps;
     bool staged_only; /* ends at what would have to be read from storage */
     bool waits;       /* passed over something that can't be fetched now and will be */
+    struct run found; /* what is to be fetched first, and what lies behind it in the same piece */
 };
 
 /* Of a file that was too short from the start, what is missing is not there to be fetched. */
@@ -56,7 +62,22 @@ static uint64_t end_on_disk(const struct unshard_engine *engine, uint32_t file)
                                                : engine->files[file].size;
 }
 
-/* The first wanted chunk of a piece, or one behind its last; notes what waits. */
+/* The first chunk of [first, end) that is wanted and that nobody else is about to fetch. */
+static uint32_t next_free(const struct search *search, uint32_t number, uint32_t first,
+                          uint32_t end)
+{
+    const struct unshard_engine *engine = search->engine;
+    const struct wanted *wanted = &engine->files[number].wanted;
+    bool for_stream = search->by == WANTED_BY_READERS;
+    for (;;) {
+        uint32_t found = wanted_next(wanted, search->by, first, end);
+        first = runs_skip(&engine->runs, search->self, for_stream, number, found, end);
+        if (first == found)
+            return found;
+    }
+}
+
+/* The first chunk of a piece to fetch, or one behind its last; notes what waits. */
 static uint32_t wanted_in_piece(struct search *search, const struct extent_piece *piece,
                                 uint32_t *last)
 {
@@ -69,7 +90,7 @@ static uint32_t wanted_in_piece(struct search *search, const struct extent_piece
     if (file->blocked || end <= piece->source_offset)
         return first + 1;
     *last = (uint32_t)((end - 1) / engine->chunk_bytes);
-    uint32_t found = wanted_next(&file->wanted, search->by, first, *last + 1);
+    uint32_t found = next_free(search, piece->source, first, *last + 1);
     bool available = file->stalled == 0 && !file->closed;
     search->waits = search->waits || wanted_waits(&file->wanted) || (found <= *last && !available);
     return available ? found : *last + 1;
@@ -78,7 +99,7 @@ static uint32_t wanted_in_piece(struct search *search, const struct extent_piece
 /* Finds the first chunk of [offset, end) that is wanted and can be fetched, and moves offset to it.
  * False with offset == end when there is none, or earlier when steps ran out or what is to be
  * fetched is not staged. */
-static bool find_wanted(struct search *search, uint32_t *file, uint32_t *index)
+static bool find_wanted(struct search *search)
 {
     struct unshard_engine *engine = search->engine;
     const struct extent_map *map = view_map(engine, search->view);
@@ -95,9 +116,12 @@ static bool find_wanted(struct search *search, uint32_t *file, uint32_t *index)
         uint64_t start = (uint64_t)found * engine->chunk_bytes;
         if (start > piece.source_offset)
             search->offset += start - piece.source_offset;
-        *file = piece.source;
-        *index = found;
-        return !search->staged_only || engine->files[*file].chunks[*index].staged;
+        search->found = (struct run){.file = piece.source,
+                                     .next = found,
+                                     .end = last + 1,
+                                     .view = search->view,
+                                     .offset = search->offset};
+        return !search->staged_only || engine->files[piece.source].chunks[found].staged;
     }
     engine->search_on = engine->search_on || search->offset < search->end;
     return false;
@@ -135,6 +159,95 @@ static void note_trial(struct unshard_engine *engine, uint32_t view)
 static bool rests(const struct unshard_engine *engine, uint32_t view)
 {
     return engine->views[view].store_rest_ns != 0;
+}
+
+/* ---- runs --------------------------------------------------------------------------------------
+ */
+
+/* The reader goes on with something else: what is left of its run is to be found again. */
+static void give_up_run(struct unshard_engine *engine, unsigned self)
+{
+    struct run *run = &engine->runs.runs[self];
+    struct view_state *view = &engine->views[run->view];
+    if (run_is_over(run))
+        return;
+    run->next = run->end;
+    if (view->planned_to > run->offset)
+        view->planned_to = run->offset;
+    for (size_t i = 0; i < MAX_STREAMS; i++)
+        if (engine->streams[i].view == run->view && engine->streams[i].cursor > run->offset)
+            engine->streams[i].cursor = engine->streams[i].position;
+    engine->plan_first = 0;
+    engine->plan_done = false;
+}
+
+/* Fetches what a search has found, and makes what lies behind it the reader's run. */
+static struct fetch *begin_run(struct unshard_engine *engine, const struct search *search,
+                               uint32_t stream)
+{
+    struct run run = search->found;
+    uint32_t most = (uint32_t)(RUN_BYTES / engine->chunk_bytes);
+    bool for_stream = search->by == WANTED_BY_READERS;
+    if (run.end - run.next > most + (most == 0))
+        run.end = run.next + most + (most == 0);
+    for (uint32_t i = run.next + 1; i < run.end; i++) /* it ends where another one begins */
+        if (runs_skip(&engine->runs, search->self, for_stream, run.file, i, i + 1) != i)
+            run.end = i;
+    struct fetch *fetch = fetch_create(engine, run.file, run.next);
+    if (fetch == NULL)
+        return NULL;
+    run.stream = fetch->stream = stream;
+    run.next++;
+    note_trial(engine, run.view);
+    if (search->staged_only) /* which has no part in what storage sees */
+        return fetch;
+    give_up_run(engine, search->self);
+    engine->runs.runs[search->self] = run;
+    return fetch;
+}
+
+static bool may_be_fetched(const struct file_state *file)
+{
+    return !file->blocked && !file->closed && file->stalled == 0;
+}
+
+/* The next chunk of the reader's run; NULL: it is over, or the rest is not staged. */
+static struct fetch *next_of_run(struct unshard_engine *engine, unsigned self, bool staged_only)
+{
+    struct run *run = &engine->runs.runs[self];
+    if (run_is_over(run))
+        return NULL;
+    const struct file_state *file = &engine->files[run->file];
+    enum wanted_by by = run->stream != 0 ? WANTED_BY_READERS : WANTED_BY_PLAN;
+    uint32_t index = run->end;
+    if (may_be_fetched(file) && run->end <= file->chunk_count)
+        index = wanted_next(&file->wanted, by, run->next, run->end);
+    if (index < run->end && staged_only && !file->chunks[index].staged)
+        return NULL;
+    run->next = index < run->end ? index + 1 : run->end;
+    struct fetch *fetch = index < run->end ? fetch_create(engine, run->file, index) : NULL;
+    if (fetch != NULL)
+        fetch->stream = run->stream;
+    return fetch;
+}
+
+/* Nothing is left but what others are about to fetch. plan: also of what the plan wants. */
+static struct fetch *next_of_others(struct unshard_engine *engine, unsigned self, bool plan)
+{
+    struct run run;
+    while (runs_steal(&engine->runs, self, plan, &run)) {
+        const struct file_state *file = &engine->files[run.file];
+        enum wanted_by by = run.stream != 0 ? WANTED_BY_READERS : WANTED_BY_PLAN;
+        bool wanted = may_be_fetched(file) && run.next < file->chunk_count &&
+                      wanted_next(&file->wanted, by, run.next, run.next + 1) == run.next;
+        if (!wanted)
+            continue;
+        struct fetch *fetch = fetch_create(engine, run.file, run.next);
+        if (fetch != NULL)
+            fetch->stream = run.stream;
+        return fetch;
+    }
+    return NULL;
 }
 
 /* ---- what lies ahead of readers ----------------------------------------------------------------
@@ -221,40 +334,54 @@ static struct fetch *next_of_direct(struct unshard_engine *engine, struct reader
 }
 
 /* The next chunk ahead of a reader. */
-static struct fetch *next_of_stream(struct unshard_engine *engine, struct reader_stream *stream,
-                                    uint64_t ahead, bool staged_only)
+static struct fetch *next_of_stream(struct unshard_engine *engine, unsigned self,
+                                    struct reader_stream *stream, uint64_t ahead, bool staged_only)
 {
     uint64_t size = view_map(engine, stream->view)->size, end = stream->position + ahead;
     struct search search = {.engine = engine,
                             .by = WANTED_BY_READERS,
+                            .self = self,
                             .view = stream->view,
                             .offset = stream->cursor,
                             .end = end < size ? end : size,
                             .steps = SEARCH_STEPS,
                             .staged_only = staged_only};
-    uint32_t file, index;
-    bool found = find_wanted(&search, &file, &index);
+    bool found = find_wanted(&search);
     stream->cursor = search.offset;
     if (search.offset > stream->reached)
         stream->reached = search.offset;
-    struct fetch *fetch = found ? fetch_create(engine, file, index) : NULL;
-    if (fetch != NULL) {
-        fetch->stream = stream->number;
-        note_trial(engine, stream->view);
-    }
-    return fetch;
+    return found ? begin_run(engine, &search, stream->number) : NULL;
 }
 
-static struct fetch *next_of_streams(struct unshard_engine *engine, bool staged_only)
+/* The next chunk of a run that is for a stream which still wants it. */
+static struct fetch *next_of_stream_run(struct unshard_engine *engine, unsigned self, uint64_t now,
+                                        bool staged_only)
+{
+    const struct run *run = &engine->runs.runs[self];
+    if (run_is_over(run) || run->stream == 0)
+        return NULL;
+    for (size_t i = 0; i < MAX_STREAMS; i++)
+        if (engine->streams[i].number == run->stream)
+            return is_followed(engine, &engine->streams[i], now) && !rests(engine, run->view)
+                       ? next_of_run(engine, self, staged_only)
+                       : NULL;
+    give_up_run(engine, self); /* the stream has ended */
+    return NULL;
+}
+
+static struct fetch *next_of_streams(struct unshard_engine *engine, unsigned self, bool staged_only)
 {
     uint64_t now = engine_now_ns(), ahead = stream_ahead(engine);
+    struct fetch *running = next_of_stream_run(engine, self, now, staged_only);
+    if (running != NULL)
+        return running;
     for (size_t i = 0; i < MAX_STREAMS; i++) {
         struct reader_stream *stream = &engine->streams[i];
         if (!is_followed(engine, stream, now) || (rests(engine, stream->view) && !stream->direct))
             continue;
         struct fetch *fetch = NULL;
         if (!stream->direct)
-            fetch = next_of_stream(engine, stream, ahead, staged_only);
+            fetch = next_of_stream(engine, self, stream, ahead, staged_only);
         else if (!staged_only)
             fetch = next_of_direct(engine, stream);
         if (fetch != NULL)
@@ -267,26 +394,23 @@ static struct fetch *next_of_streams(struct unshard_engine *engine, bool staged_
  */
 
 /* The next chunk of one view of the plan. *steps as of a search. */
-static struct fetch *next_of_view(struct unshard_engine *engine, uint32_t view, unsigned *steps,
-                                  bool staged_only)
+static struct fetch *next_of_view(struct unshard_engine *engine, unsigned self, uint32_t view,
+                                  unsigned *steps, bool staged_only)
 {
     struct view_state *state = &engine->views[view];
     struct search search = {.engine = engine,
                             .by = WANTED_BY_PLAN,
+                            .self = self,
                             .view = view,
                             .offset = state->planned_to,
                             .end = view_map(engine, view)->size,
                             .steps = *steps,
                             .staged_only = staged_only};
-    uint32_t file, index;
-    bool found = find_wanted(&search, &file, &index);
+    bool found = find_wanted(&search);
     *steps = search.steps;
     state->planned_to = search.offset;
     state->plan_waits = state->plan_waits || search.waits;
-    struct fetch *fetch = found ? fetch_create(engine, file, index) : NULL;
-    if (fetch != NULL)
-        note_trial(engine, view);
-    return fetch;
+    return found ? begin_run(engine, &search, 0) : NULL;
 }
 
 /* A reader with O_DIRECT goes through it: what the plan fetched besides would not be there for it.
@@ -311,14 +435,15 @@ static bool is_planned(const struct unshard_engine *engine, uint32_t view)
 static void check_nothing_left(struct unshard_engine *engine)
 {
     for (uint32_t i = 0; i < engine->plan_count; i++) {
-        uint32_t view = engine->plan[i], file, index;
+        uint32_t view = engine->plan[i];
         struct search search = {.engine = engine,
                                 .by = WANTED_BY_PLAN,
                                 .view = view,
                                 .end = view_map(engine, view)->size,
                                 .steps = SEARCH_STEPS};
-        if (is_planned(engine, view) && find_wanted(&search, &file, &index)) {
-            fprintf(stderr, "the plan has lost chunk %u of file %u\n", index, file);
+        if (is_planned(engine, view) && find_wanted(&search)) {
+            fprintf(stderr, "the plan has lost chunk %u of file %u\n", search.found.next,
+                    search.found.file);
             abort();
         }
     }
@@ -337,26 +462,50 @@ static bool plan_is_done(struct unshard_engine *engine)
     for (uint32_t i = 0; i < engine->plan_count; i++)
         if (is_planned(engine, engine->plan[i]) && engine->views[engine->plan[i]].plan_waits)
             return false;
+    if (runs_have_more(&engine->runs))
+        return false;
     check_nothing_left(engine);
     return true;
 }
 
-static struct fetch *next_of_plan(struct unshard_engine *engine, bool staged_only)
+/* Nothing is fetched along the view for now. */
+static bool is_put_off(const struct unshard_engine *engine, uint32_t view)
+{
+    return rests(engine, view) || is_read_directly(engine, view);
+}
+
+/* The next chunk of a run that is for the plan. */
+static struct fetch *next_of_plan_run(struct unshard_engine *engine, unsigned self,
+                                      bool staged_only)
+{
+    const struct run *run = &engine->runs.runs[self];
+    if (run_is_over(run) || run->stream != 0)
+        return NULL;
+    if (is_planned(engine, run->view) && !is_put_off(engine, run->view))
+        return next_of_run(engine, self, staged_only);
+    give_up_run(engine, self);
+    return NULL;
+}
+
+static struct fetch *next_of_plan(struct unshard_engine *engine, unsigned self, bool staged_only)
 {
     unsigned steps = SEARCH_STEPS;
     bool ended = true; /* all views before this one are searched to their ends */
     if (engine->keep_first_ns == 0)
         engine->keep_first_ns = engine_now_ns() + KEEP_NS;
+    struct fetch *running = next_of_plan_run(engine, self, staged_only);
+    if (running != NULL)
+        return running;
     for (uint32_t i = engine->plan_first; i < engine->plan_count; i++) {
         uint32_t view = engine->plan[i];
-        if (is_planned(engine, view) && (rests(engine, view) || is_read_directly(engine, view))) {
+        if (is_planned(engine, view) && is_put_off(engine, view)) {
             if (engine->views[view].store_failures > FAILURES_TO_TELL)
                 engine->paused_reason = "the kernel does not take pages";
             ended = false;
             continue;
         }
         struct fetch *fetch =
-            is_planned(engine, view) ? next_of_view(engine, view, &steps, staged_only) : NULL;
+            is_planned(engine, view) ? next_of_view(engine, self, view, &steps, staged_only) : NULL;
         if (fetch != NULL) {
             engine->paused_reason = NULL;
             return fetch;
@@ -378,23 +527,31 @@ static bool hashing_needs_processors(const struct unshard_engine *engine)
     return engine->passes_in_memory > 0 && engine->passes_in_memory + others >= engine->processors;
 }
 
-struct fetch *schedule_next(struct unshard_engine *engine, bool staged_only)
+/* The plan may go on. */
+static bool plan_may(struct unshard_engine *engine)
+{
+    if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
+        return false;
+    uint64_t in_flight = (uint64_t)engine->reading_count * engine->chunk_bytes;
+    bool full = engine->unconsumed_bytes + in_flight >= engine->window_bytes / 2;
+    if (full)
+        engine->paused_reason = "the window ahead of readers is full";
+    return !full && !hashing_needs_processors(engine);
+}
+
+struct fetch *schedule_next(struct unshard_engine *engine, unsigned self, bool staged_only)
 {
     engine->paused_reason = NULL;
     engine->search_on = false;
     if (engine->options.prefetch == UNSHARD_PREFETCH_OFF || engine->no_stores)
         return NULL;
-    struct fetch *fetch = next_of_streams(engine, staged_only);
-    if (fetch != NULL || engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
-        return fetch;
-    uint64_t in_flight = (uint64_t)engine->reading_count * engine->chunk_bytes;
-    if (engine->unconsumed_bytes + in_flight >= engine->window_bytes / 2) {
-        engine->paused_reason = "the window ahead of readers is full";
-        return NULL;
-    }
-    if (hashing_needs_processors(engine))
-        return NULL;
-    return next_of_plan(engine, staged_only);
+    struct fetch *fetch = next_of_streams(engine, self, staged_only);
+    bool plan = fetch == NULL && plan_may(engine);
+    if (plan)
+        fetch = next_of_plan(engine, self, staged_only);
+    if (fetch == NULL && !staged_only && !engine->search_on)
+        fetch = next_of_others(engine, self, plan);
+    return fetch;
 }
 
 /* ---- what makes a search look again ------------------------------------------------------------
@@ -414,12 +571,11 @@ static void search_again(struct unshard_engine *engine, uint32_t view)
     search_ahead_again(engine, view);
 }
 
-static void wake_workers(struct unshard_engine *engine)
+static void plan_again(struct unshard_engine *engine)
 {
     engine->plan_first = 0;
     engine->plan_done = false;
-    if (engine->idle_workers > 0)
-        pthread_cond_broadcast(&engine->work);
+    readers_wake(engine);
 }
 
 void schedule_offer(struct unshard_engine *engine, uint32_t file)
@@ -427,7 +583,7 @@ void schedule_offer(struct unshard_engine *engine, uint32_t file)
     const struct file_state *state = &engine->files[file];
     for (uint32_t i = 0; i < state->view_count; i++)
         search_again(engine, engine->file_views[state->first_view + i]);
-    wake_workers(engine);
+    plan_again(engine);
 }
 
 void schedule_dropped(struct unshard_engine *engine, uint32_t file)
@@ -440,7 +596,7 @@ void schedule_dropped(struct unshard_engine *engine, uint32_t file)
 void schedule_offer_view(struct unshard_engine *engine, uint32_t view)
 {
     search_again(engine, view);
-    wake_workers(engine);
+    plan_again(engine);
 }
 
 /* ---- readers -----------------------------------------------------------------------------------
@@ -469,8 +625,7 @@ static void consume(struct unshard_engine *engine, uint32_t view, uint64_t offse
         for (uint64_t i = piece.source_offset / engine->chunk_bytes; i <= last; i++)
             consume_chunk(engine, piece.source, (uint32_t)i);
     }
-    if (engine->idle_workers > 0)
-        pthread_cond_broadcast(&engine->work);
+    readers_wake(engine);
 }
 
 static void end_stream(struct unshard_engine *engine, struct reader_stream *stream)
@@ -589,8 +744,7 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
     chunk->doubted = false; /* it tells that once */
     forget_stretch(engine, stream, end, end + stream->stretch, chunk);
     stream->cursor = stream->position;
-    if (engine->idle_workers > 0)
-        pthread_cond_broadcast(&engine->work);
+    readers_wake(engine);
 }
 
 /* ---- the housekeeper's share -------------------------------------------------------------------

@@ -186,8 +186,8 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
     out->buffer_used = out->buffer_total -
                        (engine->free_count + engine->kept.count) * (uint64_t)engine->chunk_bytes;
     out->rate = engine->rate;
-    out->workers = engine->worker_count;
-    out->jobs = engine->jobs.current;
+    out->workers = engine->reader_count;
+    out->jobs = jobs_allowed(&engine->jobs);
     out->in_flight = engine->reading_count;
     out->stalled = engine->stalled_count;
     out->plan_done = engine->plan_done;

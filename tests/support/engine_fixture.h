@@ -5,6 +5,7 @@
 #ifndef SUPPORT_ENGINE_FIXTURE_H
 #define SUPPORT_ENGINE_FIXTURE_H
 
+#include "engine/engine_internal.h"
 #include "tree/model.h"
 
 #include <errno.h>
@@ -410,6 +411,12 @@ static inline struct unshard_engine *start(struct fixture *fixture, struct cache
                                           cache != NULL ? &publisher : NULL, &engine, &error),
                      0);
     return engine;
+}
+
+/* How many stores into one view run at a time. */
+static inline unsigned storers_of(const struct unshard_engine *engine)
+{
+    return engine->storer_count < 4 ? engine->storer_count : 4;
 }
 
 #endif

@@ -62,7 +62,7 @@ static void test_reads_are_answered_while_all_stores_block(void **state)
     unshard_engine_view_known(engine, 0, true);
     for (uint64_t at = 0; at < fixture->view.size; at += 30000)
         check_read(fixture, engine, at, 131072);
-    wait_for_blocked_stores(&cache, options.jobs + HELPERS);
+    wait_for_blocked_stores(&cache, storers_of(engine));
     assert_int_equal(unshard_engine_quiesce(engine, 50), -ETIMEDOUT);
     for (uint64_t at = fixture->view.size; at > 30000; at -= 30000)
         check_read(fixture, engine, at - 30000, 40000);
@@ -165,9 +165,9 @@ static void test_stores_that_fail_are_tried_again_later(void **state)
     cache.failing = -ENOMEM;
     struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
-    wait_for_figure(engine, "store_errors", 4 + HELPERS);
+    wait_for_figure(engine, "store_errors", 4 + storers_of(engine));
     uint64_t errors = figure(engine, "store_errors");
-    assert_true(figure(engine, "bytes_read") <= (errors + 1 + HELPERS) * CHUNK);
+    assert_true(figure(engine, "bytes_read") <= (errors + 1 + storers_of(engine)) * CHUNK);
     assert_true(errors < 64);
     set_failing(&cache, 0);
     wait_for_pages(&cache, pages_with_shard_bytes(fixture));

@@ -346,9 +346,9 @@ static void reads_go_on_while_stores_are_blocked(struct fixture *fixture, bool b
     set_blocked(&cache, true);
     struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
-    for (unsigned worker = 0; worker < options.jobs + HELPERS; worker++)
+    for (unsigned worker = 0; worker < storers_of(engine); worker++)
         check_read(fixture, engine, 8192 + (uint64_t)worker * CHUNK, PAGE);
-    wait_for_blocked_stores(&cache, options.jobs + HELPERS);
+    wait_for_blocked_stores(&cache, storers_of(engine));
     int error = read_view(engine, end_of_first - 2000, across, sizeof across, &got);
     assert_int_equal(error, bad ? EIO : 0);
     if (!bad)
@@ -385,7 +385,7 @@ static void test_storage_is_read_while_others_store(void **state)
     hold_reads_of(FILES - 1);
     struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
-    wait_for_blocked_stores(&cache, HELPERS);
+    wait_for_blocked_stores(&cache, 1);
     hold_reads_of(UINT32_MAX);
     wait_for_absence(engine, "\"state\":\t\"pending\"");
     wait_for_absence(engine, "\"state\":\t\"reading\"");

@@ -1,4 +1,10 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Readers read, check, answer who waits, and leave what they have read to the storers. They never
+ * store nor drop, so a read waits for storage alone. There are some more of them than reads that
+ * storage is given unasked (jobs.h): these take what is asked for, and go on with a pass that
+ * somebody waits for, while the others wait for storage.
+ */
 #include "engine/engine_internal.h"
 
 #include "base/error.h"
@@ -11,18 +17,29 @@
 /* Bad chunks of one file are told of one by one up to here. */
 #define MOST_LASTING_TOLD 16U
 
-void wake_for_demand(struct unshard_engine *engine)
+/* Storage may be given another read that nobody waits for. */
+static bool may_read(const struct unshard_engine *engine)
 {
-    if (engine->demand.count == 0)
-        return;
-    if (engine->idle_workers > 0 && engine->free_count > engine->reserve)
+    return engine->reading_count - engine->stalled_count - engine->staged_reading <
+           jobs_allowed(&engine->jobs);
+}
+
+/* Something may be fetched unasked: there are buffers, and the storers keep pace. */
+static bool may_fetch(const struct unshard_engine *engine)
+{
+    return engine->free_count + engine->kept.count > engine->reserve &&
+           engine->stores.count < engine->most_queued;
+}
+
+void readers_wake(struct unshard_engine *engine)
+{
+    bool work = engine->demand.count > 0 || may_fetch(engine) || engine->pass_count > 0;
+    if (engine->idle_readers > 0 && work)
         pthread_cond_signal(&engine->work);
-    else
-        pthread_cond_signal(&engine->reserve_work);
 }
 
 /* A demand that may be read now. Of a file with a hanging read only one more is tried at a time, so
- * that a sick shard does not take every worker. */
+ * that a sick shard does not take every reader. */
 static struct fetch *next_demand(struct unshard_engine *engine)
 {
     for (struct fetch *fetch = engine->demand.first; fetch != NULL; fetch = fetch->next)
@@ -33,66 +50,41 @@ static struct fetch *next_demand(struct unshard_engine *engine)
     return NULL;
 }
 
-/* Storage may be given another read. */
-static bool may_read(const struct unshard_engine *engine)
-{
-    return engine->reading_count - engine->stalled_count - engine->staged_reading <
-           engine->jobs.current;
-}
-
 /* What to fetch without being asked for just this: passes and prefetching in turn, so that storage
  * is kept busy and what has been verified is published meanwhile; of the latter no more at a time
  * than there are processors for, while there are passes. Started. */
-static struct fetch *next_unasked(struct unshard_engine *engine)
+static struct fetch *next_unasked(struct unshard_engine *engine, unsigned self)
 {
     bool reads = may_read(engine);
-    bool pass_first = reads && (2 * engine->passes_reading < engine->jobs.current ||
+    bool pass_first = reads && (2 * engine->passes_reading < jobs_allowed(&engine->jobs) ||
                                 engine->stores_running >= engine->processors);
     struct fetch *fetch = pass_first ? pass_next(engine) : NULL;
-    if (fetch == NULL && (fetch = schedule_next(engine, !reads)) != NULL)
+    if (fetch == NULL && (fetch = schedule_next(engine, self, !reads)) != NULL)
         fetch_start(engine, fetch);
     if (fetch == NULL && reads && !pass_first)
         fetch = pass_next(engine);
-    engine->jobs.starved = engine->jobs.starved || (reads && fetch == NULL);
+    if (reads && fetch == NULL)
+        jobs_note_starved(&engine->jobs);
     return fetch;
 }
 
-/* Work for a prefetch worker: a READY chunk to store, or a chunk to read (then it has been
- * started). Caller holds engine->lock. */
-static struct fetch *take_work(struct unshard_engine *engine)
+/* A chunk to read, started; NULL: nothing now. The last buffer is for demands, so that passes with
+ * hanging reads keep nothing else waiting. Caller holds engine->lock. */
+static struct fetch *take_work(struct unshard_engine *engine, unsigned self)
 {
-    struct fetch *fetch = engine->stores.first;
-    if (fetch != NULL) {
-        fetch_list_remove(&engine->stores, fetch);
-        wake_for_demand(engine);
-        return fetch;
-    }
     engine->search_on = false;
     buffers_reclaim(engine);
-    if (engine->free_count <= engine->reserve)
-        return NULL;
-    fetch = next_demand(engine);
-    if (fetch != NULL)
-        fetch_start(engine, fetch);
-    else
-        fetch = next_unasked(engine);
-    wake_for_demand(engine);
-    return fetch;
-}
-
-/* Work for a reserve worker: what reads wait for. The last buffer is for demands, so that passes
- * with hanging reads keep nothing else waiting. Caller holds engine->lock. */
-static struct fetch *take_reserve_work(struct unshard_engine *engine)
-{
-    buffers_reclaim(engine);
-    bool others_can = engine->idle_workers > 0 && engine->free_count > engine->reserve;
-    if (engine->free_count == 0 || others_can)
+    if (engine->free_count == 0)
         return NULL;
     struct fetch *fetch = next_demand(engine);
     if (fetch != NULL)
         fetch_start(engine, fetch);
+    else if (may_fetch(engine))
+        fetch = next_unasked(engine, self);
     else if (engine->free_count > 1 && may_read(engine))
         fetch = pass_next_demanded(engine);
+    if (fetch != NULL && (may_read(engine) || engine->demand.count > 0))
+        readers_wake(engine); /* there may be more */
     return fetch;
 }
 
@@ -117,8 +109,6 @@ void end_reading(struct unshard_engine *engine, struct fetch *fetch)
         if (!fetch->orphan && --engine->files[fetch->file].stalled == 0)
             schedule_offer(engine, fetch->file);
     }
-    if (engine->idle_workers > 0 && engine->passes_in_memory == 0) /* for the next read */
-        pthread_cond_signal(&engine->work);
 }
 
 /* Of the last dozen reads or so. */
@@ -139,7 +129,7 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
     if (!from_staging) {
         file->bytes_read += fetch->length;
         engine->bytes_read += fetch->length;
-        jobs_note_chunk(engine, fetch->length);
+        jobs_note_read(&engine->jobs, fetch->length, fetch->from_memory);
         engine->given_ns = file->given_ns = engine_now_ns();
         note_duration(engine, engine->given_ns - fetch->since_ns);
     }
@@ -209,7 +199,6 @@ void log_recovery(struct unshard_engine *engine, uint32_t file)
 static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
                       struct unshard_error *error)
 {
-    bool cached;
     if (fetch->kept)
         return 0;
     if (fetch->staged && staging_get(engine, fetch) && check_chunk(engine, fetch, error) == 0)
@@ -221,7 +210,7 @@ static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
     }
     int result =
         source_read(engine->source, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
-                    fetch->buffer, fetch->length, &cached, error);
+                    fetch->buffer, fetch->length, &fetch->from_memory, error);
     return result == 0 ? check_chunk(engine, fetch, error) : result;
 }
 
@@ -276,58 +265,44 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
     return result == 0;
 }
 
-/* Its pages are in the page cache: the staged copy has served. No lock held. */
-static void drop_staged(struct unshard_engine *engine, struct fetch *fetch)
+/* Leaves a READY chunk to the storers, unless there is nothing to store or they have their share of
+ * the buffers: then its pages come by another read. Caller holds engine->lock. */
+static void hand_over(struct unshard_engine *engine, struct fetch *fetch)
 {
-    pthread_mutex_lock(&engine->lock);
-    struct chunk *chunk = chunk_of(engine, fetch);
-    bool drop = chunk->staged && !fetch->orphan;
-    if (drop)
-        engine->staged_bytes -= fetch->length;
-    chunk->staged = false;
-    pthread_mutex_unlock(&engine->lock);
-    if (drop)
-        staging_drop(engine, fetch->file, fetch->index, fetch->length);
+    bool there = fetch->stored && !chunk_of(engine, fetch)->staged;
+    size_t held = engine->stores.count + engine->storing;
+    if (there || held >= engine->buffer_count - engine->reserve || engine->stopping ||
+        !publish_is_wanted(engine, fetch)) {
+        fetch_release(engine, fetch);
+        return;
+    }
+    fetch_list_append(&engine->stores, fetch);
+    storers_wake(engine);
 }
 
-/* A READY chunk goes to the page cache and, for an asynchronous pass, to its hasher. No lock held,
- * the caller's reference is used up. */
-static void publish_and_release(struct unshard_engine *engine, struct fetch *fetch, bool just_read)
+static void do_work(struct unshard_engine *engine, struct fetch *fetch)
 {
-    bool for_pass = just_read && fetch->pass;
+    if (fetch->detached) {
+        pass_read(engine, fetch);
+        return;
+    }
+    if (!read_and_answer(engine, fetch))
+        return;
+    bool for_pass = fetch->pass; /* which has a reference of its own */
     pthread_mutex_lock(&engine->lock);
-    bool there = fetch->stored, refused = false; /* which a reader may find to be wrong meanwhile */
+    hand_over(engine, fetch);
     pthread_mutex_unlock(&engine->lock);
-    bool stored = !there && publish_chunk(engine, fetch, &refused);
-    if (stored || there)
-        drop_staged(engine, fetch);
-    pthread_mutex_lock(&engine->lock);
-    if (!there)
-        fetch->stored = stored;
-    fetch->refused = refused;
-    fetch_release(engine, fetch);
-    pthread_mutex_unlock(&engine->lock);
-    if (for_pass) /* which has a reference of its own */
+    if (for_pass)
         pass_arrived(engine, fetch);
 }
 
-static void do_work(struct unshard_engine *engine, struct fetch *fetch, bool to_read)
-{
-    if (fetch->detached)
-        pass_read(engine, fetch);
-    else if (!to_read || read_and_answer(engine, fetch))
-        publish_and_release(engine, fetch, to_read);
-    drop_behind(engine);
-}
-
-void *prefetch_worker(void *argument)
+static void *reader(void *argument)
 {
     struct unshard_engine *engine = argument;
     pthread_mutex_lock(&engine->lock);
+    unsigned self = engine->readers_running++;
     while (!engine->stopping) {
-        if (file_drop_next(engine))
-            continue;
-        struct fetch *fetch = take_work(engine);
+        struct fetch *fetch = take_work(engine, self);
         if (fetch == NULL && engine->search_on) { /* others have had no turn for long */
             pthread_mutex_unlock(&engine->lock);
             sched_yield();
@@ -335,82 +310,24 @@ void *prefetch_worker(void *argument)
             continue;
         }
         if (fetch == NULL) {
-            engine->idle_workers++;
+            engine->idle_readers++;
             pthread_cond_wait(&engine->work, &engine->lock);
-            engine->idle_workers--;
+            engine->idle_readers--;
             continue;
         }
-        bool to_read = fetch->detached || !fetch->answered;
         pthread_mutex_unlock(&engine->lock);
-        do_work(engine, fetch, to_read);
+        do_work(engine, fetch);
         pthread_mutex_lock(&engine->lock);
     }
     pthread_mutex_unlock(&engine->lock);
     return NULL;
 }
 
-/* Leaves a READY chunk to the prefetch workers to store, if that leaves the reserve whole; else
- * lets it go: its pages come by another read. Caller holds engine->lock. */
-static void hand_over(struct unshard_engine *engine, struct fetch *fetch)
+void readers_spawn(struct unshard_engine *engine)
 {
-    if (engine->free_count >= engine->reserve && !engine->no_stores && !engine->stopping) {
-        fetch_list_append(&engine->stores, fetch);
-        pthread_cond_signal(&engine->work);
-    } else {
-        fetch_release(engine, fetch);
-    }
-}
-
-void *reserve_worker(void *argument)
-{
-    struct unshard_engine *engine = argument;
-    pthread_mutex_lock(&engine->lock);
-    while (!engine->stopping) {
-        struct fetch *fetch = take_reserve_work(engine);
-        if (fetch == NULL) {
-            engine->idle_reserve_workers++;
-            pthread_cond_wait(&engine->reserve_work, &engine->lock);
-            engine->idle_reserve_workers--;
-            continue;
-        }
-        pthread_mutex_unlock(&engine->lock);
-        if (fetch->detached) {
-            pass_read(engine, fetch);
-            pthread_mutex_lock(&engine->lock);
-            continue;
-        }
-        bool ready = read_and_answer(engine, fetch), for_pass = ready && fetch->pass;
-        pthread_mutex_lock(&engine->lock);
-        if (ready)
-            hand_over(engine, fetch);
-        if (for_pass) {
-            pthread_mutex_unlock(&engine->lock);
-            pass_arrived(engine, fetch);
-            pthread_mutex_lock(&engine->lock);
-        }
-    }
-    pthread_mutex_unlock(&engine->lock);
-    return NULL;
-}
-
-static bool spawn(struct unshard_engine *engine, pthread_t *threads, unsigned *count,
-                  void *(*main)(void *))
-{
-    if (pthread_create(&threads[*count], NULL, main, engine) != 0)
-        return false;
-    (*count)++;
-    return true;
-}
-
-void workers_spawn(struct unshard_engine *engine)
-{
-    unsigned wanted = engine->jobs.current + engine->stalled_count + HELPERS;
-    while (engine->worker_count < wanted && engine->worker_count < MAX_WORKERS)
-        if (!spawn(engine, engine->workers, &engine->worker_count, prefetch_worker))
-            break;
-    unsigned reserve = 2 + engine->stalled_count;
-    while (engine->reserve_worker_count < reserve &&
-           engine->reserve_worker_count < MAX_RESERVE_WORKERS)
-        if (!spawn(engine, engine->reserve_workers, &engine->reserve_worker_count, reserve_worker))
-            break;
+    unsigned wanted = jobs_allowed(&engine->jobs) + READERS_FOR_DEMANDS + engine->stalled_count;
+    while (engine->reader_count < wanted && engine->reader_count < MAX_READERS &&
+           pthread_create(&engine->readers[engine->reader_count], NULL, reader, engine) == 0)
+        engine->reader_count++;
+    engine->runs.count = engine->reader_count;
 }
