@@ -91,6 +91,7 @@ static void store_page(struct publication *to, uint64_t page, uint64_t epoch, co
                        uint32_t length)
 {
     struct unshard_engine *engine = to->engine;
+    char again[HELD_PAGE_BYTES];
     uint64_t start = page * PAGE_BYTES, end = start + PAGE_BYTES;
     pthread_mutex_lock(&engine->lock);
     bool go = view_epoch(engine, to->view, start, end) == epoch &&
@@ -101,6 +102,8 @@ static void store_page(struct publication *to, uint64_t page, uint64_t epoch, co
     if (!go)
         return;
     store(to, start, data, length);
+    if (to->error != 0) /* this chunk comes again, its neighbour may not */
+        held_pages_add(&engine->held, to->view, page, epoch, 0, data, length, length, true, again);
     pthread_mutex_lock(&engine->lock);
     count_page_stores(engine, to->view, page, false);
     pthread_mutex_unlock(&engine->lock);

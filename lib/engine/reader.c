@@ -270,9 +270,9 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
 static void hand_over(struct unshard_engine *engine, struct fetch *fetch)
 {
     bool there = fetch->stored && !chunk_of(engine, fetch)->staged;
-    size_t held = engine->stores.count + engine->storing;
-    if (there || held >= engine->buffer_count - engine->reserve || engine->stopping ||
-        !publish_is_wanted(engine, fetch)) {
+    bool full = engine->stores.count + engine->storing >= engine->buffer_count - engine->reserve;
+    if (there || full || engine->stopping || !publish_is_wanted(engine, fetch)) {
+        fetch->refused = full;
         fetch_release(engine, fetch);
         return;
     }
