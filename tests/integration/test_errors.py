@@ -230,7 +230,7 @@ def test_read_error_in_the_middle(big):
 def test_an_outage_heals(big, tmp_path):
     """Nobody reads: what failed while storage was away is prefetched when it is back."""
     log = tmp_path / "log"
-    with slow(big, total=4_000_000) as storage, mounted(storage.path, f"log={log}") as mount:
+    with slow(big, total=4_000_000) as storage, mounted(storage.path, f"log={log}", "jobs=2") as mount:
         storage.command("fail * 0 100000000000 5")
         wait_for(lambda: mount.component("model.safetensors")["state"] == "failed")
         storage.command("reset")
