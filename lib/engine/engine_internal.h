@@ -83,6 +83,7 @@
 #include "engine/jobs.h"
 #include "engine/kept.h"
 #include "engine/runs.h"
+#include "engine/streams.h"
 #include "engine/wanted.h"
 #include "store/source.h"
 #include "tree/model.h"
@@ -97,7 +98,6 @@
 #define READERS_FOR_DEMANDS 4U
 #define MAX_READERS (JOBS_MOST + 16U)
 #define MAX_STORERS 32U
-#define MAX_STREAMS 8
 #define MAX_ATTEMPTS 4
 #define FIRST_RETRY_NS UINT64_C(50000000)
 #define LEAST_HELD_PAGES 4096U
@@ -318,20 +318,6 @@ struct view_state {
     bool plan_waits;         /* ... but will have, when something changes that is told of */
 };
 
-/* Somebody who reads a view from some place onwards. */
-struct reader_stream {
-    uint64_t position; /* end of what was asked for last */
-    uint64_t cursor;   /* up to here there is nothing to fetch now */
-    uint64_t reached;  /* the farthest that this was */
-    uint64_t last_ns;
-    uint64_t stretch;    /* as far ahead what was published is not believed; 0: all is */
-    uint32_t doubt_tick; /* ... unless it was published after this */
-    uint32_t view;
-    uint32_t hits;   /* reads that continued it; 0: unused */
-    uint32_t number; /* of its own, never 0 */
-    bool direct;     /* of readers that see nothing of the page cache */
-};
-
 struct passed_chunk {
     uint32_t file, index;
 };
@@ -365,11 +351,10 @@ struct unshard_engine {
     uint32_t plan_first;      /* before here in `plan` there is nothing to fetch now */
     bool plan_done;           /* nor will there be by itself */
     bool search_on;           /* a search was interrupted: there may be work all the same */
-    uint32_t last_stream;     /* number of the newest */
     uint64_t given_ns;        /* when storage last gave something */
     uint64_t asked_ns;        /* when a reader last asked for something */
     uint64_t typical_read_ns; /* how long reads of storage take these days */
-    struct reader_stream streams[MAX_STREAMS];
+    struct streams streams;
     uint32_t chunk_bytes;
 
     char *buffer_memory;
@@ -733,7 +718,7 @@ void schedule_closed(struct unshard_engine *engine, uint32_t view);
  * for too long. engine->lock is released meanwhile. */
 void schedule_tick(struct unshard_engine *engine, uint64_t now);
 /* What was fetched for this stream is not waited for any more: it has ended. */
-bool schedule_stream_ended(const struct unshard_engine *engine, uint32_t number);
+bool schedule_stream_ended(struct unshard_engine *engine, uint32_t number);
 /* A store into the view has failed, or succeeded. */
 void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool failed);
 

@@ -25,11 +25,6 @@
 #define RUN_BYTES (UINT64_C(8) << 20)
 /* Steps a search may take under the lock before others have their turn. */
 #define SEARCH_STEPS 4096
-/* A read this far from where a stream was still continues it. */
-#define STREAM_SLACK (UINT64_C(8) << 20)
-/* Nobody has read on for so long: nothing is fetched for a stream any more; it has ended. */
-#define STREAM_IDLE_NS UINT64_C(5000000000)
-#define STREAM_END_NS UINT64_C(15000000000)
 /* A stream's read-ahead when memory sets no limit. */
 #define STREAM_AHEAD (UINT64_C(512) << 20)
 /* Where a READ shows that the kernel has dropped pages, first so much ahead is not believed; twice
@@ -174,9 +169,7 @@ static void give_up_run(struct unshard_engine *engine, unsigned self)
     run->next = run->end;
     if (view->planned_to > run->offset)
         view->planned_to = run->offset;
-    for (size_t i = 0; i < MAX_STREAMS; i++)
-        if (engine->streams[i].view == run->view && engine->streams[i].cursor > run->offset)
-            engine->streams[i].cursor = engine->streams[i].position;
+    streams_search_again(&engine->streams, run->view);
     engine->plan_first = 0;
     engine->plan_done = false;
 }
@@ -253,22 +246,23 @@ static struct fetch *next_of_others(struct unshard_engine *engine, unsigned self
 /* ---- what lies ahead of readers ----------------------------------------------------------------
  */
 
-static bool is_followed(const struct unshard_engine *engine, const struct reader_stream *stream,
+/* From its first read on. */
+static bool at_once(const struct unshard_engine *engine)
+{
+    return engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW;
+}
+
+static bool is_followed(const struct unshard_engine *engine, const struct stream *stream,
                         uint64_t now)
 {
-    bool at_once = stream->direct || engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW;
-    unsigned needed = at_once ? 1 : 2;
-    return stream->hits >= needed && now - stream->last_ns <= STREAM_IDLE_NS &&
-           engine->views[stream->view].known;
+    return stream_is_followed(stream, at_once(engine), now) && engine->views[stream->view].known;
 }
 
 /* How far ahead of its reader a stream may reach: they share half of the window. */
 static uint64_t stream_ahead(const struct unshard_engine *engine)
 {
-    uint64_t now = engine_now_ns(), least = 2 * (uint64_t)engine->chunk_bytes;
-    unsigned followed = 0;
-    for (size_t i = 0; i < MAX_STREAMS; i++)
-        followed += is_followed(engine, &engine->streams[i], now);
+    uint64_t least = 2 * (uint64_t)engine->chunk_bytes;
+    unsigned followed = streams_followed(&engine->streams, at_once(engine), false, engine_now_ns());
     uint64_t ahead = engine->window_bytes / 2 / (followed > 0 ? followed : 1);
     return ahead < least ? least : ahead < STREAM_AHEAD ? ahead : STREAM_AHEAD;
 }
@@ -276,10 +270,7 @@ static uint64_t stream_ahead(const struct unshard_engine *engine)
 /* How many chunks ahead of a reader with O_DIRECT may be kept for it. */
 static size_t direct_ahead(const struct unshard_engine *engine)
 {
-    uint64_t now = engine_now_ns();
-    size_t followed = 0;
-    for (size_t i = 0; i < MAX_STREAMS; i++)
-        followed += engine->streams[i].direct && is_followed(engine, &engine->streams[i], now);
+    size_t followed = streams_followed(&engine->streams, at_once(engine), true, engine_now_ns());
     return engine->kept.limit / 4 * 3 / (followed > 0 ? followed : 1) + 1;
 }
 
@@ -295,7 +286,7 @@ static bool is_wanted_directly(const struct unshard_engine *engine, uint32_t num
 }
 
 static struct fetch *fetch_directly(struct unshard_engine *engine, uint32_t number, uint32_t index,
-                                    const struct reader_stream *stream)
+                                    const struct stream *stream)
 {
     bool published = engine->files[number].chunks[index].state == CHUNK_PUBLISHED;
     struct fetch *fetch = fetch_create(engine, number, index);
@@ -308,7 +299,7 @@ static struct fetch *fetch_directly(struct unshard_engine *engine, uint32_t numb
 }
 
 /* The next chunk ahead of a reader with O_DIRECT. */
-static struct fetch *next_of_direct(struct unshard_engine *engine, struct reader_stream *stream)
+static struct fetch *next_of_direct(struct unshard_engine *engine, struct stream *stream)
 {
     const struct extent_map *map = view_map(engine, stream->view);
     uint32_t last_file = EXTENT_LITERAL, last_index = 0;
@@ -335,7 +326,7 @@ static struct fetch *next_of_direct(struct unshard_engine *engine, struct reader
 
 /* The next chunk ahead of a reader. */
 static struct fetch *next_of_stream(struct unshard_engine *engine, unsigned self,
-                                    struct reader_stream *stream, uint64_t ahead, bool staged_only)
+                                    struct stream *stream, uint64_t ahead, bool staged_only)
 {
     uint64_t size = view_map(engine, stream->view)->size, end = stream->position + ahead;
     struct search search = {.engine = engine,
@@ -347,9 +338,7 @@ static struct fetch *next_of_stream(struct unshard_engine *engine, unsigned self
                             .steps = SEARCH_STEPS,
                             .staged_only = staged_only};
     bool found = find_wanted(&search);
-    stream->cursor = search.offset;
-    if (search.offset > stream->reached)
-        stream->reached = search.offset;
+    stream_searched(stream, search.offset);
     return found ? begin_run(engine, &search, stream->number) : NULL;
 }
 
@@ -360,12 +349,11 @@ static struct fetch *next_of_stream_run(struct unshard_engine *engine, unsigned 
     const struct run *run = &engine->runs.runs[self];
     if (run_is_over(run) || run->stream == 0)
         return NULL;
-    for (size_t i = 0; i < MAX_STREAMS; i++)
-        if (engine->streams[i].number == run->stream)
-            return is_followed(engine, &engine->streams[i], now) && !rests(engine, run->view)
-                       ? next_of_run(engine, self, staged_only)
-                       : NULL;
-    give_up_run(engine, self); /* the stream has ended */
+    const struct stream *stream = streams_by_number(&engine->streams, run->stream);
+    if (stream == NULL)
+        give_up_run(engine, self);
+    else if (is_followed(engine, stream, now) && !rests(engine, run->view))
+        return next_of_run(engine, self, staged_only);
     return NULL;
 }
 
@@ -376,7 +364,7 @@ static struct fetch *next_of_streams(struct unshard_engine *engine, unsigned sel
     if (running != NULL)
         return running;
     for (size_t i = 0; i < MAX_STREAMS; i++) {
-        struct reader_stream *stream = &engine->streams[i];
+        struct stream *stream = &engine->streams.all[i];
         if (!is_followed(engine, stream, now) || (rests(engine, stream->view) && !stream->direct))
             continue;
         struct fetch *fetch = NULL;
@@ -420,8 +408,8 @@ static bool is_read_directly(const struct unshard_engine *engine, uint32_t view)
     uint64_t now = engine_now_ns();
     bool found = false;
     for (size_t i = 0; i < MAX_STREAMS && !found; i++)
-        found = engine->streams[i].direct && engine->streams[i].view == view &&
-                is_followed(engine, &engine->streams[i], now);
+        found = engine->streams.all[i].direct && engine->streams.all[i].view == view &&
+                is_followed(engine, &engine->streams.all[i], now);
     return found;
 }
 
@@ -557,18 +545,11 @@ struct fetch *schedule_next(struct unshard_engine *engine, unsigned self, bool s
 /* ---- what makes a search look again ------------------------------------------------------------
  */
 
-static void search_ahead_again(struct unshard_engine *engine, uint32_t view)
-{
-    for (size_t i = 0; i < MAX_STREAMS; i++)
-        if (engine->streams[i].view == view)
-            engine->streams[i].cursor = engine->streams[i].position;
-}
-
 static void search_again(struct unshard_engine *engine, uint32_t view)
 {
     engine->views[view].planned_to = 0;
     engine->views[view].plan_waits = false;
-    search_ahead_again(engine, view);
+    streams_search_again(&engine->streams, view);
 }
 
 static void plan_again(struct unshard_engine *engine)
@@ -590,7 +571,7 @@ void schedule_dropped(struct unshard_engine *engine, uint32_t file)
 {
     const struct file_state *state = &engine->files[file];
     for (uint32_t i = 0; i < state->view_count; i++)
-        search_ahead_again(engine, engine->file_views[state->first_view + i]);
+        streams_search_again(&engine->streams, engine->file_views[state->first_view + i]);
 }
 
 void schedule_offer_view(struct unshard_engine *engine, uint32_t view)
@@ -628,61 +609,33 @@ static void consume(struct unshard_engine *engine, uint32_t view, uint64_t offse
     readers_wake(engine);
 }
 
-static void end_stream(struct unshard_engine *engine, struct reader_stream *stream)
+/* A stream has ended: what was fetched for it counts as passed. */
+static void give_credit_back(struct unshard_engine *engine, const struct stream *ended)
 {
-    if (stream->hits > 0 && engine->window_limited && stream->reached > stream->position)
-        consume(engine, stream->view, stream->position, stream->reached);
-    *stream = (struct reader_stream){0};
+    if (ended->number != 0 && engine->window_limited && ended->reached > ended->position)
+        consume(engine, ended->view, ended->position, ended->reached);
 }
 
-bool schedule_stream_ended(const struct unshard_engine *engine, uint32_t number)
+bool schedule_stream_ended(struct unshard_engine *engine, uint32_t number)
 {
-    for (size_t i = 0; i < MAX_STREAMS && number != 0; i++)
-        if (engine->streams[i].number == number)
-            return false;
-    return number != 0;
+    return number != 0 && streams_by_number(&engine->streams, number) == NULL;
 }
 
-/* The stream that a read at offset continues, or a new one in place of the one that was silent for
- * longest. */
-static struct reader_stream *stream_for(struct unshard_engine *engine, uint32_t view,
-                                        uint64_t offset, bool direct)
+static struct stream *stream_for(struct unshard_engine *engine, uint32_t view, uint64_t offset,
+                                 bool direct)
 {
-    struct reader_stream *oldest = &engine->streams[0];
-    for (size_t i = 0; i < MAX_STREAMS; i++) {
-        struct reader_stream *stream = &engine->streams[i];
-        if (stream->hits > 0 && stream->view == view && stream->direct == direct &&
-            offset + STREAM_SLACK >= stream->position && offset <= stream->reached + STREAM_SLACK)
-            return stream;
-        if (stream->last_ns < oldest->last_ns)
-            oldest = stream;
-    }
-    end_stream(engine, oldest);
-    if (++engine->last_stream == 0)
-        engine->last_stream = 1;
-    *oldest = (struct reader_stream){.position = offset,
-                                     .cursor = offset,
-                                     .reached = offset,
-                                     .view = view,
-                                     .direct = direct,
-                                     .number = engine->last_stream};
-    return oldest;
+    struct stream ended, *stream = streams_of_read(&engine->streams, view, offset, direct, &ended);
+    give_credit_back(engine, &ended);
+    return stream;
 }
 
 void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
                         bool direct)
 {
-    struct reader_stream *stream = stream_for(engine, view, offset, direct);
-    if (engine->window_limited && stream->hits > 0 && end > stream->position)
+    struct stream *stream = stream_for(engine, view, offset, direct);
+    if (engine->window_limited && stream->reads > 0 && end > stream->position)
         consume(engine, view, stream->position, end);
-    if (end > stream->position)
-        stream->position = end;
-    if (stream->cursor < stream->position)
-        stream->cursor = stream->position;
-    if (stream->reached < stream->position)
-        stream->reached = stream->position;
-    stream->hits++;
-    stream->last_ns = engine_now_ns();
+    stream_advance(stream, end, engine_now_ns());
 }
 
 void schedule_note_sentinel(struct unshard_engine *engine, uint32_t view, uint64_t page)
@@ -695,9 +648,9 @@ void schedule_note_sentinel(struct unshard_engine *engine, uint32_t view, uint64
 
 void schedule_closed(struct unshard_engine *engine, uint32_t view)
 {
-    for (size_t i = 0; i < MAX_STREAMS; i++)
-        if (engine->streams[i].hits > 0 && engine->streams[i].view == view)
-            end_stream(engine, &engine->streams[i]);
+    struct stream ended;
+    while (streams_end(&engine->streams, view, 0, &ended))
+        give_credit_back(engine, &ended);
 }
 
 /* ---- published is a hint -----------------------------------------------------------------------
@@ -705,7 +658,7 @@ void schedule_closed(struct unshard_engine *engine, uint32_t view)
 
 /* Forgets what of [offset, end) was published before the stream's reader found pages missing, but
  * for the chunk that is being asked for. */
-static void forget_stretch(struct unshard_engine *engine, const struct reader_stream *stream,
+static void forget_stretch(struct unshard_engine *engine, const struct stream *stream,
                            uint64_t offset, uint64_t end, const struct chunk *asked)
 {
     const struct extent_map *map = view_map(engine, stream->view);
@@ -731,16 +684,10 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
                     struct chunk *chunk)
 {
     uint64_t most = stream_ahead(engine);
-    struct reader_stream *stream = stream_for(engine, view, offset, false);
-    bool news = chunk->state == CHUNK_PUBLISHED &&
-                (stream->stretch == 0 || chunk->published_tick > stream->doubt_tick);
-    if (news)
-        stream->doubt_tick = engine_tick(engine, engine_now_ns());
-    stream->stretch = news || stream->stretch == 0
-                          ? FIRST_STRETCH_CHUNKS * (uint64_t)engine->chunk_bytes
-                          : 2 * stream->stretch;
-    if (stream->stretch > most)
-        stream->stretch = most;
+    struct stream *stream = stream_for(engine, view, offset, false);
+    stream_doubt(stream, chunk->state == CHUNK_PUBLISHED, chunk->published_tick,
+                 engine_tick(engine, engine_now_ns()),
+                 FIRST_STRETCH_CHUNKS * (uint64_t)engine->chunk_bytes, most);
     chunk->doubted = false; /* it tells that once */
     forget_stretch(engine, stream, end, end + stream->stretch, chunk);
     stream->cursor = stream->position;
@@ -766,9 +713,9 @@ static void end_keeping(struct unshard_engine *engine, uint64_t now)
 void schedule_tick(struct unshard_engine *engine, uint64_t now)
 {
     end_keeping(engine, now);
-    for (size_t i = 0; i < MAX_STREAMS; i++)
-        if (engine->streams[i].hits > 0 && now - engine->streams[i].last_ns > STREAM_END_NS)
-            end_stream(engine, &engine->streams[i]);
+    struct stream ended;
+    while (streams_end(&engine->streams, UINT32_MAX, now, &ended))
+        give_credit_back(engine, &ended);
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
         if (wanted_tick(&engine->files[i].wanted, now))
             schedule_offer(engine, i);
