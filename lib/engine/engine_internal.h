@@ -79,6 +79,7 @@
 #include "digest/digest_cache.h"
 #include "digest/secret.h"
 #include "engine/chunk_runs.h"
+#include "engine/gate.h"
 #include "engine/held_pages.h"
 #include "engine/jobs.h"
 #include "engine/kept.h"
@@ -225,14 +226,6 @@ struct gained {
     struct digest_cache_key key; /* of the file that has matched */
     uint32_t count;
     struct chunk_tag digests[];
-};
-
-/* Why a file is blocked, for the status: what its content should be and what it is. */
-struct mismatch {
-    bool known;
-    char algorithm[16];
-    char expected[DIGEST_MAX_HEX], actual[DIGEST_MAX_HEX];
-    const char *origin;
 };
 
 /* Failed reads of a file from the first one until all is well again: the log tells of the first
