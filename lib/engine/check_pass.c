@@ -104,7 +104,7 @@ static uint32_t reach(const struct unshard_engine *engine, const struct check_pa
 {
     if (pass->in_memory)
         return 1;
-    size_t share = (engine->buffer_count - engine->reserve) / 2 / (engine->passes_running + 1U);
+    size_t share = buffers_for_stores(&engine->buffers) / 2 / (engine->passes_running + 1U);
     return share < 2 ? 2 : share > PASS_SLOTS ? PASS_SLOTS : (uint32_t)share;
 }
 
@@ -121,7 +121,7 @@ static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t numb
     fetch->pass = fetch->detached = true;
     fetch->check = CHECK_WHOLE;
     fetch->generation = file->generation;
-    fetch->buffer = engine->free_buffers[--engine->free_count];
+    fetch->buffer = buffers_take(&engine->buffers);
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch_list_append(&engine->reading, fetch);

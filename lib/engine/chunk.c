@@ -54,7 +54,7 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
             "what is there or on its way is not wanted", file, index);
     require(chunk->state != CHUNK_ABSENT || wanted_has(wanted, WANTED_BY_READERS, index),
             "what is ABSENT is wanted", file, index);
-    require(engine->free_count + engine->kept.count <= engine->buffer_count,
+    require(engine->buffers.free_count + engine->buffers.kept.count <= engine->buffers.count,
             "no buffer returned twice", file, index);
     require(engine->stalled_count + engine->staged_reading <= engine->reading_count,
             "what is left out of the reads in flight is part of them", file, index);
@@ -156,7 +156,7 @@ static bool take_kept(struct unshard_engine *engine, struct fetch *fetch)
 {
     const struct file_state *state = &engine->files[fetch->file];
     struct kept_chunk kept;
-    bool found = kept_take(&engine->kept, fetch->file, fetch->index, &kept);
+    bool found = kept_take(&engine->buffers.kept, fetch->file, fetch->index, &kept);
     fetch->kept =
         found && may_be_served(state, kept.generation) && kept.trusted == state->trusted.digests;
     if (found) {
@@ -195,40 +195,24 @@ bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
 static bool is_to_be_kept(const struct unshard_engine *engine, const struct fetch *fetch)
 {
     bool first = fetch->stream == 0 && !fetch->demanded && !fetch->from_memory &&
-                 engine->reads == 0 && engine->kept.count < MOST_FIRST_KEPT &&
+                 engine->reads == 0 && engine->buffers.kept.count < MOST_FIRST_KEPT &&
                  engine_now_ns() < engine->keep_first_ns;
     bool missed = fetch->uncached || (fetch->demanded && fetch->refused);
     return may_be_served(&engine->files[fetch->file], fetch->generation) && !engine->stopping &&
-           engine->kept.limit > 0 && (first || (missed && fetch->asked < fetch->length));
-}
-
-static void give_back(struct unshard_engine *engine, const struct kept_chunk *kept)
-{
-    engine->free_buffers[engine->free_count++] = kept->buffer;
-}
-
-void buffers_reclaim(struct unshard_engine *engine)
-{
-    struct kept_chunk kept;
-    while (engine->free_count <= engine->reserve &&
-           kept_take_oldest(&engine->kept, UINT64_MAX, &kept))
-        give_back(engine, &kept);
+           engine->buffers.kept.limit > 0 && (first || (missed && fetch->asked < fetch->length));
 }
 
 static void keep(struct unshard_engine *engine, struct fetch *fetch)
 {
-    struct kept_chunk oldest, chunk = {.file = fetch->file,
-                                       .index = fetch->index,
-                                       .generation = fetch->generation,
-                                       .trusted = fetch->trusted.digests,
-                                       .digest = fetch->digest,
-                                       .asked = fetch->asked,
-                                       .since_ns = engine_now_ns(),
-                                       .buffer = fetch->buffer};
-    if (engine->kept.count >= engine->kept.limit &&
-        kept_take_oldest(&engine->kept, UINT64_MAX, &oldest))
-        give_back(engine, &oldest);
-    kept_put(&engine->kept, &chunk);
+    struct kept_chunk chunk = {.file = fetch->file,
+                               .index = fetch->index,
+                               .generation = fetch->generation,
+                               .trusted = fetch->trusted.digests,
+                               .digest = fetch->digest,
+                               .asked = fetch->asked,
+                               .since_ns = engine_now_ns(),
+                               .buffer = fetch->buffer};
+    buffers_keep(&engine->buffers, &chunk);
     fetch->buffer = NULL;
     readers_wake(engine);
 }
@@ -240,7 +224,7 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
     fetch->stalled = false;
     note_check(engine, fetch);
     if (!take_kept(engine, fetch))
-        fetch->buffer = engine->free_buffers[--engine->free_count];
+        fetch->buffer = buffers_take(&engine->buffers);
     fetch->staged = chunk_of(engine, fetch)->staged && !fetch->kept;
     fetch->counts_staged = fetch->staged || fetch->kept;
     engine->staged_reading += fetch->counts_staged;
@@ -257,7 +241,7 @@ void fetch_hold(struct fetch *fetch)
 
 void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch)
 {
-    engine->free_buffers[engine->free_count++] = fetch->buffer;
+    buffers_give(&engine->buffers, fetch->buffer);
     fetch->buffer = NULL;
     readers_wake(engine);
 }

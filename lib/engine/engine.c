@@ -11,8 +11,6 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#define LEAST_BUFFERS 8U
-
 uint64_t engine_now_ns(void)
 {
     struct timespec now;
@@ -140,41 +138,13 @@ static int make_plan(struct unshard_engine *engine)
     return 0;
 }
 
-static int allocate_buffers(struct unshard_engine *engine)
-{
-    uint64_t bytes = engine->options.buffer_bytes;
-    size_t count = (size_t)(bytes / engine->chunk_bytes);
-    engine->buffer_count = engine->free_count = count < LEAST_BUFFERS ? LEAST_BUFFERS : count;
-    engine->reserve = engine->buffer_count / 8 < 2 ? 2 : engine->buffer_count / 8;
-    if (engine->reserve > 8)
-        engine->reserve = 8;
-    size_t total = engine->buffer_count * engine->chunk_bytes;
-    engine->buffer_memory =
-        mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (engine->buffer_memory == MAP_FAILED) {
-        engine->buffer_memory = NULL;
-        return -ENOMEM;
-    }
-    madvise(engine->buffer_memory, total, MADV_HUGEPAGE);
-    engine->free_buffers = calloc(engine->buffer_count, sizeof *engine->free_buffers);
-    if (engine->free_buffers == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < engine->buffer_count; i++)
-        engine->free_buffers[i] =
-            engine->buffer_memory + (engine->buffer_count - 1 - i) * engine->chunk_bytes;
-    return kept_init(&engine->kept, (engine->buffer_count - engine->reserve) / 2);
-}
-
 static void engine_free(struct unshard_engine *engine)
 {
     checks_free(engine);
     staging_free(engine);
     for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++)
         file_chunks_free(&engine->files[i]);
-    if (engine->buffer_memory != NULL)
-        munmap(engine->buffer_memory, engine->buffer_count * engine->chunk_bytes);
-    free(engine->free_buffers);
-    kept_free(&engine->kept);
+    buffers_destroy(&engine->buffers);
     plain_files_free(engine);
     free(engine->files);
     free(engine->file_views);
@@ -261,7 +231,7 @@ static int allocate(struct unshard_engine *engine)
     if (result == 0)
         result = make_plan(engine);
     if (result == 0)
-        result = allocate_buffers(engine);
+        result = buffers_init(&engine->buffers, engine->options.buffer_bytes, engine->chunk_bytes);
     if (result == 0)
         result = held_pages_init(&engine->held, LEAST_HELD_PAGES);
     return result;
@@ -293,9 +263,8 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
     uint64_t available = unshard_available_memory();
     pthread_mutex_lock(&engine->lock);
     window_update(engine, available);
-    jobs_init(&engine->jobs, engine->options.jobs,
-              (unsigned)(engine->buffer_count - engine->reserve), engine->processors,
-              engine->start_ns);
+    jobs_init(&engine->jobs, engine->options.jobs, (unsigned)(buffers_for_stores(&engine->buffers)),
+              engine->processors, engine->start_ns);
     engine->runs.runs = engine->run_of;
     readers_spawn(engine);
     storers_spawn(engine);

@@ -78,11 +78,11 @@
 #include "base/xxh3.h"
 #include "digest/digest_cache.h"
 #include "digest/secret.h"
+#include "engine/buffers.h"
 #include "engine/chunk_runs.h"
 #include "engine/gate.h"
 #include "engine/held_pages.h"
 #include "engine/jobs.h"
-#include "engine/kept.h"
 #include "engine/runs.h"
 #include "engine/streams.h"
 #include "engine/wanted.h"
@@ -350,11 +350,7 @@ struct unshard_engine {
     struct streams streams;
     uint32_t chunk_bytes;
 
-    char *buffer_memory;
-    char *
-        *free_buffers; /* a stack: the last one returned is the warmest in the processor's cache */
-    size_t buffer_count, free_count, reserve;
-    struct kept_chunks kept;
+    struct buffers buffers;
     uint64_t keep_first_ns; /* until then what the plan fetches first is kept; 0: not begun */
 
     struct fetch_list demand, retries, reading, stores;
@@ -422,8 +418,6 @@ void engine_log(struct unshard_engine *engine, int priority, const char *format,
 
 /* chunk.c: states and lists; the caller holds engine->lock. */
 struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch);
-/* Gives kept buffers back until more than the reserve is free, or none is kept. */
-void buffers_reclaim(struct unshard_engine *engine);
 /* A new fetch becomes READY at once, with a reference, when its chunk is kept and good. */
 bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch);
 /* In bytes: chunk_bytes, or what is left for the last one of the file. */

@@ -27,8 +27,7 @@ static bool may_read(const struct unshard_engine *engine)
 /* Something may be fetched unasked: there are buffers, and the storers keep pace. */
 static bool may_fetch(const struct unshard_engine *engine)
 {
-    return engine->free_count + engine->kept.count > engine->reserve &&
-           engine->stores.count < engine->most_queued;
+    return buffers_may_fetch(&engine->buffers) && engine->stores.count < engine->most_queued;
 }
 
 void readers_wake(struct unshard_engine *engine)
@@ -73,15 +72,15 @@ static struct fetch *next_unasked(struct unshard_engine *engine, unsigned self)
 static struct fetch *take_work(struct unshard_engine *engine, unsigned self)
 {
     engine->search_on = false;
-    buffers_reclaim(engine);
-    if (engine->free_count == 0)
+    buffers_reclaim(&engine->buffers);
+    if (engine->buffers.free_count == 0)
         return NULL;
     struct fetch *fetch = next_demand(engine);
     if (fetch != NULL)
         fetch_start(engine, fetch);
     else if (may_fetch(engine))
         fetch = next_unasked(engine, self);
-    else if (engine->free_count > 1 && may_read(engine))
+    else if (engine->buffers.free_count > 1 && may_read(engine))
         fetch = pass_next_demanded(engine);
     if (fetch != NULL && (may_read(engine) || engine->demand.count > 0))
         readers_wake(engine); /* there may be more */
@@ -270,7 +269,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
 static void hand_over(struct unshard_engine *engine, struct fetch *fetch)
 {
     bool there = fetch->stored && !chunk_of(engine, fetch)->staged;
-    bool full = engine->stores.count + engine->storing >= engine->buffer_count - engine->reserve;
+    bool full = engine->stores.count + engine->storing >= buffers_for_stores(&engine->buffers);
     if (there || full || engine->stopping || !publish_is_wanted(engine, fetch)) {
         fetch->refused = full;
         fetch_release(engine, fetch);

@@ -271,7 +271,7 @@ static uint64_t stream_ahead(const struct unshard_engine *engine)
 static size_t direct_ahead(const struct unshard_engine *engine)
 {
     size_t followed = streams_followed(&engine->streams, at_once(engine), true, engine_now_ns());
-    return engine->kept.limit / 4 * 3 / (followed > 0 ? followed : 1) + 1;
+    return engine->buffers.kept.limit / 4 * 3 / (followed > 0 ? followed : 1) + 1;
 }
 
 /* The chunk is neither kept nor on its way, wherever its pages are, and can be fetched. */
@@ -279,7 +279,7 @@ static bool is_wanted_directly(const struct unshard_engine *engine, uint32_t num
 {
     const struct file_state *file = &engine->files[number];
     if (file->blocked || file->closed || file->stalled > 0 ||
-        kept_has(&engine->kept, number, index))
+        kept_has(&engine->buffers.kept, number, index))
         return false;
     return file->chunks[index].state == CHUNK_PUBLISHED ||
            wanted_next(&file->wanted, WANTED_BY_READERS, index, index + 1) == index;
@@ -702,11 +702,11 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
 static void end_keeping(struct unshard_engine *engine, uint64_t now)
 {
     struct kept_chunk kept;
-    while (now > KEEP_NS && kept_take_oldest(&engine->kept, now - KEEP_NS, &kept)) {
+    while (now > KEEP_NS && kept_take_oldest(&engine->buffers.kept, now - KEEP_NS, &kept)) {
         pthread_mutex_unlock(&engine->lock);
         madvise(kept.buffer, engine->chunk_bytes, MADV_DONTNEED);
         pthread_mutex_lock(&engine->lock);
-        engine->free_buffers[engine->free_count++] = kept.buffer;
+        buffers_give(&engine->buffers, kept.buffer);
     }
 }
 

@@ -182,9 +182,9 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
     out->reads = engine->reads;
     out->evicted = engine->chunks_evicted;
     out->store_errors = engine->store_errors;
-    out->buffer_total = engine->buffer_count * (uint64_t)engine->chunk_bytes;
+    out->buffer_total = engine->buffers.count * (uint64_t)engine->chunk_bytes;
     out->buffer_used = out->buffer_total -
-                       (engine->free_count + engine->kept.count) * (uint64_t)engine->chunk_bytes;
+                       (engine->buffers.free_count + engine->buffers.kept.count) * (uint64_t)engine->chunk_bytes;
     out->rate = engine->rate;
     out->workers = engine->reader_count;
     out->jobs = jobs_allowed(&engine->jobs);
