@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The plan: the views in the order in which a pipeline loads them, each from its start, as far as
+ * the window goes. It is done when a search through all of it finds nothing and nothing waits for a
+ * time; whatever makes a chunk fetchable again has it searched anew (schedule_offer).
+ */
+#include "engine/schedule.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What is fetched before anybody reads may be kept for so long, see is_to_be_kept. */
+#define KEEP_FIRST_NS UINT64_C(15000000000)
+/* Stores that fail so many times in a row are no accident. */
+#define FAILURES_TO_TELL 4U
+
+/* The next chunk of one view of the plan. *steps as of a search. */
+static struct fetch *next_of_view(struct unshard_engine *engine, unsigned self, uint32_t view,
+                                  unsigned *steps, bool staged_only)
+{
+    struct view_state *state = &engine->views[view];
+    struct search search = {.engine = engine,
+                            .by = WANTED_BY_PLAN,
+                            .self = self,
+                            .view = view,
+                            .offset = state->planned_to,
+                            .end = view_map(engine, view)->size,
+                            .steps = *steps,
+                            .staged_only = staged_only};
+    bool found = search_find(&search);
+    *steps = search.steps;
+    state->planned_to = search.offset;
+    state->plan_waits = state->plan_waits || search.waits;
+    return found ? run_begin(engine, &search, 0) : NULL;
+}
+
+static bool is_planned(const struct unshard_engine *engine, uint32_t view)
+{
+    return engine->views[view].known && !engine->views[view].evicted;
+}
+
+#ifdef UNSHARD_CHECK_INVARIANTS
+/* What a search finds when it looks at everything. */
+static void check_nothing_left(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->plan_count; i++) {
+        uint32_t view = engine->plan[i];
+        struct search search = {.engine = engine,
+                                .by = WANTED_BY_PLAN,
+                                .view = view,
+                                .end = view_map(engine, view)->size,
+                                .steps = SEARCH_STEPS};
+        if (is_planned(engine, view) && search_find(&search)) {
+            fprintf(stderr, "the plan has lost chunk %u of file %u\n", search.found.next,
+                    search.found.file);
+            abort();
+        }
+    }
+    engine->search_on = false;
+}
+#else
+static void check_nothing_left(struct unshard_engine *engine)
+{
+    (void)engine;
+}
+#endif
+
+/* The plan has been searched to its end: whether more will come of it by itself. */
+static bool plan_is_done(struct unshard_engine *engine)
+{
+    for (uint32_t i = 0; i < engine->plan_count; i++)
+        if (is_planned(engine, engine->plan[i]) && engine->views[engine->plan[i]].plan_waits)
+            return false;
+    if (runs_have_more(&engine->runs))
+        return false;
+    check_nothing_left(engine);
+    return true;
+}
+
+/* Nothing is fetched along the view for now. */
+static bool is_put_off(const struct unshard_engine *engine, uint32_t view)
+{
+    return view_rests(engine, view) || ahead_is_direct(engine, view);
+}
+
+/* The next chunk of a run that is for the plan. */
+static struct fetch *next_of_plan_run(struct unshard_engine *engine, unsigned self,
+                                      bool staged_only)
+{
+    const struct run *run = &engine->runs.runs[self];
+    if (run_is_over(run) || run->stream != 0)
+        return NULL;
+    if (is_planned(engine, run->view) && !is_put_off(engine, run->view))
+        return run_next(engine, self, staged_only);
+    run_give_up(engine, self);
+    return NULL;
+}
+
+struct fetch *plan_next(struct unshard_engine *engine, unsigned self, bool staged_only)
+{
+    unsigned steps = SEARCH_STEPS;
+    bool ended = true; /* all views before this one are searched to their ends */
+    if (engine->keep_first_ns == 0)
+        engine->keep_first_ns = engine_now_ns() + KEEP_FIRST_NS;
+    struct fetch *running = next_of_plan_run(engine, self, staged_only);
+    if (running != NULL)
+        return running;
+    for (uint32_t i = engine->plan_first; i < engine->plan_count; i++) {
+        uint32_t view = engine->plan[i];
+        if (is_planned(engine, view) && is_put_off(engine, view)) {
+            if (engine->views[view].store_failures > FAILURES_TO_TELL)
+                engine->paused_reason = "the kernel does not take pages";
+            ended = false;
+            continue;
+        }
+        struct fetch *fetch =
+            is_planned(engine, view) ? next_of_view(engine, self, view, &steps, staged_only) : NULL;
+        if (fetch != NULL) {
+            engine->paused_reason = NULL;
+            return fetch;
+        }
+        if (is_planned(engine, view) &&
+            engine->views[view].planned_to < view_map(engine, view)->size)
+            return NULL;
+        engine->plan_first = ended ? i + 1 : engine->plan_first;
+    }
+    engine->plan_done = ended && plan_is_done(engine);
+    return NULL;
+}
+
+/* Where passes wait for nothing but a processor, the plan is followed on those that they leave:
+ * what readers ask for comes by itself, and the sooner the more has been hashed. */
+static bool hashing_needs_processors(const struct unshard_engine *engine)
+{
+    unsigned others = engine->reading_count - engine->passes_reading + engine->stores_running;
+    return engine->passes_in_memory > 0 && engine->passes_in_memory + others >= engine->processors;
+}
+
+bool plan_may(struct unshard_engine *engine)
+{
+    if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
+        return false;
+    uint64_t in_flight = (uint64_t)engine->reading_count * engine->chunk_bytes;
+    bool full = engine->unconsumed_bytes + in_flight >= engine->window_bytes / 2;
+    if (full)
+        engine->paused_reason = "the window ahead of readers is full";
+    return !full && !hashing_needs_processors(engine);
+}
