@@ -44,12 +44,14 @@ struct unshard_error {
 
 enum unshard_index { UNSHARD_INDEX_REWRITE, UNSHARD_INDEX_HIDE };
 enum unshard_order { UNSHARD_ORDER_SHARD, UNSHARD_ORDER_CANONICAL };
-enum unshard_layout { UNSHARD_LAYOUT_MERGED, UNSHARD_LAYOUT_BOTH };
+enum unshard_layout { UNSHARD_LAYOUT_MERGED, UNSHARD_LAYOUT_BOTH, UNSHARD_LAYOUT_SHARDS };
 enum unshard_pickle { UNSHARD_PICKLE_AUTO, UNSHARD_PICKLE_SAFETENSORS, UNSHARD_PICKLE_ASIS };
 enum unshard_verify { UNSHARD_VERIFY_STRICT, UNSHARD_VERIFY_ASYNC, UNSHARD_VERIFY_OFF };
 enum unshard_prefetch { UNSHARD_PREFETCH_ALL, UNSHARD_PREFETCH_FOLLOW, UNSHARD_PREFETCH_OFF };
 
-/* How a checkpoint is presented. Zero-initialised is the default. */
+/* How a checkpoint is presented. Zero-initialised is the default. UNSHARD_LAYOUT_SHARDS is the
+ * directory as it is on disk: index, order and split say nothing then, pickle only which files are
+ * taken for weights. */
 struct unshard_view_options {
     enum unshard_index index;
     enum unshard_order order;

@@ -80,21 +80,32 @@ static uint64_t published(const struct order *order, const cJSON *root, uint64_t
     return bytes;
 }
 
+static void look_up(const struct order *order, const char *view)
+{
+    char path[PATH_MAX], quoted[1100];
+    struct stat attributes;
+    if (snprintf(path, sizeof path, "%s/%s", order->mountpoint, view) < PATH_MAX &&
+        lstat(path, &attributes))
+        fprintf(stderr, "unshard %s: %s: %s\n", order->command,
+                error_quote(quoted, sizeof quoted, path, strlen(path)), strerror(errno));
+}
+
 /* The kernel may have forgotten a view without pages; looking it up makes it known again, without
- * which no page of it can be stored. */
+ * which no page of it can be stored. A component that has no file of its own has its shards. */
 static void look_up_views(const struct order *order, const cJSON *root)
 {
-    const cJSON *component;
+    const cJSON *component, *shard;
     cJSON_ArrayForEach(component, field_array(root, "components"))
     {
-        char path[PATH_MAX], quoted[1100];
-        struct stat attributes;
         const char *view = field_string(component, "view", NULL);
-        if (view && is_meant(order, component) &&
-            snprintf(path, sizeof path, "%s/%s", order->mountpoint, view) < PATH_MAX &&
-            lstat(path, &attributes))
-            fprintf(stderr, "unshard %s: %s: %s\n", order->command,
-                    error_quote(quoted, sizeof quoted, path, strlen(path)), strerror(errno));
+        if (!is_meant(order, component))
+            continue;
+        if (view) {
+            look_up(order, view);
+            continue;
+        }
+        cJSON_ArrayForEach(shard, field_array(component, "shards"))
+            look_up(order, field_string(shard, "file", ""));
     }
 }
 

@@ -41,8 +41,8 @@ const struct option_entry option_table[] = {
      "index files: point them to the merged file (default), or hide them"},
     {"order", 0, true, OPTION_CHOICE, "shard|canonical", VIEWS, AT(mount.view.order),
      "order of tensors: as in the shards, or as the safetensors library writes them"},
-    {"layout", 0, true, OPTION_CHOICE, "merged|both", VIEWS, AT(mount.view.layout),
-     "show merged files only (default), or the shards too"},
+    {"layout", 0, true, OPTION_CHOICE, "merged|both|shards", VIEWS, AT(mount.view.layout),
+     "show merged files only (default), the shards too, or the directory as it is on disk"},
     {"pickle", 0, true, OPTION_CHOICE, "auto|safetensors|asis", VIEWS, AT(mount.view.pickle),
      "PyTorch files as safetensors besides: where it misleads no loader, wherever possible, or "
      "not"},

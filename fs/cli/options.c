@@ -350,6 +350,17 @@ static int check_split(unsigned command, struct options *options)
     return 0;
 }
 
+/* What would add to the directory as it is on disk, or take away from it. */
+static int check_layout(struct options *options)
+{
+    const struct unshard_view_options *view = &options->mount.view;
+    bool split = view->split && strcmp(view->split, "auto") != 0 && strcmp(view->split, "off") != 0;
+    if (view->layout != UNSHARD_LAYOUT_SHARDS || (!split && view->index != UNSHARD_INDEX_HIDE))
+        return 0;
+    return fail(options, "layout=shards shows what is on disk and nothing else: leave %s out",
+                split ? "split=" : "index=hide");
+}
+
 int options_parse(const char *name, int argc, char **argv, struct options *out)
 {
     *out = (struct options){.interval = 1};
@@ -366,7 +377,9 @@ int options_parse(const char *name, int argc, char **argv, struct options *out)
     if (arguments.operands < command->least_operands)
         return fail(out, "an argument is missing (expected: %s)", command->operands);
     result = check_sizes(out);
-    return result == 0 ? check_split(command->bit, out) : result;
+    if (result == 0)
+        result = check_split(command->bit, out);
+    return result == 0 ? check_layout(out) : result;
 }
 
 void options_release(struct options *options)

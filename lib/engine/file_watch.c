@@ -4,7 +4,7 @@
  * once, so that nobody reads a mixture of two files. It is read anew as soon as that cannot happen:
  * when it must match the same digest as before, or when nobody has it open; and when its header
  * still describes the same tensors at the same places, for that is what views were made from. Of a
- * file without tensors (plain_file.c) the length may be another one.
+ * file that is shown as it is (plain_file.c) header and length may be others.
  */
 #include "engine/engine_internal.h"
 

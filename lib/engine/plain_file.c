@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Nothing but its length ties the views of a checkpoint to a file that holds no tensors of a
- * component: when it has been edited or replaced, its view follows.
+ * component, or whose tensors nobody has looked up to make a view (source_file.as_is): when it has
+ * been edited or replaced, its view follows.
  */
 #include "engine/engine_internal.h"
 
@@ -20,7 +21,7 @@ bool plain_file(const struct unshard_engine *engine, uint32_t number)
 {
     const struct source_file *file = &engine->checkpoint->files[number];
     const struct view_state *view = only_view(engine, number);
-    if (file->component != NO_COMPONENT || file->gathered != NULL || view == NULL)
+    if ((file->component != NO_COMPONENT && !file->as_is) || file->gathered != NULL || view == NULL)
         return false;
     const struct extent_map *map =
         view_map(engine, engine->file_views[engine->files[number].first_view]);

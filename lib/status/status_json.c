@@ -41,7 +41,7 @@ struct snapshot {
     struct stuck_read stuck[MAX_STUCK];
     unsigned stuck_count;
     uint64_t dropped, staged;
-    bool *view_evicted;
+    bool *component_evicted;
     double rate;
     unsigned workers, jobs, in_flight, stalled, readers;
     bool plan_done, window_limited, stopping;
@@ -85,19 +85,26 @@ static const char *gathered_state(const struct unshard_engine *engine,
     return checked ? "verified" : state;
 }
 
+/* How long the file is: one that is shown as it is may have become another. */
+static uint64_t size_of(const struct unshard_engine *engine, uint32_t file)
+{
+    const struct source_file *source = &engine->checkpoint->files[file];
+    return source->as_is ? engine->files[file].size : source->size;
+}
+
 static void copy_files(struct unshard_engine *engine, struct snapshot *out)
 {
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
         const struct file_state *file = &engine->files[i];
-        out->files[i] = (struct shard_snapshot){.bytes_total = engine->checkpoint->files[i].size -
-                                                               file->unshown_bytes,
-                                                .bytes_read = file->bytes_seen,
-                                                .bytes_published = file->bytes_published,
-                                                .state = shard_state(file),
-                                                .shown = file->chunks_unshown < file->chunk_count,
-                                                .has_error = file->has_error,
-                                                .error = file->error,
-                                                .mismatch = file->mismatch};
+        out->files[i] =
+            (struct shard_snapshot){.bytes_total = size_of(engine, i) - file->unshown_bytes,
+                                    .bytes_read = file->bytes_seen,
+                                    .bytes_published = file->bytes_published,
+                                    .state = shard_state(file),
+                                    .shown = file->chunks_unshown < file->chunk_count,
+                                    .has_error = file->has_error,
+                                    .error = file->error,
+                                    .mismatch = file->mismatch};
         set_digest(file, &out->files[i]);
         if (engine->checkpoint->files[i].gathered != NULL)
             out->files[i].state =
@@ -159,15 +166,16 @@ static void fold_gathered(const struct unshard_checkpoint *checkpoint, struct sn
 static void release_snapshot(struct snapshot *snapshot)
 {
     free(snapshot->files);
-    free(snapshot->view_evicted);
+    free(snapshot->component_evicted);
 }
 
 static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
 {
     *out = (struct snapshot){0};
     out->files = calloc(engine->checkpoint->file_count + 1U, sizeof *out->files);
-    out->view_evicted = calloc(engine->checkpoint->view_count + 1U, sizeof *out->view_evicted);
-    if (out->files == NULL || out->view_evicted == NULL) {
+    out->component_evicted =
+        calloc(engine->checkpoint->component_count + 1U, sizeof *out->component_evicted);
+    if (out->files == NULL || out->component_evicted == NULL) {
         release_snapshot(out);
         return false;
     }
@@ -205,8 +213,10 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
                 (struct stuck_read){fetch->file, (uint64_t)fetch->index * engine->chunk_bytes, age};
     }
     for (uint32_t v = 0; v < engine->checkpoint->view_count; v++) {
+        uint32_t component = engine->checkpoint->views[v].component;
         out->readers += engine->views[v].opened;
-        out->view_evicted[v] = engine->views[v].evicted;
+        if (component != NO_COMPONENT && engine->views[v].evicted)
+            out->component_evicted[component] = true;
     }
     pthread_mutex_unlock(&engine->lock);
     fold_gathered(engine->checkpoint, out);
@@ -408,8 +418,7 @@ static cJSON *component_json(const struct unshard_checkpoint *checkpoint,
     add_u64(item, "bytes_published", bytes_published);
     bool failed = strcmp(component_state(checkpoint, component, snapshot), "failed") == 0;
     cJSON_AddBoolToObject(item, "evicted",
-                          component->view != UNSHARD_NO_VIEW &&
-                              snapshot->view_evicted[component->view]);
+                          snapshot->component_evicted[component - checkpoint->components]);
     add_error(item, component->failed && failed ? &component->error : NULL);
     add_notes(item, component->notes, component->note_count);
     cJSON_AddItemToObject(item, "shards", shards);
@@ -601,6 +610,17 @@ char *unshard_status_errors(struct unshard_engine *engine)
     return text_take(&text);
 }
 
+/* That of the component whose file the view is; where each file of it has a view of its own, of
+ * that file. */
+static const char *view_state(const struct unshard_checkpoint *checkpoint, const struct view *view,
+                              const struct snapshot *snapshot)
+{
+    uint32_t file = view->map.count == 1 ? view->map.extents[0].source : EXTENT_LITERAL;
+    if (file != EXTENT_LITERAL && checkpoint->files[file].as_is)
+        return snapshot->files[file].state;
+    return component_state(checkpoint, &checkpoint->components[view->component], snapshot);
+}
+
 const char *unshard_view_state(struct unshard_engine *engine, uint32_t view)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
@@ -608,8 +628,7 @@ const char *unshard_view_state(struct unshard_engine *engine, uint32_t view)
     if (view >= checkpoint->view_count || checkpoint->views[view].component == NO_COMPONENT ||
         !take_snapshot(engine, &snapshot))
         return "unverified";
-    const char *state = component_state(
-        checkpoint, &checkpoint->components[checkpoint->views[view].component], &snapshot);
+    const char *state = view_state(checkpoint, &checkpoint->views[view], &snapshot);
     release_snapshot(&snapshot);
     return state;
 }

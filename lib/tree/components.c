@@ -58,8 +58,8 @@ static void say_what_helps(struct unshard_error *error)
                  "; once it can be read, mount the checkpoint again");
 }
 
-/* Shards whose headers cannot be used make the component failed. Only the end of the data missing
- * is known from the header: such a shard can still be planned. */
+/* Shards whose headers cannot be used make the component failed, unless they are shown as they are.
+ * Only the end of the data missing is known from the header: such a shard can still be planned. */
 static bool check_headers(struct build *build)
 {
     bool usable = true;
@@ -70,6 +70,12 @@ static bool check_headers(struct build *build)
                      build->discovery->checkpoint->files[header->file].path, header->set.note);
         if (header->result == 0)
             continue;
+        if (build->candidate->as_files) {
+            note_add(&build->candidate->notes, arena_of(build), "%s; it is shown as it is on disk.",
+                     header->error.message);
+            usable = false;
+            continue;
+        }
         struct source_file *file = &build->discovery->checkpoint->files[header->file];
         say_what_helps(&header->error);
         discovery_fail_file(build->discovery, file, &header->error);
@@ -326,12 +332,12 @@ static int plan_merged(struct build *build, const struct planner_input *input,
     return result == 0 ? charge_view(build, merged, error) : result;
 }
 
-static int build_merged(struct build *build)
+/* What the members hold, as one file. *merged is to be freed, also after an error. */
+static int plan(struct build *build, struct merged_view *merged, struct unshard_error *error)
 {
     const struct candidate *candidate = build->candidate;
-    struct merged_view merged = {0};
-    struct unshard_error error;
     struct tensor_set *sets = calloc(candidate->member_count + 1U, sizeof *sets);
+    *merged = (struct merged_view){0};
     if (sets == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < candidate->member_count; i++)
@@ -342,9 +348,18 @@ static int build_merged(struct build *build)
                                   .component = build->component->name,
                                   .first_gathered = build->discovery->checkpoint->file_count,
                                   .format = candidate->format};
-    int result = join_parts(build, sets, &error);
+    int result = join_parts(build, sets, error);
     if (result == 0)
-        result = plan_merged(build, &input, &merged, &error);
+        result = plan_merged(build, &input, merged, error);
+    free(sets);
+    return result;
+}
+
+static int build_merged(struct build *build)
+{
+    struct merged_view merged;
+    struct unshard_error error;
+    int result = plan(build, &merged, &error);
     if (result == 0) {
         result = show_merged(build, &merged);
     } else if (result != -ENOMEM) {
@@ -352,9 +367,63 @@ static int build_merged(struct build *build)
         result = 0;
     }
     merged_view_free(&merged);
-    free(sets);
     return result;
 }
+
+/* ---- layout=shards -----------------------------------------------------------------------------
+ */
+
+/* As it is on disk, now and when it has been replaced: no view depends on what its header says. */
+static int show_file(struct build *build, uint32_t member)
+{
+    const struct scan_entry *entry = &build->discovery->scan.entries[member];
+    struct source_file *file = &build->discovery->checkpoint->files[entry->file];
+    struct component *component = build->component;
+    component->bytes += entry->size;
+    if (entry->view != UNSHARD_NO_VIEW)
+        return 0; /* in another component, too */
+    file->as_is = true;
+    file->format = NULL;
+    file->header_piece_count = 0;
+    uint32_t view = discovery_add_passthrough(build->discovery, member, entry->size, build->number);
+    if (component->file_count == 1)
+        component->view = view;
+    return view == UNSHARD_NO_VIEW ? -ENOMEM : 0;
+}
+
+/* Notes what a merged file would fail for. */
+static int check_set(struct build *build)
+{
+    struct merged_view merged;
+    struct unshard_error error;
+    int result = plan(build, &merged, &error);
+    if (result == 0) {
+        build->component->tensor_count = merged.tensor_count;
+        memory_budget_give(&build->discovery->budget, extent_map_memory(&merged.map));
+    } else if (result != -ENOMEM) {
+        note_add(&build->candidate->notes, arena_of(build), "%s.", error.message);
+    }
+    merged_view_free(&merged);
+    return result == -ENOMEM ? result : 0;
+}
+
+/* Each file under its own name. */
+static int build_files(struct build *build)
+{
+    const struct candidate *candidate = build->candidate;
+    bool usable = check_headers(build) && !candidate->failed;
+    for (uint32_t i = 0; i < candidate->member_count; i++) {
+        if (build->headers[i].result == 0 || build->headers[i].truncated)
+            build->component->tensor_count += build->headers[i].set.tensor_count;
+        if (show_file(build, candidate->members[i]) != 0)
+            return -ENOMEM;
+    }
+    if (candidate->member_count != 1)
+        build->component->view_path = NULL;
+    return usable && candidate->member_count > 1 ? check_set(build) : 0;
+}
+
+/* ---------------------------------------------------------------------------------------------- */
 
 /* Something is to be seen where a loader looks, so that it fails with the input/output error that
  * the status explains, and neither takes the component for absent nor loads another form of it. Of
@@ -498,7 +567,7 @@ static int build_component(struct discovery *discovery, uint32_t number)
     component->view_path = join_path(arena_of(&build), component->directory, component->view_name);
     int result = component->view_path != NULL ? list_files(&build) : -ENOMEM;
     if (result == 0)
-        result = build_views(&build);
+        result = candidate->as_files ? build_files(&build) : build_views(&build);
     if (result == 0 && component->failed && component->view == UNSHARD_NO_VIEW &&
         !candidate->format->pickle)
         result = show_unreadable(&build);

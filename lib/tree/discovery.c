@@ -253,6 +253,17 @@ static void share_pieces(struct discovery *discovery)
     }
 }
 
+/* The directory as it is on disk: nothing is left out, added or made out of others. PyTorch files
+ * are weights there as others are. */
+static void settle_options(struct unshard_view_options *options)
+{
+    if (options->layout != UNSHARD_LAYOUT_SHARDS)
+        return;
+    options->split = "off";
+    if (options->pickle == UNSHARD_PICKLE_ASIS)
+        options->pickle = UNSHARD_PICKLE_AUTO;
+}
+
 /* Members of candidates become source files, and their headers are read. */
 static int read_headers(struct discovery *discovery)
 {
@@ -304,10 +315,10 @@ static int run(struct discovery *discovery, struct unshard_error *error)
         result = outcomes_settle(discovery, error);
     if (result == 0)
         result = load_order_apply(discovery, error);
-    if (result == 0) {
+    if (result == 0 && checkpoint->options.layout != UNSHARD_LAYOUT_SHARDS)
         added_views_settle(discovery);
+    if (result == 0)
         result = splitting_find(discovery, error);
-    }
     if (result == 0 && reserve_views(discovery) != 0)
         result = error_no_memory(error);
     if (result == 0) {
@@ -364,6 +375,7 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
     checkpoint->source_fd = -1;
     if (options != NULL)
         checkpoint->options = *options;
+    settle_options(&checkpoint->options);
     int result = open_source(checkpoint, source, error);
     if (result == 0)
         result = run(&discovery, error);

@@ -43,6 +43,7 @@ struct candidate {
     bool passthrough;   /* one complete file, shown as it is */
     bool perhaps;       /* shown as it is when its file turns out not to be weights */
     bool unlisted_view; /* what is added for it is opened by name, not listed */
+    bool as_files;      /* layout=shards: each of its files is shown as it is, and nothing else */
     uint32_t *members;  /* scan entries in shard order */
     uint32_t member_count;
     struct absent_shard *absent; /* shards that belong to it and cannot be used */

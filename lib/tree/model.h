@@ -34,6 +34,8 @@ struct source_file {
     uid_t uid;
     gid_t gid;
     uint32_t component; /* NO_COMPONENT: not a shard */
+    bool as_is;         /* it is shown as it is on disk, whatever it holds: it may become another
+                         * file, and its view with it, though it is a shard */
     bool failed;        /* unusable from the start; "truncated": its last bytes are missing,
                          * views ask for more than size */
     const struct unshard_error *error;        /* why, when failed; else NULL */
@@ -61,12 +63,13 @@ struct component {
     size_t prefix_length;
     uint32_t *files; /* numbers of its source files in shard order */
     uint32_t file_count;
-    uint32_t view; /* UNSHARD_NO_VIEW only when its name is taken, or when it is made of PyTorch
-                    * files that cannot be read: these are shown themselves. When the layout of a
-                    * failed component is known, reads of what is bad fail; else all reads do */
-    uint32_t index_view;   /* UNSHARD_NO_VIEW: there is none */
-    const char *view_path; /* where the merged file is, or would be */
-    uint64_t bytes;        /* size of the view */
+    uint32_t view;       /* UNSHARD_NO_VIEW only when its name is taken, or when its files are shown
+                          * themselves: several of them with layout=shards, or PyTorch files that cannot
+                          * be read. When the layout of a failed component is known, reads of what is
+                          * bad fail; else all reads do */
+    uint32_t index_view; /* UNSHARD_NO_VIEW: there is none */
+    const char *view_path; /* where its file is, or would be; NULL: it has several */
+    uint64_t bytes;        /* size of the view, or of its files */
     uint64_t tensor_count;
     bool failed;
     struct unshard_error error; /* when failed */
@@ -81,7 +84,7 @@ struct view {
     struct extent_map map;
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
-    bool prefetch;   /* part of what prefetch=all fills: merged and single weight files */
+    bool prefetch;   /* part of what prefetch=all fills: files of weights, merged where they are */
     bool unlisted;   /* as its node says */
     bool replaced;   /* it is shown beside a merged file that holds the same: not exported */
     bool unreadable; /* its layout is not known: the map is empty, and every read fails */

@@ -31,6 +31,10 @@
  * files that do not say so are no set (5).
  *
  * Damaged: loaders fail on disk as well. Here they fail with an error that the status explains.
+ *
+ * layout=shards: nothing is merged, and nobody fails but who reads bytes that are not what they
+ * should be. The files of a component (1, 9, 10) are shown as they are, all of what is there of
+ * them; what is missing, or wrong with them together, is told in notes.
  */
 #include "tree/outcome.h"
 
@@ -258,6 +262,7 @@ static int keep_single(struct settling *settling, const struct candidate *group,
         .merged_name = entry->name,
         .format = group->format,
         .passthrough = true,
+        .as_files = group->as_files,
         .members = arena_alloc_array(arena, 1, sizeof *single->members),
         .member_count = 1,
         .index_entry = SCAN_NONE,
@@ -271,13 +276,22 @@ static int keep_single(struct settling *settling, const struct candidate *group,
     return 0;
 }
 
+/* Whether a file of what is shown as it is on disk is a component all the same. Those of PyTorch
+ * are where nothing else is made of them. */
+static bool is_weights(const struct candidate *candidate, const struct header *header)
+{
+    if (candidate->as_files && candidate->format->pickle)
+        return !candidate->perhaps || header->result == 0;
+    return candidate->format->shown_extension == NULL && candidate->dcp == NULL &&
+           header->result != -ENOTSUP;
+}
+
 static int show_as_is(struct settling *settling, struct candidate *candidate)
 {
     int result = 0;
     for (uint32_t i = 0; i < candidate->member_count && result == 0; i++) {
         struct scan_entry *entry = entry_at(settling, candidate->members[i]);
-        bool weights = candidate->format->shown_extension == NULL && candidate->dcp == NULL &&
-                       candidate->headers[i].result != -ENOTSUP;
+        bool weights = is_weights(candidate, &candidate->headers[i]);
         entry->claimed = weights;
         if (weights && !entry->whole)
             result = keep_single(settling, candidate, i);
@@ -325,13 +339,30 @@ static void take_places(const struct settling *settling, const struct candidate 
         place_index(settling, candidate);
 }
 
+/* What is missing of its files, or wrong with them together, is no error of those that are there.
+ */
+static void note_faults(const struct settling *settling, struct candidate *candidate)
+{
+    struct arena *arena = &settling->discovery->checkpoint->arena;
+    if (candidate->failed)
+        note_add(&candidate->notes, arena, "%s.", candidate->error.message);
+    for (uint32_t i = 0; i < candidate->absent_count; i++)
+        if (strcmp(candidate->absent[i].error->message, candidate->error.message) != 0)
+            note_add(&candidate->notes, arena, "%s.", candidate->absent[i].error->message);
+    candidate->absent_count = 0;
+}
+
 static int settle(struct settling *settling, struct candidate *candidate)
 {
     struct unshard_error why = {.offset = UNSHARD_NO_OFFSET};
     enum outcome outcome;
+    candidate->as_files = settling->discovery->checkpoint->options.layout == UNSHARD_LAYOUT_SHARDS;
     int result = decide(settling, candidate, &outcome, &why);
     if (result != 0 || outcome == OUTCOME_COMPONENT) {
-        take_places(settling, candidate);
+        if (candidate->as_files)
+            note_faults(settling, candidate);
+        else
+            take_places(settling, candidate);
         settling->kept[settling->kept_count++] = candidate;
         return result;
     }

@@ -102,7 +102,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         make_top();
     if (size > 0) {
         options.order = data[0] & 1 ? UNSHARD_ORDER_CANONICAL : UNSHARD_ORDER_SHARD;
-        options.layout = data[0] & 2 ? UNSHARD_LAYOUT_BOTH : UNSHARD_LAYOUT_MERGED;
+        options.layout = data[0] & 8   ? UNSHARD_LAYOUT_SHARDS
+                         : data[0] & 2 ? UNSHARD_LAYOUT_BOTH
+                                       : UNSHARD_LAYOUT_MERGED;
         options.index = data[0] & 4 ? UNSHARD_INDEX_HIDE : UNSHARD_INDEX_REWRITE;
     }
     tree_make(top, data, size, source);

@@ -10,12 +10,13 @@ import sys
 import pytest
 import yaml
 
+import checkpoints
 import gguf_files
 from harness import PATIENCE, TOP, UNSHARD, detach, is_mounted, mounted
 
 GUIDES = TOP / "contrib/guides"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TRIED = {"transformers", "diffusers", "vllm", "tensorrt-llm", "comfyui", "llama-cpp"}
+TRIED = {"transformers", "diffusers", "vllm", "tensorrt-llm", "comfyui", "llama-cpp", "loaders"}
 # Programs of others that a shell block may start; they are not there.
 OTHERS = ("vllm", "trtllm-serve")
 
@@ -88,6 +89,13 @@ def test_diffusers(folder, flux):
 def test_servers(folder, llama, name):
     provide(folder, "llama", llama)
     assert "warm" in run_guide(name, folder)
+
+
+def test_loaders(folder, llama):
+    provide(folder, "llama", llama)
+    shards = len(checkpoints.shard_files(llama))
+    output = run_guide("loaders", folder)
+    assert f" tensors in {shards} files" in output and "warm" in output and "evicted" in output
 
 
 def test_comfyui(folder, flux):

@@ -72,6 +72,74 @@ static void test_shards(void **state)
     close_tree(checkpoint);
 }
 
+static const struct component *component_of(const struct unshard_checkpoint *checkpoint,
+                                            const char *path)
+{
+    const struct unshard_node *node = find(checkpoint, path);
+    int32_t number = node != NULL ? unshard_view_component(checkpoint, node->view) : -1;
+    return number >= 0 ? &checkpoint->components[number] : NULL;
+}
+
+static void assert_noted(const struct component *component, const char *what)
+{
+    for (uint32_t i = 0; i < component->note_count; i++)
+        if (strstr(component->notes[i], what) != NULL)
+            return;
+    fail_msg("%s: no note of %s", component->name, what);
+}
+
+/* A component is its files, in the order of shards, and there is nothing else. */
+static void test_directory_as_it_is(void **state)
+{
+    (void)state;
+    struct unshard_checkpoint *checkpoint = open_tree(
+        "s a/" ONE " 4 " HEADER "s a/" TWO " 4 " OTHER
+        "f a/model.safetensors.index.json {\"weight_map\":{\"x\":\"" ONE "\",\"y\":\"" TWO "\"}}\n"
+        "s vae/x.safetensors 4 " HEADER "f t/pytorch_model.bin no weights\n",
+        UNSHARD_LAYOUT_SHARDS);
+    const struct component *set = component_of(checkpoint, "a/" ONE);
+    assert_int_equal(checkpoint->component_count, 3);
+    assert_int_equal(find(checkpoint, "a")->child_count, 3);
+    assert_ptr_equal(component_of(checkpoint, "a/" TWO), set);
+    assert_null(component_of(checkpoint, "a/model.safetensors.index.json"));
+    assert_true(set->view == UNSHARD_NO_VIEW && set->view_path == NULL && !set->failed);
+    assert_int_equal(set->file_count, 2);
+    assert_string_equal(checkpoint->files[set->files[1]].path, "a/" TWO);
+    assert_int_equal(set->tensor_count, 2);
+    assert_int_equal(set->bytes,
+                     find(checkpoint, "a/" ONE)->size + find(checkpoint, "a/" TWO)->size);
+    assert_int_equal(set->note_count, 0);
+    assert_string_equal(component_of(checkpoint, "vae/x.safetensors")->view_path,
+                        "vae/x.safetensors");
+    assert_int_equal(find(checkpoint, "t")->child_count, 1);
+    assert_non_null(component_of(checkpoint, "t/pytorch_model.bin"));
+    close_tree(checkpoint);
+}
+
+/* Nobody fails for what is missing, nor for what a file says of itself. */
+static void test_faults_are_noted(void **state)
+{
+    (void)state;
+    struct unshard_checkpoint *checkpoint =
+        open_tree("s missing/" ONE " 4 " HEADER "s cut/" ONE " 3 " HEADER "s cut/" TWO " 4 " OTHER
+                  "f junk/model.safetensors <!DOCTYPE html>\n"
+                  "s index/" ONE " 4 " HEADER "f index/model.safetensors.index.json {]\n",
+                  UNSHARD_LAYOUT_SHARDS);
+    assert_int_equal(checkpoint->component_count, 4);
+    for (uint32_t i = 0; i < checkpoint->component_count; i++)
+        assert_false(checkpoint->components[i].failed);
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        assert_false(checkpoint->files[i].failed);
+    assert_noted(component_of(checkpoint, "missing/" ONE), "shard 2 of 2 is missing");
+    assert_int_equal(component_of(checkpoint, "missing/" ONE)->file_count, 1);
+    assert_noted(component_of(checkpoint, "cut/" TWO), "cut/" ONE);
+    assert_noted(component_of(checkpoint, "junk/model.safetensors"), "web page");
+    assert_noted(component_of(checkpoint, "index/" ONE), "model.safetensors.index.json");
+    assert_listed(checkpoint, "index/model.safetensors.index.json", true);
+    assert_int_equal(find(checkpoint, "missing")->child_count, 1);
+    close_tree(checkpoint);
+}
+
 /* Of each extension that is not looked into, and of what is no PyTorch file whatever its name. */
 static void test_what_stays(void **state)
 {
@@ -96,19 +164,22 @@ static void test_hub_markers(void **state)
 {
 #define SNAPSHOT "models--a--b/snapshots/c/"
 #define NO_EXIST "models--a--b/.no_exist/"
-    (void)state;
-    struct unshard_checkpoint *checkpoint = open_tree(
+    static const char tree[] =
         "s " SNAPSHOT ONE " 4 " HEADER "s " SNAPSHOT TWO " 4 " OTHER "s " SNAPSHOT "sub/" ONE
         " 4 " HEADER "s " SNAPSHOT "sub/" TWO " 4 " OTHER "f " NO_EXIST "c/model.safetensors \n"
         "f " NO_EXIST "c/sub/model.safetensors \nf " NO_EXIST "c/adapter_config.json \n"
-        "f " NO_EXIST "d/model.safetensors \nf models--x--y/.no_exist/c/model.safetensors \n",
-        UNSHARD_LAYOUT_MERGED);
+        "f " NO_EXIST "d/model.safetensors \nf models--x--y/.no_exist/c/model.safetensors \n";
+    (void)state;
+    struct unshard_checkpoint *checkpoint = open_tree(tree, UNSHARD_LAYOUT_MERGED);
     assert_listed(checkpoint, SNAPSHOT "model.safetensors", true);
     assert_null(find(checkpoint, NO_EXIST "c/model.safetensors"));
     assert_null(find(checkpoint, NO_EXIST "c/sub/model.safetensors"));
     assert_listed(checkpoint, NO_EXIST "c/adapter_config.json", true);
     assert_listed(checkpoint, NO_EXIST "d/model.safetensors", true);
     assert_listed(checkpoint, "models--x--y/.no_exist/c/model.safetensors", true);
+    close_tree(checkpoint);
+    checkpoint = open_tree(tree, UNSHARD_LAYOUT_SHARDS);
+    assert_listed(checkpoint, NO_EXIST "c/model.safetensors", true);
     close_tree(checkpoint);
 }
 
@@ -128,8 +199,8 @@ static int remove_top(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_what_stays),
+        cmocka_unit_test(test_shards),           cmocka_unit_test(test_directory_as_it_is),
+        cmocka_unit_test(test_faults_are_noted), cmocka_unit_test(test_what_stays),
         cmocka_unit_test(test_hub_markers),
     };
     return cmocka_run_group_tests(tests, make_top, remove_top);

@@ -150,6 +150,10 @@ static void test_split(void **state)
     refuses("split=", "needs a value");
     refuses("split=a=/etc", "directory");
     refuses("split=a,b", "unknown option 'b'");
+    accepts("layout=shards");
+    accepts("layout=shards,split=off,pickle=asis,order=canonical");
+    refuses("split=a,layout=shards", "leave split= out");
+    refuses("layout=shards,index=hide", "leave index=hide out");
 }
 
 static void test_wrong_options(void **state)

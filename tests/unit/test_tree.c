@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Every tree of tests/corpus/tree: what the names of the files promise, and that nothing outside of
- * the tree is opened. */
+ * Every tree of tests/corpus/tree: what the names of the files promise, that nothing outside of the
+ * tree is opened, and that layout=shards shows what is on disk. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,12 +53,68 @@ static bool is_as_on_disk(const struct unshard_checkpoint *checkpoint, const cha
     }
     for (uint32_t i = 0; i < checkpoint->component_count; i++) {
         const struct component *component = &checkpoint->components[i];
-        if (strcmp(component->view_path, checkpoint->views[component->view].path) != 0)
+        if (component->view != UNSHARD_NO_VIEW &&
+            strcmp(component->view_path, checkpoint->views[component->view].path) != 0)
             return false;
     }
     files_on_disk = 0;
     nftw(source, count_file, 16, FTW_PHYS);
     return files == files_on_disk;
+}
+
+/* The entry that the node was made from is on disk, of this kind and size; that it is hidden for
+ * what it is or where it leads is another matter. */
+static bool is_like_on_disk(const struct unshard_checkpoint *checkpoint, uint32_t number,
+                            const char *source)
+{
+    const struct unshard_node *node = &checkpoint->nodes[number];
+    char path[2 * PATH_MAX];
+    struct stat status;
+    if (node->kind != UNSHARD_NODE_FILE)
+        return true;
+    const struct view *view = &checkpoint->views[node->view];
+    snprintf(path, sizeof path, "%s/%s", source, view->path);
+    return !node->unlisted && !view->unreadable && stat(path, &status) == 0 &&
+           (uint64_t)status.st_size == node->size && node->size == view->size &&
+           view->prefetch == (view->component != NO_COMPONENT);
+}
+
+/* Everything that is shown is on disk, whatever it holds, and shown by itself; nothing of a
+ * component that is there is missing. */
+static bool is_untouched(const struct unshard_checkpoint *checkpoint, const char *source)
+{
+    bool same = count_failed(checkpoint) == 0;
+    for (uint32_t i = 0; i < checkpoint->node_count; i++)
+        same = same && is_like_on_disk(checkpoint, i, source);
+    for (uint32_t v = 0; v < checkpoint->view_count; v++) {
+        const struct extent_map *map = &checkpoint->views[v].map;
+        same = same && map->count == (map->size > 0) &&
+               (map->count == 0 || (map->extents[0].source < checkpoint->file_count &&
+                                    map->extents[0].source_offset == 0));
+    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        same = same && !checkpoint->files[i].failed;
+    return same;
+}
+
+static void check_shards(const char *name, const char *source)
+{
+    struct unshard_view_options options = {.layout = UNSHARD_LAYOUT_SHARDS,
+                                           .index = UNSHARD_INDEX_HIDE,
+                                           .order = UNSHARD_ORDER_CANONICAL,
+                                           .pickle = UNSHARD_PICKLE_ASIS,
+                                           .split = "x.=y"};
+    struct unshard_checkpoint *checkpoint = NULL;
+    struct unshard_error error = {0};
+    assert_int_equal(unshard_checkpoint_open(source, &options, &checkpoint, &error), 0);
+    const char *problem = check_tree(checkpoint, top);
+    if (problem == NULL && !is_untouched(checkpoint, source))
+        problem = "is not as it is on disk";
+    if (problem == NULL && strncmp(name, "asis-", 5) == 0 && !is_as_on_disk(checkpoint, source))
+        problem = "misses files of those on disk";
+    if (problem != NULL)
+        fail_msg("%s with layout=shards: %s", name, problem);
+    unshard_checkpoint_close(checkpoint);
 }
 
 static void check(const char *name)
@@ -89,6 +145,7 @@ static void check(const char *name)
     if (!as_named)
         fail_msg("%s: %u components, %u failed", name, checkpoint->component_count, failed);
     unshard_checkpoint_close(checkpoint);
+    check_shards(name, source);
     tree_clear(top);
 }
 
