@@ -119,7 +119,7 @@ static int compare_load_order(const void *a, const void *b, void *context)
     unsigned order_y = checkpoint->components[y->component].load_order;
     if (order_x != order_y)
         return order_x < order_y ? -1 : 1;
-    return strverscmp(x->path, y->path); /* shard 2 before shard 10 */
+    return strcmp(x->path, y->path);
 }
 
 static int make_plan(struct unshard_engine *engine)
