@@ -98,8 +98,10 @@ int check_possible(const struct unshard_engine *engine, uint32_t number, uint64_
 static void block_if_wrong(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
-    if (check_possible(engine, number, engine->checkpoint->files[number].size, &file->error) != 0)
-        file->blocked = file->has_error = true;
+    if (check_possible(engine, number, engine->checkpoint->files[number].size, &file->error) == 0)
+        return;
+    file->blocked = file->has_error = true;
+    number_set_add(&engine->suspects, number);
 }
 
 /* The file, or the shards that it is gathered from. */

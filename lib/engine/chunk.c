@@ -380,6 +380,7 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
         return false;
     }
     file_note_error(state, error);
+    number_set_add(&engine->suspects, fetch->file);
     if (fetch->retried)
         state->retrying--;
     fetch->retried = false;

@@ -153,6 +153,8 @@ static void engine_free(struct unshard_engine *engine)
     free(engine->plan);
     drop_behind_free(engine);
     held_pages_free(&engine->held);
+    number_set_free(&engine->suspects);
+    view_permissions_free(engine);
     source_free(engine->source);
     pthread_mutex_destroy(&engine->lock);
     pthread_cond_destroy(&engine->work);
@@ -234,6 +236,10 @@ static int allocate(struct unshard_engine *engine)
         result = buffers_init(&engine->buffers, engine->options.buffer_bytes, engine->chunk_bytes);
     if (result == 0)
         result = held_pages_init(&engine->held, LEAST_HELD_PAGES);
+    if (result == 0)
+        result = number_set_init(&engine->suspects, checkpoint->file_count);
+    if (result == 0)
+        result = view_permissions_init(engine);
     return result;
 }
 

@@ -75,6 +75,7 @@
 #define ENGINE_ENGINE_INTERNAL_H
 
 #include "base/arena.h"
+#include "base/number_set.h"
 #include "base/xxh3.h"
 #include "digest/digest_cache.h"
 #include "digest/secret.h"
@@ -380,9 +381,12 @@ struct unshard_engine {
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
     unsigned processors;
     bool source_gone;         /* its path leads nowhere; the error says since when */
-    bool permissions_changed; /* of a file that was looked at; of the watcher's thread */
     bool source_followed;     /* it has led to another directory; of the watcher's thread */
     struct unshard_error source_error;
+    struct number_set suspects; /* files to look at soon, and for as long as they are blocked */
+    /* Of the watcher's thread: files whose permissions are others, and views to look at for that.
+     */
+    struct number_set permissions_changed, views_to_follow;
     struct secret secret;       /* of the digests of chunks made here; const after start */
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
     int staging_fd;             /* -1: none */
@@ -588,8 +592,13 @@ uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, ui
 /* view_permissions.c */
 /* Owner, group and mode of the view as its files are now. Caller holds engine->lock. */
 struct permissions view_permissions(const struct unshard_engine *engine, uint32_t view);
-/* Some file's are not what they were: tells the publisher of views that are concerned. No lock
- * held; for the watcher's thread. */
+/* Before there are threads. 0 or -ENOMEM. */
+int view_permissions_init(struct unshard_engine *engine);
+void view_permissions_free(struct unshard_engine *engine);
+/* The file's are not what they were. For the watcher's thread. */
+void view_permissions_note(struct unshard_engine *engine, uint32_t file);
+/* Tells the publisher of the views that are concerned by what was noted. No lock held; for the
+ * watcher's thread. */
 void view_permissions_follow(struct unshard_engine *engine);
 
 /* read_timeout.c: ends the reads for which storage has given nothing for too long. Caller holds

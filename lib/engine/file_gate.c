@@ -185,6 +185,7 @@ static bool shut(struct unshard_engine *engine, uint32_t number, const struct un
     disown_fetches(engine, number, waiters);
     forget_chunks(engine, number);
     file->blocked = true;
+    number_set_add(&engine->suspects, number);
     file->clearing++;
     return !already;
 }

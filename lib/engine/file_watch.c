@@ -5,10 +5,16 @@
  * when it must match the same digest as before, or when nobody has it open; and when its header
  * still describes the same tensors at the same places, for that is what views were made from. Of a
  * file that is shown as it is (plain_file.c) header and length may be others.
+ *
+ * Which files are looked at, and when, says store/watch.h. Besides, those are in each round that
+ * are blocked, those of which a read has failed, and where the kernel does not tell of changes
+ * those that are being read.
  */
 #include "engine/engine_internal.h"
 
 #include "base/error.h"
+#include "formats/gather.h"
+#include "store/watch.h"
 #include "tree/headers.h"
 
 #include <errno.h>
@@ -17,8 +23,6 @@
 #include <time.h>
 
 #define WATCH_SECONDS 1
-/* As many files are looked at each time: of more, each in turn. */
-#define WATCH_AT_ONCE 4096U
 
 /* True when the engine is to stop. */
 static bool wait_a_moment(struct unshard_engine *engine)
@@ -156,7 +160,8 @@ static void look_at(struct unshard_engine *engine, uint32_t number)
     struct permissions before = source_permissions(engine->source, number);
     int changed = source_poll(engine->source, number, blocked);
     struct permissions after = source_permissions(engine->source, number);
-    engine->permissions_changed |= !permissions_same(&before, &after);
+    if (!permissions_same(&before, &after))
+        view_permissions_note(engine, number);
     if (changed == -ENOENT && engine->source_followed && !blocked)
         block_changed(engine, number,
                       "it is not in the directory that the source's path leads to now");
@@ -193,11 +198,13 @@ static void note_source(struct unshard_engine *engine, int result)
 }
 
 /* The directory itself may have been deleted and made anew, or a file system mounted over it. */
-static void look_at_source(struct unshard_engine *engine)
+static void look_at_source(struct unshard_engine *engine, struct watch *watch)
 {
     int result = source_follow(engine->source);
     engine->source_followed = engine->source_followed || result == 1;
     note_source(engine, result);
+    if (result == 1)
+        watch_look_at_all(watch);
 }
 
 static bool is_watched(const struct unshard_engine *engine, uint32_t number)
@@ -209,33 +216,66 @@ static bool is_watched(const struct unshard_engine *engine, uint32_t number)
            (file->component != NO_COMPONENT || plain_file(engine, number));
 }
 
-/* Looks at files from `first` on, and tells where to go on the next time. */
-static uint32_t look_round(struct unshard_engine *engine, uint32_t first)
+static struct watch *watch_begin(struct unshard_engine *engine)
 {
-    uint32_t count = engine->checkpoint->file_count, number = first < count ? first : 0;
-    unsigned looked_at = 0;
-    for (uint32_t i = 0; i < count && looked_at < WATCH_AT_ONCE; i++) {
-        if (is_watched(engine, number)) {
-            look_at(engine, number);
-            looked_at++;
-        }
-        number = number + 1 < count ? number + 1 : 0;
+    struct notices_options options = {0};
+    struct watch *watch = NULL;
+    if (watch_create(engine->checkpoint, &options, &watch) != 0)
+        return NULL;
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
+        if (is_watched(engine, i))
+            watch_add(watch, i);
+    return watch;
+}
+
+/* What is being read of the file may be of another one by now. Caller holds engine->lock. */
+static void look_at_read(const struct unshard_engine *engine, struct watch *watch, uint32_t number)
+{
+    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
+    if (!watch_is_told(watch, number))
+        watch_look(watch, number);
+    for (uint32_t i = 0; gathered != NULL && i < gathered->source_count; i++)
+        look_at_read(engine, watch, gathered->sources[i].file);
+}
+
+static void look_soon(struct unshard_engine *engine, struct watch *watch)
+{
+    struct number_set *suspects = &engine->suspects;
+    pthread_mutex_lock(&engine->lock);
+    for (uint32_t i = suspects->count; i-- > 0;) {
+        uint32_t number = suspects->numbers[i];
+        watch_look(watch, number);
+        if (!engine->files[number].blocked)
+            number_set_remove(suspects, number);
     }
-    if (engine->permissions_changed)
-        view_permissions_follow(engine);
-    engine->permissions_changed = false;
-    return number;
+    for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+        look_at_read(engine, watch, fetch->file);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+static void look_round(struct unshard_engine *engine, struct watch *watch)
+{
+    const uint32_t *files;
+    look_at_source(engine, watch);
+    look_soon(engine, watch);
+    uint32_t count = watch_round(watch, &files);
+    for (uint32_t i = 0; i < count; i++)
+        look_at(engine, files[i]);
+    view_permissions_follow(engine);
 }
 
 void *file_watcher(void *argument)
 {
     struct unshard_engine *engine = argument;
-    uint32_t next = 0;
+    struct watch *watch = NULL;
     while (!wait_a_moment(engine)) {
         keep_gained(engine);
-        look_at_source(engine);
-        next = look_round(engine, next);
+        if (watch == NULL)
+            watch = watch_begin(engine); /* memory is short for a moment */
+        if (watch != NULL)
+            look_round(engine, watch);
     }
     keep_gained(engine);
+    watch_free(watch);
     return NULL;
 }

@@ -39,25 +39,18 @@ static void add_shown(const struct unshard_engine *engine, struct combined *comb
         add_file(engine, combined, gathered->sources[i].file);
 }
 
-/* Whose merged file, stand-in or index the view is. */
-static const struct component *component_of(const struct unshard_engine *engine, uint32_t view)
-{
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    for (uint32_t i = 0; i < checkpoint->component_count; i++)
-        if (checkpoint->components[i].view == view || checkpoint->components[i].index_view == view)
-            return &checkpoint->components[i];
-    return NULL;
-}
-
-static void combine_view(struct unshard_engine *engine, uint32_t view, struct combined *combined)
+/* component: whose merged file, stand-in or index the view is, when it may show no file itself. */
+static void combine_view(struct unshard_engine *engine, uint32_t view,
+                         const struct component *component, struct combined *combined)
 {
     const struct extent_map *map = view_map(engine, view);
     uint32_t last = UINT32_MAX;
     for (size_t i = 0; i < map->count; i++)
         if (map->extents[i].source != EXTENT_LITERAL && map->extents[i].source != last)
             add_shown(engine, combined, last = map->extents[i].source);
-    const struct component *component = combined->count > 0 ? NULL : component_of(engine, view);
-    for (uint32_t i = 0; component != NULL && i < component->file_count; i++)
+    if (combined->count > 0 || component == NULL)
+        return;
+    for (uint32_t i = 0; i < component->file_count; i++)
         add_file(engine, combined, component->files[i]);
 }
 
@@ -74,10 +67,10 @@ struct permissions view_permissions(const struct unshard_engine *engine, uint32_
     return state->others_may ? state->permissions : of_node(engine, view);
 }
 
-static void follow(struct unshard_engine *engine, uint32_t view)
+static void follow(struct unshard_engine *engine, uint32_t view, const struct component *component)
 {
     struct combined combined = {.count = 0};
-    combine_view(engine, view, &combined);
+    combine_view(engine, view, component, &combined);
     bool others = combined.count > 0 && !permissions_same(&combined.was, &combined.now);
     struct permissions node = of_node(engine, view);
     combined.was.mode &= 0555;
@@ -103,8 +96,68 @@ static void follow(struct unshard_engine *engine, uint32_t view)
     pthread_mutex_unlock(&engine->lock);
 }
 
+int view_permissions_init(struct unshard_engine *engine)
+{
+    int result = number_set_init(&engine->permissions_changed, engine->checkpoint->file_count);
+    return result != 0 ? result
+                       : number_set_init(&engine->views_to_follow, engine->checkpoint->view_count);
+}
+
+void view_permissions_free(struct unshard_engine *engine)
+{
+    number_set_free(&engine->permissions_changed);
+    number_set_free(&engine->views_to_follow);
+}
+
+void view_permissions_note(struct unshard_engine *engine, uint32_t file)
+{
+    number_set_add(&engine->permissions_changed, file);
+}
+
+/* Views of the file, and those of gathered files that depend on it. */
+static void find_views(struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    for (uint32_t i = 0; i < file->view_count; i++)
+        number_set_add(&engine->views_to_follow, engine->file_views[file->first_view + i]);
+    for (size_t i = 0; i < file->dependent_count; i++)
+        find_views(engine, engine->dependents[file->first_dependent + i]);
+}
+
+static bool has_changed(const struct unshard_engine *engine, const struct component *component)
+{
+    for (uint32_t i = 0; i < component->file_count; i++)
+        if (number_set_has(&engine->permissions_changed, component->files[i]))
+            return true;
+    return false;
+}
+
+static void follow_component(struct unshard_engine *engine, const struct component *component)
+{
+    uint32_t views[] = {component->view, component->index_view};
+    for (size_t i = 0; i < sizeof views / sizeof views[0]; i++) {
+        if (views[i] == UNSHARD_NO_VIEW)
+            continue;
+        follow(engine, views[i], component);
+        number_set_remove(&engine->views_to_follow, views[i]);
+    }
+}
+
 void view_permissions_follow(struct unshard_engine *engine)
 {
-    for (uint32_t view = 0; view < engine->checkpoint->view_count; view++)
-        follow(engine, view);
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    struct number_set *files = &engine->permissions_changed, *views = &engine->views_to_follow;
+    if (files->count == 0)
+        return;
+    for (uint32_t i = 0; i < files->count; i++)
+        find_views(engine, files->numbers[i]);
+    for (uint32_t i = 0; i < checkpoint->component_count; i++)
+        if (has_changed(engine, &checkpoint->components[i]))
+            follow_component(engine, &checkpoint->components[i]);
+    while (views->count > 0) {
+        follow(engine, views->numbers[views->count - 1], NULL);
+        number_set_remove(views, views->numbers[views->count - 1]);
+    }
+    while (files->count > 0)
+        number_set_remove(files, files->numbers[files->count - 1]);
 }
