@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 static int fill(struct unshard_error *error, const char *code, int errno_value, uint64_t offset,
                 const char *format, va_list arguments)
@@ -48,6 +49,12 @@ int error_set_at(struct unshard_error *error, const char *code, int errno_value,
     int result = fill(error, code, errno_value, offset, format, arguments);
     va_end(arguments);
     return result;
+}
+
+void error_stamp(struct unshard_error *error)
+{
+    if (error->time == 0)
+        error->time = (int64_t)time(NULL);
 }
 
 int error_no_memory(struct unshard_error *error)

@@ -14,6 +14,9 @@ int error_set(struct unshard_error *error, const char *code, int errno_value, co
 int error_set_at(struct unshard_error *error, const char *code, int errno_value, uint64_t offset,
                  const char *format, ...) __attribute__((format(printf, 5, 6)));
 
+/* Notes the time, unless it has one. */
+void error_stamp(struct unshard_error *error);
+
 /* Fills *error for a failed allocation and returns -ENOMEM. */
 int error_no_memory(struct unshard_error *error);
 

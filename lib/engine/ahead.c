@@ -49,7 +49,7 @@ static size_t direct_ahead(const struct unshard_engine *engine)
 static bool is_wanted_directly(const struct unshard_engine *engine, uint32_t number, uint32_t index)
 {
     const struct file_state *file = &engine->files[number];
-    if (file->blocked || file->closed || file->stalled > 0 ||
+    if (!gate_is_open(&file->gate) || file->stalled > 0 ||
         kept_has(&engine->buffers.kept, number, index))
         return false;
     return file->chunks[index].state == CHUNK_PUBLISHED ||

@@ -140,10 +140,11 @@ static struct fetch *pass_read_next(struct unshard_engine *engine, uint32_t numb
         uint32_t index = pass->next_read;
         struct fetch *fetch = file->chunks[index].fetch;
         uint8_t state = file->chunks[index].state;
-        bool adopt = !file->closed && (state == CHUNK_QUEUED || state == CHUNK_READING);
+        bool open = gate_is_open(&file->gate);
+        bool adopt = open && (state == CHUNK_QUEUED || state == CHUNK_READING);
         if (adopt) {
             fetch->pass = true;
-        } else if (!file->closed && state == CHUNK_ABSENT) {
+        } else if (open && state == CHUNK_ABSENT) {
             fetch = fetch_create(engine, number, index);
             if (fetch == NULL)
                 return NULL;
@@ -171,7 +172,7 @@ static bool window_is_full(const struct unshard_engine *engine)
 static uint32_t find_running(struct unshard_engine *engine, uint32_t number)
 {
     uint32_t at = number;
-    if (engine->files[number].pass != NULL || !engine->files[number].closed)
+    if (engine->files[number].pass != NULL || !gate_is_closed(&engine->files[number].gate))
         return number;
     while ((at = same_file_next(engine, number, at)) != number)
         if (engine->files[at].pass != NULL && engine->files[at].stalled <= 1)
@@ -195,8 +196,8 @@ static struct fetch *next_of_passes(struct unshard_engine *engine, bool demanded
     for (uint32_t i = 0; i < engine->pass_count; i++) {
         uint32_t number = engine->pass_files[i];
         struct file_state *file = &engine->files[number];
-        if (file->check != CHECK_WHOLE || file->blocked || file->pass_demanded != demanded ||
-            file->stalled > 1 || !may_pass(engine, i, demanded))
+        if (file->check != CHECK_WHOLE || gate_is_blocked(&file->gate) ||
+            file->pass_demanded != demanded || file->stalled > 1 || !may_pass(engine, i, demanded))
             continue;
         uint32_t running = find_running(engine, number);
         if (engine->files[running].pass == NULL && !pass_begin(engine, running, demanded))
@@ -312,9 +313,9 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
     file->verified = true;
     file->pass_demanded = false;
     file->pass_attempts = 0;
-    if (file->chunks_failed == 0 && file->retrying == 0 && !file->failed_at_start)
-        file->has_error = false;
-    if (file->closed) {
+    if (file->chunks_failed == 0 && file->retrying == 0)
+        file->failing = false;
+    if (gate_is_closed(&file->gate)) {
         file_open(engine, number);
         readers_wake(engine);
     }
@@ -335,7 +336,7 @@ static void open_same_files(struct unshard_engine *engine, uint32_t number,
     for (uint32_t at = number; (at = same_file_next(engine, number, at)) != number;) {
         const struct file_state *file = &engine->files[at];
         struct gained *copy = NULL;
-        if (file->check == CHECK_WHOLE && file->closed && !file->blocked && file->pass == NULL &&
+        if (file->check == CHECK_WHOLE && gate_is_closed(&file->gate) && file->pass == NULL &&
             (copy = gained_copy(gained)) != NULL)
             open_file(engine, at, copy);
     }
@@ -359,7 +360,8 @@ static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
         gained->count = file->chunk_count;
     }
     pthread_mutex_lock(&engine->lock);
-    bool current = gained != NULL && file->pass->generation == file->generation && !file->blocked;
+    bool current = gained != NULL && file->pass->generation == file->generation &&
+                   !gate_is_blocked(&file->gate);
     if (current) {
         memcpy(gained->digests, file->digests, file->chunk_count * sizeof *gained->digests);
         open_file(engine, number, gained);
@@ -405,7 +407,7 @@ static void block_mismatched(struct unshard_engine *engine, uint32_t number, uin
     error_set(&error, "mismatch", EIO, "%s: does not match: %s is %s, expected %s (%s)",
               engine->checkpoint->files[number].path, mismatch.algorithm, mismatch.actual,
               mismatch.expected, whole->origin);
-    file_block(engine, number, generation, &error, &mismatch);
+    file_block(engine, number, generation, GATE_MISMATCH, &error, &mismatch);
 }
 
 /* The next name of the file, after `at`, that waits for what has not matched. */
@@ -413,7 +415,7 @@ static uint32_t next_waiting(struct unshard_engine *engine, uint32_t number, uin
 {
     pthread_mutex_lock(&engine->lock);
     while ((at = same_file_next(engine, number, at)) != number)
-        if (engine->files[at].check == CHECK_WHOLE && !engine->files[at].blocked)
+        if (engine->files[at].check == CHECK_WHOLE && !gate_is_blocked(&engine->files[at].gate))
             break;
     pthread_mutex_unlock(&engine->lock);
     return at;
@@ -425,7 +427,8 @@ static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
     struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
     uint32_t generation = file->pass->generation;
-    bool blocked = file->blocked; /* for what explains this one too, such as a change on disk */
+    bool blocked =
+        gate_is_blocked(&file->gate); /* for what explains this one too, such as a change on disk */
     pass_free(engine, file);
     pthread_mutex_unlock(&engine->lock);
     if (blocked)
@@ -509,7 +512,7 @@ static void stage(struct unshard_engine *engine, struct fetch *fetch)
     pthread_mutex_lock(&engine->lock);
     struct chunk *chunk = chunk_of(engine, fetch);
     const struct file_state *file = &engine->files[fetch->file];
-    bool current = fetch->generation == file->generation && !file->blocked;
+    bool current = fetch->generation == file->generation && !gate_is_blocked(&file->gate);
     if (!chunk->staged && current) {
         engine->staged_bytes += fetch->length;
         chunk->staged = true;
@@ -527,7 +530,7 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
     uint32_t number = fetch->file, generation = fetch->generation;
     struct waiter *waiters = NULL;
     pthread_mutex_lock(&engine->lock);
-    bool current = generation == file->generation && !file->blocked;
+    bool current = generation == file->generation && !gate_is_blocked(&file->gate);
     if (current) {
         file_note_error(file, error);
         file_cancel_held(engine, number, &waiters);
@@ -539,7 +542,7 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
     pthread_mutex_unlock(&engine->lock);
     waiters_complete(waiters, NULL, EIO);
     if (strcmp(error->code, HEADER_MISMATCH) == 0)
-        file_block(engine, number, generation, error, NULL);
+        file_block(engine, number, generation, GATE_HEADER, error, NULL);
     else if (current)
         log_failure(engine, number, error, false);
 }

@@ -36,9 +36,6 @@ void file_set_check(struct unshard_engine *engine, uint32_t number)
     const struct expectation *expectation = engine->checkpoint->files[number].expectation;
     file->check = CHECK_NONE;
     file->whole = NULL;
-    file->closed = false;
-    if (engine->checkpoint->files[number].gathered != NULL)
-        file->closed = gathered_is_closed(engine, engine->checkpoint->files[number].gathered);
     if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
         return;
     if (expectation->digest_count > 0)
@@ -48,8 +45,17 @@ void file_set_check(struct unshard_engine *engine, uint32_t number)
         file->trusted = *expectation->chunks;
     } else if (file->whole != NULL && file->chunk_count > 0) {
         file->check = CHECK_WHOLE;
-        file->closed = engine->options.verify == UNSHARD_VERIFY_STRICT;
     }
+}
+
+bool file_must_wait(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
+    bool waits = engine->options.verify == UNSHARD_VERIFY_STRICT &&
+                 engine->files[number].check == CHECK_WHOLE;
+    for (uint32_t i = 0; gathered != NULL && i < gathered->source_count && !waits; i++)
+        waits = file_must_wait(engine, gathered->sources[i].file);
+    return waits;
 }
 
 /* Digests that an earlier mount has gained. */
@@ -68,7 +74,6 @@ static void use_cached_digests(struct unshard_engine *engine, uint32_t number)
         gained->older = NULL;
         file->gained = gained;
         file->check = CHECK_CHUNKS;
-        file->closed = false;
         file->trusted = (struct expected_chunks){chunk_bytes, count, DIGEST_KEYED,
                                                  gained->digests->bytes, file->whole->origin};
     } else {
@@ -94,14 +99,21 @@ int check_possible(const struct unshard_engine *engine, uint32_t number, uint64_
                      (unsigned long long)size, (unsigned long long)expectation->size);
 }
 
-/* Content that cannot be right is blocked before anybody reads it. */
-static void block_if_wrong(struct unshard_engine *engine, uint32_t number)
+static bool is_possible(const struct unshard_engine *engine, uint32_t number,
+                        struct unshard_error *error)
 {
-    struct file_state *file = &engine->files[number];
-    if (check_possible(engine, number, engine->checkpoint->files[number].size, &file->error) == 0)
-        return;
-    file->blocked = file->has_error = true;
-    number_set_add(&engine->suspects, number);
+    return check_possible(engine, number, engine->checkpoint->files[number].size, error) == 0;
+}
+
+/* Content that cannot be right is blocked before anybody reads it. */
+static void set_gates(struct unshard_engine *engine)
+{
+    struct unshard_error error;
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
+        gate_init(&engine->files[i].gate, file_must_wait(engine, i));
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
+        if (!is_possible(engine, i, &error))
+            file_block_at_start(engine, i, &error);
 }
 
 /* The file, or the shards that it is gathered from. */
@@ -156,10 +168,10 @@ int checks_init(struct unshard_engine *engine)
         return -EIO;
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
         file_set_check(engine, i);
-        block_if_wrong(engine, i);
-        if (engine->files[i].check == CHECK_WHOLE && !engine->files[i].blocked)
+        if (engine->files[i].check == CHECK_WHOLE && is_possible(engine, i, &error))
             use_cached_digests(engine, i);
     }
+    set_gates(engine);
     int result = same_file_init(engine);
     return result == 0 ? list_pass_files(engine) : result;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "engine/engine_internal.h"
 
+#include "base/error.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 struct chunk *chunk_of(struct unshard_engine *engine, const struct fetch *fetch)
 {
@@ -61,8 +62,8 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
     if (fetch == NULL)
         return;
     require(fetch->file == file && fetch->index == index, "the fetch is its own", file, index);
-    require(!fetch->orphan && !engine->files[file].blocked, "none of what is not to be served",
-            file, index);
+    require(!fetch->orphan && !gate_is_blocked(&engine->files[file].gate),
+            "none of what is not to be served", file, index);
     require((fetch->buffer != NULL) == buffered, "a buffer exactly in READING, READY", file, index);
     require(chunk->state != CHUNK_READY || fetch->waiters == NULL, "READY has no waiters", file,
             index);
@@ -138,17 +139,18 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
     struct file_state *file = &engine->files[fetch->file];
     fetch->demanded = true;
     file->pass_demanded = file->pass_demanded || file->check == CHECK_WHOLE;
-    if (file->closed && engine->checkpoint->files[fetch->file].gathered != NULL)
+    bool closed = gate_is_closed(&file->gate);
+    if (closed && engine->checkpoint->files[fetch->file].gathered != NULL)
         gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);
-    fetch_list_append(file->closed ? &file->held : &engine->demand, fetch);
-    if (file->pass_demanded || file->closed) /* to begin the pass */
+    fetch_list_append(closed ? &file->held : &engine->demand, fetch);
+    if (file->pass_demanded || closed) /* to begin the pass */
         readers_wake(engine);
     chunk_check(engine, fetch->file, fetch->index);
 }
 
 static bool may_be_served(const struct file_state *state, uint32_t generation)
 {
-    return generation == state->generation && !state->blocked && !state->closed;
+    return generation == state->generation && gate_is_open(&state->gate);
 }
 
 /* Takes the buffer in which the chunk is kept, if it is; fetch->kept when it is still good. */
@@ -302,10 +304,9 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
 
 void file_note_error(struct file_state *file, const struct unshard_error *error)
 {
-    file->has_error = true;
+    file->failing = true;
     file->error = *error;
-    if (file->error.time == 0)
-        file->error.time = (int64_t)time(NULL);
+    error_stamp(&file->error);
 }
 
 bool error_is_transient(const struct unshard_error *error)

@@ -2,6 +2,7 @@
 #include "engine/engine_internal.h"
 
 #include "base/error.h"
+#include "formats/gather.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -58,10 +59,6 @@ static int allocate_chunks(struct unshard_engine *engine)
         int result = file_chunks_make(engine, file, file->size);
         if (result != 0)
             return result;
-        if (engine->checkpoint->files[i].failed) {
-            file->has_error = file->failed_at_start = true;
-            file->error = *engine->checkpoint->files[i].error;
-        }
     }
     return 0;
 }
@@ -142,8 +139,10 @@ static void engine_free(struct unshard_engine *engine)
 {
     checks_free(engine);
     staging_free(engine);
-    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++)
+    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
         file_chunks_free(&engine->files[i]);
+        gate_free(&engine->files[i].gate);
+    }
     buffers_destroy(&engine->buffers);
     plain_files_free(engine);
     free(engine->files);
@@ -379,10 +378,25 @@ void unshard_engine_view_warm(struct unshard_engine *engine, uint32_t view)
     pthread_mutex_unlock(&engine->lock);
 }
 
+/* Another file is in the place of this one, or of one that it is gathered from, and only views that
+ * are planned anew can show it. Caller holds engine->lock. */
+static bool needs_other_views(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
+    bool needs = engine->files[number].gate.reason == GATE_LAYOUT;
+    for (uint32_t i = 0; gathered != NULL && i < gathered->source_count && !needs; i++)
+        needs = needs_other_views(engine, gathered->sources[i].file);
+    return needs;
+}
+
 bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view)
 {
+    const struct extent_map *map = view_map(engine, view);
+    bool stale = false;
     pthread_mutex_lock(&engine->lock);
-    bool stale = engine->views[view].stale > 0;
+    for (uint32_t source = extent_map_next_source(map, 0); source != EXTENT_LITERAL && !stale;
+         source = extent_map_next_source(map, source + 1))
+        stale = needs_other_views(engine, source);
     pthread_mutex_unlock(&engine->lock);
     return stale;
 }
@@ -472,6 +486,7 @@ void unshard_engine_stop(struct unshard_engine *engine)
     pthread_cond_broadcast(&engine->work);
     pthread_cond_broadcast(&engine->store_work);
     pthread_cond_broadcast(&engine->tick);
+    pthread_cond_broadcast(&engine->stores_done);
     pthread_mutex_unlock(&engine->lock);
     source_cancel(engine->source);
     if (engine->housekeeper_running)

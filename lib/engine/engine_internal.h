@@ -248,20 +248,15 @@ struct file_state {
     enum check_kind check;
     struct expected_chunks trusted;      /* of CHECK_CHUNKS */
     const struct expected_digest *whole; /* what a pass must find, or NULL */
-    bool closed;          /* nothing is served before the pass has succeeded; reads are `held` */
-    bool drop_pending;    /* a storer is to take its pages away */
-    bool blocked;         /* nothing is served or stored until the file changes on disk */
-    bool failed_at_start; /* discovery found it bad */
-    bool stale;           /* blocked, and its header is not the one that views were made from */
-    bool verified;        /* a pass has succeeded */
-    bool keep_due;        /* ... and `gained` has not been written to the cache yet */
-    uint32_t generation;  /* raised when the content is not what it was: reads under way are void */
-    unsigned stores;      /* of its chunks, and of pages with bytes of it, running */
-    unsigned orphans;     /* fetches that its chunks have let go of and that are not gone yet */
-    unsigned clearing;    /* threads that take its pages away, or are about to */
+    struct gate gate;
+    bool verified;       /* a pass has succeeded */
+    bool keep_due;       /* ... and `gained` has not been written to the cache yet */
+    uint32_t generation; /* raised when the content is not what it was: reads under way are void */
+    unsigned stores;     /* of its chunks, and of pages with bytes of it, running */
+    unsigned orphans;    /* fetches that its chunks have let go of and that are not gone yet */
     uint32_t chunks_checked;
     uint64_t bytes_seen;
-    struct mismatch mismatch;
+    struct mismatch mismatch; /* of a chunk, see file_mismatch */
     struct check_pass *pass;
     bool pass_demanded;     /* a reader waits for it */
     uint64_t pass_retry_ns; /* not to be tried again before */
@@ -282,9 +277,9 @@ struct file_state {
     uint32_t retrying;          /* on `retries`, or read again after a failure */
     unsigned rests;             /* in a row, since a chunk of it was read */
     struct failure_episode episode;
-    struct fetch_list held; /* QUEUED, until the file is opened */
-    bool has_error;
-    struct unshard_error error; /* the newest */
+    struct fetch_list held;     /* QUEUED, while the gate is CLOSED */
+    bool failing;               /* a read has failed, and since then not all has been well */
+    struct unshard_error error; /* ... the newest of these; see file_error */
 };
 
 /* The map of a view of one whole file that is longer or shorter now than discovery saw it. */
@@ -302,7 +297,6 @@ struct view_state {
     bool evicted;     /* by request: not prefetched */
     bool others_may;  /* owner, group or mode are not those of its node: these are */
     struct permissions permissions;
-    unsigned stale;          /* files that it shows and that are `stale` */
     unsigned opened;         /* handles */
     unsigned direct;         /* ... of these with O_DIRECT */
     unsigned storing;        /* stores into it that run */
@@ -331,10 +325,10 @@ struct unshard_engine {
     uint64_t start_ns;
 
     pthread_mutex_t lock;
-    pthread_cond_t work;       /* for readers */
-    pthread_cond_t store_work; /* for storers */
-    pthread_cond_t tick;       /* for the housekeeper and the watcher: stop */
-    pthread_cond_t stores_done;
+    pthread_cond_t work;        /* for readers */
+    pthread_cond_t store_work;  /* for storers */
+    pthread_cond_t tick;        /* for the housekeeper and the watcher: stop */
+    pthread_cond_t stores_done; /* of a file or a view, or the pages of a file are gone */
 
     struct file_state *files;
     uint32_t *file_views; /* numbers of the views that show each file */
@@ -359,7 +353,7 @@ struct unshard_engine {
     unsigned reading_count, stalled_count; /* reads in flight, of these hanging */
     unsigned staged_reading;               /* of these from staging, which costs storage nothing */
     unsigned stores_running;
-    unsigned drops_pending; /* files with drop_pending */
+    unsigned drops_due; /* files whose pages are, see gate.h */
     bool no_stores, stopping;
 
     pthread_t readers[MAX_READERS], storers[MAX_STORERS], housekeeper, watcher;
@@ -380,8 +374,8 @@ struct unshard_engine {
     unsigned passes_running, passes_reading, most_passes;
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
     unsigned processors;
-    bool source_gone;         /* its path leads nowhere; the error says since when */
-    bool source_followed;     /* it has led to another directory; of the watcher's thread */
+    bool source_gone;     /* its path leads nowhere; the error says since when */
+    bool source_followed; /* it has led to another directory; of the watcher's thread */
     struct unshard_error source_error;
     struct number_set suspects; /* files to look at soon, and for as long as they are blocked */
     /* Of the watcher's thread: files whose permissions are others, and views to look at for that.
@@ -504,8 +498,7 @@ void log_failure(struct unshard_engine *engine, uint32_t file, const struct unsh
                  bool will_retry);
 /* reader.c: ends the file's failures, if there were any, and logs that. No lock held. */
 void log_recovery(struct unshard_engine *engine, uint32_t file);
-/* chunk.c: the newest error of the file, for the status, with the time when it has none. The caller
- * holds engine->lock. */
+/* chunk.c: a read of the file has failed. The caller holds engine->lock. */
 void file_note_error(struct file_state *file, const struct unshard_error *error);
 /* chunk.c: a second try may cure it. */
 bool error_is_transient(const struct unshard_error *error);
@@ -606,33 +599,46 @@ void view_permissions_follow(struct unshard_engine *engine);
 void expire_reads(struct unshard_engine *engine, uint64_t now);
 
 /* file_gate.c */
-/* Serves nothing any more of the file, nor of gathered files that depend on it; ends what waits for
- * them, and takes their pages away from readers. `generation`: of the content that is to be
- * blocked; when the file has begun anew since, nothing happens. No lock held; waits for running
- * stores of the files, and for readers as a store does, unless the caller is a reader of storage:
- * then a storer takes the pages away later. */
+/* Serves nothing any more of the file, nor of gathered files that depend on it, and ends what waits
+ * for them; storers take their pages away from readers. `generation`: of the content that is to be
+ * blocked; when the file has begun anew since, nothing happens. No lock held; waits for nothing. */
 void file_block(struct unshard_engine *engine, uint32_t file, uint32_t generation,
-                const struct unshard_error *error, const struct mismatch *mismatch);
-/* Takes the pages of one file with drop_pending away, if there is any: true. The caller, a storer,
- * holds engine->lock, which is released meanwhile. */
+                enum gate_reason reason, const struct unshard_error *error,
+                const struct mismatch *mismatch);
+/* The same of what cannot be right, before anything is served. */
+void file_block_at_start(struct unshard_engine *engine, uint32_t file,
+                         const struct unshard_error *error);
+/* Takes the pages of one file away, if those of any are due: true. The caller, a storer, holds
+ * engine->lock, which is released meanwhile. Waits for running stores of the file, and for readers
+ * as a store does. */
 bool file_drop_next(struct unshard_engine *engine);
-/* Its header is another one than views were made from, or is not any more. The caller holds
- * engine->lock. */
-void file_set_stale(struct unshard_engine *engine, uint32_t file, bool stale);
-/* The file is another one now, with the same layout: begins anew. It must be blocked. No lock held.
- */
+/* The file is another one now, with the same layout: begins anew, and with it the gathered files
+ * that depend on it, unless another shard keeps them blocked. It must be blocked, and all of them
+ * clear. No lock held. */
 void file_reset(struct unshard_engine *engine, uint32_t file);
+/* The error of a file that is blocked, was bad from the start, or of which reads fail; NULL: all is
+ * well. The caller holds engine->lock; valid as long. */
+const struct unshard_error *file_error(const struct unshard_engine *engine, uint32_t file);
+/* What its content, or a chunk of it, should be and is. The same. */
+const struct mismatch *file_mismatch(const struct file_state *file);
+/* Discovery found it bad, and it is still the file that discovery saw. */
+static inline bool file_failed_at_start(const struct unshard_engine *engine, uint32_t file)
+{
+    return engine->checkpoint->files[file].failed && engine->files[file].generation == 0;
+}
 /* Of which contents of files [offset, end) of a view consists: a number that is another one as soon
  * as one of the files has begun anew. The caller holds engine->lock. */
 uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
                     uint64_t end);
-/* No file of which the range holds bytes is blocked or closed. The caller holds engine->lock. */
+/* Every file of which the range holds bytes is open. The caller holds engine->lock. */
 bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
                     uint64_t end);
 /* What the file is checked by, from what is known of it. The caller holds engine->lock. */
 void file_set_check(struct unshard_engine *engine, uint32_t file);
-
-/* Lets the file be served from now on: what was held goes on. The caller holds engine->lock. */
+/* Nothing of it, or of what it is gathered from, may be served before a verdict. The caller holds
+ * engine->lock. */
+bool file_must_wait(const struct unshard_engine *engine, uint32_t file);
+/* The verdict is good: what was held goes on. The file is closed. The caller holds engine->lock. */
 void file_open(struct unshard_engine *engine, uint32_t file);
 /* Ends what is held of the file. The caller holds engine->lock and ends the waiters. */
 void file_cancel_held(struct unshard_engine *engine, uint32_t file, struct waiter **waiters);
@@ -640,16 +646,15 @@ void file_cancel_held(struct unshard_engine *engine, uint32_t file, struct waite
 /* gathered.c */
 /* Finds who depends on whom. Before any thread runs. 0 or -ENOMEM. */
 int gathered_init(struct unshard_engine *engine);
-/* One of its shards is closed. The caller holds engine->lock. */
-bool gathered_is_closed(const struct unshard_engine *engine, const struct gathered *gathered);
 /* A reader waits for the passes over its shards. The caller holds engine->lock. */
 void gathered_demand(struct unshard_engine *engine, const struct gathered *gathered);
 /* A shard was opened: opens the gathered files that no other one keeps closed. The caller holds
  * engine->lock. */
 void gathered_source_opened(struct unshard_engine *engine, uint32_t file);
-/* A shard has begun anew: so do those that depend on it, unless another one keeps them blocked. No
- * lock held. */
-void gathered_reset(struct unshard_engine *engine, uint32_t file);
+/* A shard of it is blocked: the error that it has by that; else NULL. The caller holds
+ * engine->lock; valid as long. */
+const struct unshard_error *gathered_error(const struct unshard_engine *engine,
+                                           const struct gathered *gathered);
 /* Fills the buffer of a fetch of a gathered file, with checked bytes only. No lock held. */
 int gathered_read(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error);
 

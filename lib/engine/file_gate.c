@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * Closing a file to readers, and beginning anew with it.
+ * What follows when a gate (gate.h) changes its state.
  *
- * Blocking is done in this order: no read or store of the file begins (blocked, under the lock);
+ * Blocking is done in this order: no read or store of the file begins (the gate, under the lock);
  * what is queued for it is ended; what is being read, or was read and waits to be hashed or stored,
- * is an orphan from then on, which no read finds; stores that run are waited for; then its pages
- * are taken out of the page cache. The last two are not for threads that answer reads: a storer
- * does them. The file does not begin anew before its pages are gone.
+ * is an orphan from then on, which no read finds. The rest is a storer's, since it waits for
+ * readers: stores that run are waited for, and then its pages are taken out of the page cache. The
+ * file does not begin anew before they are gone.
+ *
+ * A gathered file is blocked as long as one of its shards is, and begins anew with the last of
+ * them.
  *
  * Of a page that several files share, as much is kept in memory as is there. What it was made of is
  * told by its epoch: it is answered or stored only while that is the one of now, and its store is
@@ -64,6 +67,8 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
     file->chunks_seen = file->chunks_checked = 0;
     file->bytes_seen = 0;
     file->rests = 0;
+    file->failing = false;
+    file->mismatch = (struct mismatch){0};
     wanted_wake(&file->wanted);
 }
 
@@ -141,155 +146,149 @@ static void take_pages_away(struct unshard_engine *engine, uint32_t number)
     pthread_mutex_unlock(&engine->lock);
 }
 
-/* A reader must not wait for what waits for reads: a storer does it. */
-static void leave_pages_to_others(struct unshard_engine *engine, uint32_t number)
-{
-    struct file_state *file = &engine->files[number];
-    pthread_mutex_lock(&engine->lock);
-    engine->drops_pending += !file->drop_pending;
-    file->drop_pending = true;
-    storers_wake(engine);
-    pthread_mutex_unlock(&engine->lock);
-}
-
-static void end_clearing(struct unshard_engine *engine, uint32_t number)
-{
-    pthread_mutex_lock(&engine->lock);
-    engine->files[number].clearing--;
-    pthread_mutex_unlock(&engine->lock);
-}
-
-static bool answers_reads(struct unshard_engine *engine)
-{
-    bool found = false;
-    pthread_mutex_lock(&engine->lock);
-    for (unsigned i = 0; i < engine->reader_count; i++)
-        found = found || pthread_equal(engine->readers[i], pthread_self());
-    pthread_mutex_unlock(&engine->lock);
-    return found;
-}
-
 /* From now on no read or store of the file begins. Whether that is news. Caller holds engine->lock
  * and ends the waiters. */
-static bool shut(struct unshard_engine *engine, uint32_t number, const struct unshard_error *error,
+static bool shut(struct unshard_engine *engine, uint32_t number, enum gate_reason reason,
+                 const struct unshard_error *error, const struct mismatch *mismatch,
                  struct waiter **waiters)
 {
     struct file_state *file = &engine->files[number];
-    bool already = file->blocked;
-    file_note_error(file, error);
-    file->mismatch = (struct mismatch){0};
+    if (!gate_block(&file->gate, reason, error, mismatch))
+        return false;
     file->pass_demanded = false;
     cancel_of_list(engine, &file->held, number, waiters);
     cancel_of_list(engine, &engine->demand, number, waiters);
     cancel_of_list(engine, &engine->retries, number, waiters);
     disown_fetches(engine, number, waiters);
     forget_chunks(engine, number);
-    file->blocked = true;
     number_set_add(&engine->suspects, number);
-    file->clearing++;
-    return !already;
-}
-
-/* What of a shut file is left in memory. No lock held. */
-static void clear_away(struct unshard_engine *engine, uint32_t number)
-{
-    staging_drop(engine, number, 0, engine->files[number].size);
-    if (!answers_reads(engine))
-        take_pages_away(engine, number);
-    else
-        leave_pages_to_others(engine, number);
-    end_clearing(engine, number);
+    engine->drops_due++;
+    return true;
 }
 
 void file_block(struct unshard_engine *engine, uint32_t number, uint32_t generation,
-                const struct unshard_error *error, const struct mismatch *mismatch)
+                enum gate_reason reason, const struct unshard_error *error,
+                const struct mismatch *mismatch)
 {
     struct file_state *file = &engine->files[number];
-    const uint32_t *dependents = &engine->dependents[file->first_dependent];
+    struct unshard_error stamped = *error;
     struct waiter *waiters = NULL;
     bool news = false;
+    error_stamp(&stamped);
     pthread_mutex_lock(&engine->lock);
-    bool current = generation == file->generation;
-    if (current) {
-        news = shut(engine, number, error, &waiters);
-        if (mismatch != NULL)
-            file->mismatch = *mismatch;
+    if (generation == file->generation) {
+        news = shut(engine, number, reason, &stamped, mismatch, &waiters);
         for (size_t i = 0; i < file->dependent_count; i++)
-            shut(engine, dependents[i], error, &waiters);
+            shut(engine, engine->dependents[file->first_dependent + i], GATE_SHARD,
+                 gate_error(&file->gate), NULL, &waiters);
+        storers_wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
-    if (!current)
-        return;
     waiters_complete(waiters, NULL, EIO);
     if (news)
         log_failure(engine, number, error, false);
-    clear_away(engine, number);
+}
+
+static void block_at_start(struct file_state *file, enum gate_reason reason,
+                           const struct unshard_error *error)
+{
+    if (!gate_block(&file->gate, reason, error, NULL))
+        return;
+    gate_take_pages(&file->gate); /* nobody has any */
+    gate_pages_gone(&file->gate);
+}
+
+void file_block_at_start(struct unshard_engine *engine, uint32_t number,
+                         const struct unshard_error *error)
+{
+    struct file_state *file = &engine->files[number];
+    block_at_start(file, GATE_IMPOSSIBLE, error);
+    number_set_add(&engine->suspects, number);
     for (size_t i = 0; i < file->dependent_count; i++)
-        clear_away(engine, dependents[i]);
+        block_at_start(&engine->files[engine->dependents[file->first_dependent + i]], GATE_SHARD,
+                       error);
 }
 
 bool file_drop_next(struct unshard_engine *engine)
 {
     uint32_t number = 0;
-    if (engine->drops_pending == 0)
+    if (engine->drops_due == 0)
         return false;
-    while (!engine->files[number].drop_pending)
+    while (!gate_pages_are_due(&engine->files[number].gate))
         number++;
     struct file_state *file = &engine->files[number];
-    file->drop_pending = false;
-    engine->drops_pending--;
-    file->clearing++;
+    gate_take_pages(&file->gate);
+    engine->drops_due--;
     pthread_mutex_unlock(&engine->lock);
+    staging_drop(engine, number, 0, file->size);
     take_pages_away(engine, number);
     pthread_mutex_lock(&engine->lock);
-    file->clearing--;
+    gate_pages_gone(&file->gate);
+    pthread_cond_broadcast(&engine->stores_done);
     return true;
 }
 
-static void count_stale(struct unshard_engine *engine, uint32_t number, bool stale)
-{
-    const struct file_state *file = &engine->files[number];
-    for (uint32_t i = 0; i < file->view_count; i++)
-        engine->views[engine->file_views[file->first_view + i]].stale += stale ? 1U : -1U;
-}
-
-void file_set_stale(struct unshard_engine *engine, uint32_t number, bool stale)
+/* Caller holds engine->lock. */
+static void begin_anew(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
-    if (file->stale == stale)
-        return;
-    file->stale = stale;
-    count_stale(engine, number, stale);
-    for (size_t i = 0; i < file->dependent_count; i++)
-        count_stale(engine, engine->dependents[file->first_dependent + i], stale);
+    file->generation++;
+    forget_chunks(engine, number);
+    file_set_check(engine, number);
+    file->verified = false;
+    file->pass_retry_ns = file->pass_attempts = 0;
+    file->episode = (struct failure_episode){0};
+    gate_renew(&file->gate, file_must_wait(engine, number));
+    republish_seams(engine, number);
+    schedule_offer(engine, number);
+}
+
+/* The gathered files that depend on the file begin anew with it, unless another shard keeps them
+ * blocked. Caller holds engine->lock. */
+static void begin_dependents_anew(struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    for (size_t i = 0; i < file->dependent_count; i++) {
+        uint32_t dependent = engine->dependents[file->first_dependent + i];
+        const struct gathered *gathered = engine->checkpoint->files[dependent].gathered;
+        const struct unshard_error *error = gathered_error(engine, gathered);
+        if (error != NULL)
+            gate_block(&engine->files[dependent].gate, GATE_SHARD, error, NULL);
+        else
+            begin_anew(engine, dependent);
+    }
 }
 
 void file_reset(struct unshard_engine *engine, uint32_t number)
 {
     char path[512];
-    struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
-    file->generation++;
-    file_set_stale(engine, number, false);
-    forget_chunks(engine, number);
-    file_set_check(engine, number);
-    file->verified = file->blocked = file->has_error = file->failed_at_start = false;
-    file->pass_retry_ns = file->pass_attempts = 0;
-    file->mismatch = (struct mismatch){0};
-    file->episode = (struct failure_episode){0};
-    republish_seams(engine, number);
-    schedule_offer(engine, number);
+    begin_anew(engine, number);
+    begin_dependents_anew(engine, number);
     pthread_mutex_unlock(&engine->lock);
-    if (engine->checkpoint->files[number].gathered == NULL)
-        engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
-                   error_field(path, sizeof path, engine->checkpoint->files[number].path));
-    gathered_reset(engine, number);
+    engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
+               error_field(path, sizeof path, engine->checkpoint->files[number].path));
+}
+
+const struct unshard_error *file_error(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    if (gate_is_blocked(&file->gate))
+        return gate_error(&file->gate);
+    if (file->failing)
+        return &file->error;
+    return file_failed_at_start(engine, number) ? engine->checkpoint->files[number].error : NULL;
+}
+
+const struct mismatch *file_mismatch(const struct file_state *file)
+{
+    return gate_is_blocked(&file->gate) ? gate_mismatch(&file->gate) : &file->mismatch;
 }
 
 void file_open(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
-    file->closed = false;
+    gate_open(&file->gate);
     for (struct fetch *fetch; (fetch = file->held.first) != NULL;) {
         fetch_list_remove(&file->held, fetch);
         fetch_list_append(&engine->demand, fetch);
@@ -328,8 +327,7 @@ bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t
     const struct extent_map *map = view_map(engine, view);
     while (offset < end && offset < map->size) {
         struct extent_piece piece = extent_map_at(map, offset, end - offset);
-        if (piece.source != EXTENT_LITERAL &&
-            (engine->files[piece.source].blocked || engine->files[piece.source].closed))
+        if (piece.source != EXTENT_LITERAL && !gate_is_open(&engine->files[piece.source].gate))
             return false;
         offset += piece.length;
     }

@@ -24,12 +24,18 @@
 
 #define WATCH_SECONDS 1
 
-/* True when the engine is to stop. */
-static bool wait_a_moment(struct unshard_engine *engine)
+static struct timespec in_a_moment(void)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += WATCH_SECONDS;
+    return until;
+}
+
+/* True when the engine is to stop. */
+static bool wait_a_moment(struct unshard_engine *engine)
+{
+    struct timespec until = in_a_moment();
     pthread_mutex_lock(&engine->lock);
     int result = 0;
     while (!engine->stopping && result == 0)
@@ -48,16 +54,27 @@ static bool is_open(const struct unshard_engine *engine, const struct file_state
     return false;
 }
 
-/* Its pages, or those of who depends on it, are not all gone yet. Caller holds engine->lock. */
-static bool is_clearing(const struct unshard_engine *engine, const struct file_state *file)
+/* It is blocked, and its pages, and those of who depends on it, are gone. Caller holds
+ * engine->lock.
+ */
+static bool is_clear(const struct unshard_engine *engine, const struct file_state *file)
 {
-    bool clearing = file->clearing > 0 || file->drop_pending;
-    for (size_t i = 0; i < file->dependent_count; i++) {
-        const struct file_state *dependent =
-            &engine->files[engine->dependents[file->first_dependent + i]];
-        clearing = clearing || dependent->clearing > 0 || dependent->drop_pending;
-    }
-    return clearing;
+    bool clear = gate_is_clear(&file->gate);
+    for (size_t i = 0; i < file->dependent_count && clear; i++)
+        clear = gate_is_clear(&engine->files[engine->dependents[file->first_dependent + i]].gate);
+    return clear;
+}
+
+/* A storer takes the pages of a blocked file away, as soon as readers let it. */
+static void wait_until_clear(struct unshard_engine *engine, uint32_t number,
+                             const struct timespec *until)
+{
+    const struct file_state *file = &engine->files[number];
+    int result = 0;
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->stopping && !is_clear(engine, file) && result == 0)
+        result = pthread_cond_timedwait(&engine->stores_done, &engine->lock, until);
+    pthread_mutex_unlock(&engine->lock);
 }
 
 /* Whatever of the file has been served before has matched a digest, which is that of the new one
@@ -76,25 +93,27 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     for (size_t i = 0; i < file->dependent_count; i++)
         opened = opened ||
                  is_open(engine, &engine->files[engine->dependents[file->first_dependent + i]]);
-    bool clean = !is_clearing(engine, file) &&
+    bool clear = is_clear(engine, file) &&
                  (!plain_file(engine, number) || plain_file_is_quiet(engine, number));
     bool one_content = serves_one_content(engine, file);
     pthread_mutex_unlock(&engine->lock);
-    return clean && (one_content || !opened || engine->checkpoint->files[number].failed);
+    return clear && (one_content || !opened || engine->checkpoint->files[number].failed);
 }
 
 /* Only this thread begins anew with a file, so the generation at hand is the newest. */
-static void block(struct unshard_engine *engine, uint32_t number, const struct unshard_error *error)
+static void block(struct unshard_engine *engine, uint32_t number, enum gate_reason reason,
+                  const struct unshard_error *error)
 {
-    file_block(engine, number, engine->files[number].generation, error, NULL);
+    file_block(engine, number, engine->files[number].generation, reason, error, NULL);
 }
 
-static void block_changed(struct unshard_engine *engine, uint32_t number, const char *why)
+static void block_changed(struct unshard_engine *engine, uint32_t number, enum gate_reason reason,
+                          const char *why)
 {
     struct unshard_error error;
     error_set(&error, "changed", ESTALE, "%s: changed on disk since it was mounted: %s",
               engine->checkpoint->files[number].path, why);
-    block(engine, number, &error);
+    block(engine, number, reason, &error);
 }
 
 /* A digest is of so many bytes: nothing else can match it. */
@@ -109,52 +128,50 @@ static void take_plain_file(struct unshard_engine *engine, uint32_t number)
 {
     uint64_t size = source_identity(engine->source, number).size;
     if (size != engine->checkpoint->files[number].size && has_digest(engine, number)) {
-        block_changed(engine, number, "its length is not that of the file whose digest is known");
+        block_changed(engine, number, GATE_IMPOSSIBLE,
+                      "its length is not that of the file whose digest is known");
         return;
     }
     int result = plain_file_replace(engine, number);
     if (result != 0)
-        block_changed(engine, number, strerrordesc_np(-result));
+        block_changed(engine, number, GATE_UNUSABLE, strerrordesc_np(-result));
 }
 
 static void take_new_file(struct unshard_engine *engine, uint32_t number)
 {
     struct unshard_error error;
-    int result = source_reopen(engine->source, number, &error);
-    if (result == 0)
-        result =
-            check_possible(engine, number, source_identity(engine->source, number).size, &error);
-    if (result != 0) {
-        block(engine, number, &error);
+    if (source_reopen(engine->source, number, &error) != 0) {
+        block(engine, number, GATE_UNUSABLE, &error);
+        return;
+    }
+    uint64_t size = source_identity(engine->source, number).size;
+    if (check_possible(engine, number, size, &error) != 0) {
+        block(engine, number, GATE_IMPOSSIBLE, &error);
         return;
     }
     if (plain_file(engine, number)) {
         take_plain_file(engine, number);
         return;
     }
-    uint64_t size = source_identity(engine->source, number).size;
     uint64_t needed = engine->files[number].size;
     if (size < needed) {
         error_set_at(&error, "truncated", EIO, size,
                      "%s: ends at byte %llu, %llu bytes are missing from there",
                      engine->checkpoint->files[number].path, (unsigned long long)size,
                      (unsigned long long)(needed - size));
-        block(engine, number, &error);
+        block(engine, number, GATE_UNUSABLE, &error);
     } else if (!headers_same_layout(engine->checkpoint, number)) {
-        pthread_mutex_lock(&engine->lock);
-        file_set_stale(engine, number, true);
-        pthread_mutex_unlock(&engine->lock);
-        block_changed(engine, number,
+        block_changed(engine, number, GATE_LAYOUT,
                       "its header says something else now; mount the checkpoint anew");
     } else {
         file_reset(engine, number);
     }
 }
 
-static void look_at(struct unshard_engine *engine, uint32_t number)
+static void look_at(struct unshard_engine *engine, uint32_t number, const struct timespec *patience)
 {
     pthread_mutex_lock(&engine->lock);
-    bool blocked = engine->files[number].blocked;
+    bool blocked = gate_is_blocked(&engine->files[number].gate);
     pthread_mutex_unlock(&engine->lock);
     /* What is bad may be repaired in place, and its mtime kept. */
     struct permissions before = source_permissions(engine->source, number);
@@ -163,12 +180,14 @@ static void look_at(struct unshard_engine *engine, uint32_t number)
     if (!permissions_same(&before, &after))
         view_permissions_note(engine, number);
     if (changed == -ENOENT && engine->source_followed && !blocked)
-        block_changed(engine, number,
+        block_changed(engine, number, GATE_GONE,
                       "it is not in the directory that the source's path leads to now");
     if (changed <= 0)
         return;
-    if (!blocked)
-        block_changed(engine, number, "it is read again when nobody has it open");
+    if (!blocked) {
+        block_changed(engine, number, GATE_CHANGED, "it is read again when nobody has it open");
+        wait_until_clear(engine, number, patience);
+    }
     if (may_begin_anew(engine, number))
         take_new_file(engine, number);
 }
@@ -185,7 +204,7 @@ static void note_source(struct unshard_engine *engine, int result)
     bool news = (result < 0) != engine->source_gone;
     engine->source_gone = result < 0;
     if (news && result < 0) {
-        error.time = (int64_t)time(NULL);
+        error_stamp(&error);
         engine->source_error = error;
     }
     pthread_mutex_unlock(&engine->lock);
@@ -245,7 +264,7 @@ static void look_soon(struct unshard_engine *engine, struct watch *watch)
     for (uint32_t i = suspects->count; i-- > 0;) {
         uint32_t number = suspects->numbers[i];
         watch_look(watch, number);
-        if (!engine->files[number].blocked)
+        if (!gate_is_blocked(&engine->files[number].gate))
             number_set_remove(suspects, number);
     }
     for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
@@ -255,12 +274,14 @@ static void look_soon(struct unshard_engine *engine, struct watch *watch)
 
 static void look_round(struct unshard_engine *engine, struct watch *watch)
 {
+    struct timespec patience;
     const uint32_t *files;
     look_at_source(engine, watch);
     look_soon(engine, watch);
     uint32_t count = watch_round(watch, &files);
+    patience = in_a_moment(); /* for all of them together */
     for (uint32_t i = 0; i < count; i++)
-        look_at(engine, files[i]);
+        look_at(engine, files[i], &patience);
     view_permissions_follow(engine);
 }
 

@@ -47,10 +47,10 @@ int gathered_init(struct unshard_engine *engine)
     return 0;
 }
 
-bool gathered_is_closed(const struct unshard_engine *engine, const struct gathered *gathered)
+static bool is_closed(const struct unshard_engine *engine, const struct gathered *gathered)
 {
     for (uint32_t i = 0; i < gathered->source_count; i++)
-        if (engine->files[gathered->sources[i].file].closed)
+        if (gate_is_closed(&engine->files[gathered->sources[i].file].gate))
             return true;
     return false;
 }
@@ -69,26 +69,19 @@ void gathered_source_opened(struct unshard_engine *engine, uint32_t number)
     for (size_t i = 0; i < source->dependent_count; i++) {
         uint32_t dependent = engine->dependents[source->first_dependent + i];
         struct file_state *file = &engine->files[dependent];
-        if (file->closed &&
-            !gathered_is_closed(engine, engine->checkpoint->files[dependent].gathered))
+        if (gate_is_closed(&file->gate) &&
+            !is_closed(engine, engine->checkpoint->files[dependent].gathered))
             file_open(engine, dependent);
     }
 }
 
-void gathered_reset(struct unshard_engine *engine, uint32_t number)
+const struct unshard_error *gathered_error(const struct unshard_engine *engine,
+                                           const struct gathered *gathered)
 {
-    const struct file_state *source = &engine->files[number];
-    for (size_t i = 0; i < source->dependent_count; i++) {
-        uint32_t dependent = engine->dependents[source->first_dependent + i];
-        const struct gathered *gathered = engine->checkpoint->files[dependent].gathered;
-        bool blocked = false;
-        pthread_mutex_lock(&engine->lock);
-        for (uint32_t k = 0; k < gathered->source_count; k++)
-            blocked = blocked || engine->files[gathered->sources[k].file].blocked;
-        pthread_mutex_unlock(&engine->lock);
-        if (!blocked)
-            file_reset(engine, dependent);
-    }
+    const struct unshard_error *error = NULL;
+    for (uint32_t i = 0; i < gathered->source_count && error == NULL; i++)
+        error = gate_error(&engine->files[gathered->sources[i].file].gate);
+    return error;
 }
 
 /* ---- reading -----------------------------------------------------------------------------------
@@ -110,20 +103,18 @@ static int current_check(struct verified_reader *reader, uint32_t number, enum c
     struct unshard_engine *engine = reader->engine;
     const struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
-    bool blocked = file->blocked || file->closed;
+    bool open = gate_is_open(&file->gate);
+    const struct unshard_error *known = open ? NULL : file_error(engine, number);
     *check = file->check;
     *trusted = file->trusted;
     reader->generation = file->generation;
-    if (blocked && file->has_error)
-        *error = file->error;
-    else if (blocked)
-        *error = (struct unshard_error){
-            .code = "changed", .errno_value = ESTALE, .offset = UNSHARD_NO_OFFSET};
+    if (known != NULL)
+        *error = *known;
     pthread_mutex_unlock(&engine->lock);
-    if (blocked && error->message[0] == '\0')
-        snprintf(error->message, sizeof error->message, "%s: changed while it was read",
-                 engine->checkpoint->files[number].path);
-    return blocked ? -EIO : 0;
+    if (!open && known == NULL)
+        error_set(error, "changed", ESTALE, "%s: changed while it was read",
+                  engine->checkpoint->files[number].path);
+    return open ? 0 : -EIO;
 }
 
 static int read_plain(struct unshard_engine *engine, uint32_t file, uint64_t offset, void *buffer,
@@ -162,7 +153,7 @@ static int load_chunk(struct verified_reader *reader, uint32_t file,
     if (result == 0 && reader->generation == 0)
         result = unread_check(engine, file, trusted, error);
     if (result != 0 && strcmp(error->code, HEADER_MISMATCH) == 0)
-        file_block(engine, file, reader->generation, error, NULL);
+        file_block(engine, file, reader->generation, GATE_HEADER, error, NULL);
     if (result != 0)
         return result;
     reader->file = file;

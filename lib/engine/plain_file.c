@@ -33,8 +33,8 @@ bool plain_file(const struct unshard_engine *engine, uint32_t number)
 bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
-    bool quiet = file->pass == NULL && file->stores == 0 && file->orphans == 0 &&
-                 !file->drop_pending && file->clearing == 0;
+    bool quiet =
+        file->pass == NULL && file->stores == 0 && file->orphans == 0 && gate_is_clear(&file->gate);
     for (uint32_t i = chunk_next_touched(file, 0); i < file->chunk_count && quiet;
          i = chunk_next_touched(file, i + 1))
         quiet = file->chunks[i].fetch == NULL;

@@ -70,7 +70,7 @@ static void count_page_stores(struct unshard_engine *engine, uint32_t view, uint
             continue;
         struct file_state *file = &engine->files[piece.source];
         file->stores += begin ? 1U : -1U;
-        if (file->stores == 0 && file->blocked)
+        if (file->stores == 0 && gate_is_blocked(&file->gate))
             pthread_cond_broadcast(&engine->stores_done);
     }
 }
@@ -215,7 +215,7 @@ static bool begin_store(struct unshard_engine *engine, const struct fetch *fetch
 {
     pthread_mutex_lock(&engine->lock);
     struct file_state *file = &engine->files[fetch->file];
-    bool go = !engine->no_stores && wants_pages(engine, view) && !file->blocked &&
+    bool go = !engine->no_stores && wants_pages(engine, view) && gate_is_open(&file->gate) &&
               file->generation == fetch->generation;
     engine->stores_running += go;
     file->stores += go;
@@ -235,7 +235,7 @@ static void end_store(struct unshard_engine *engine, const struct fetch *fetch, 
     engine->stores_running--;
     file->stores--;
     engine->views[view].storing--;
-    if (engine->views[view].storing == 0 || (file->stores == 0 && file->blocked))
+    if (engine->views[view].storing == 0 || (file->stores == 0 && gate_is_blocked(&file->gate)))
         pthread_cond_broadcast(&engine->stores_done);
     pthread_mutex_unlock(&engine->lock);
 }

@@ -143,8 +143,8 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
         file->chunks_seen += shown;
         file->bytes_seen += shown ? fetch->length : 0;
     }
-    if (file->has_error && file->chunks_failed == 0 && !file->blocked && !file->failed_at_start)
-        file->has_error = file->retrying > 0;
+    if (file->failing && file->chunks_failed == 0)
+        file->failing = file->retrying > 0;
 }
 
 /* Whether the log is told of one more failure. */
@@ -183,7 +183,7 @@ void log_recovery(struct unshard_engine *engine, uint32_t file)
     char path[512];
     pthread_mutex_lock(&engine->lock);
     struct failure_episode episode = engine->files[file].episode;
-    bool over = episode.count > 0 && !engine->files[file].has_error;
+    bool over = episode.count > 0 && file_error(engine, file) == NULL;
     if (over)
         engine->files[file].episode = (struct failure_episode){0};
     pthread_mutex_unlock(&engine->lock);
@@ -218,7 +218,7 @@ static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
 static int check_current(struct unshard_engine *engine, const struct fetch *fetch,
                          struct unshard_error *error)
 {
-    if (!fetch->orphan && !engine->files[fetch->file].closed)
+    if (!fetch->orphan && gate_is_open(&engine->files[fetch->file].gate))
         return check_observed(engine, fetch, error);
     *error = (struct unshard_error){
         .code = "changed", .errno_value = ESTALE, .offset = UNSHARD_NO_OFFSET};
@@ -246,7 +246,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
         chunk_of(engine, fetch)->state = CHUNK_READY;
         fetch->answered = true;
         note_success(engine, fetch, fetch->staged || fetch->kept);
-        recovered = engine->files[file].episode.count > 0 && !engine->files[file].has_error;
+        recovered = engine->files[file].episode.count > 0 && file_error(engine, file) == NULL;
         if (fetch->pass)
             fetch_hold(fetch);
         chunk_check(engine, fetch->file, fetch->index);
@@ -256,7 +256,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
     pthread_mutex_unlock(&engine->lock);
     waiters_complete(waiters, result == 0 ? fetch->buffer : NULL, result == 0 ? 0 : EIO);
     if (result != 0 && strcmp(error.code, HEADER_MISMATCH) == 0)
-        file_block(engine, file, generation, &error, NULL);
+        file_block(engine, file, generation, GATE_HEADER, &error, NULL);
     else if (result != 0)
         log_failure(engine, file, &error, will_retry);
     else if (recovered)

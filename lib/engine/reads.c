@@ -83,7 +83,7 @@ static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file
     struct chunk *chunk = &engine->files[file].chunks[index];
     *error = EIO;
     *held = false;
-    if (engine->files[file].blocked)
+    if (gate_is_blocked(&engine->files[file].gate))
         return NULL;
     if (chunk->fetch != NULL) {
         chunk->fetch->demanded = true;
@@ -92,7 +92,7 @@ static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file
     uint64_t now = engine_now_ns(), seconds = (now - engine->start_ns) / 1000000000U;
     const struct file_state *state = &engine->files[file];
     if (engine->stopping || (chunk->state == CHUNK_FAILED && seconds < chunk->retry_at) ||
-        (state->closed && state->has_error && now < state->pass_retry_ns))
+        (gate_is_closed(&state->gate) && state->failing && now < state->pass_retry_ns))
         return NULL; /* it has failed just now */
     bool published = chunk->state == CHUNK_PUBLISHED;
     engine->chunks_evicted += published && !uncached;
@@ -123,7 +123,7 @@ static void note_missing(struct unshard_engine *engine, const struct read_reques
         return;
     if (every != 0 && first % every == every - 1)
         first++;
-    if (first >= end || engine->files[piece.source].blocked)
+    if (first >= end || gate_is_blocked(&engine->files[piece.source].gate))
         return;
     if (chunk->fetch != NULL && believed) { /* fetched for a reader with O_DIRECT */
         chunk->fetch->stored = false;
@@ -334,9 +334,11 @@ bool engine_view_error(struct unshard_engine *engine, uint32_t view, struct unsh
     pthread_mutex_lock(&engine->lock);
     for (size_t i = 0; i < map->count && !found; i++) {
         uint32_t source = map->extents[i].source;
-        found = source != EXTENT_LITERAL && engine->files[source].has_error;
+        const struct unshard_error *known =
+            source != EXTENT_LITERAL ? file_error(engine, source) : NULL;
+        found = known != NULL;
         if (found)
-            *error = engine->files[source].error;
+            *error = *known;
     }
     pthread_mutex_unlock(&engine->lock);
     return found;
@@ -353,7 +355,8 @@ static bool waits_in_part(struct unshard_engine *engine, uint32_t view, uint64_t
         return false; /* nothing is ever closed */
     for (uint64_t end = offset + size; offset < end;) {
         struct extent_piece piece = extent_map_at(map, offset, end - offset);
-        bool closed = piece.source != EXTENT_LITERAL && engine->files[piece.source].closed;
+        bool closed =
+            piece.source != EXTENT_LITERAL && gate_is_closed(&engine->files[piece.source].gate);
         some = some || closed;
         others = others || !closed;
         offset += piece.length;

@@ -13,8 +13,8 @@
 
 uint64_t end_on_disk(const struct unshard_engine *engine, uint32_t file)
 {
-    return engine->files[file].failed_at_start ? engine->checkpoint->files[file].size
-                                               : engine->files[file].size;
+    return file_failed_at_start(engine, file) ? engine->checkpoint->files[file].size
+                                              : engine->files[file].size;
 }
 
 /* The first chunk of [first, end) that is wanted and that nobody else is about to fetch. */
@@ -42,11 +42,11 @@ static uint32_t wanted_in_piece(struct search *search, const struct extent_piece
     uint32_t first = (uint32_t)(piece->source_offset / engine->chunk_bytes);
     end = end < disk ? end : disk;
     *last = first;
-    if (file->blocked || end <= piece->source_offset)
+    if (gate_is_blocked(&file->gate) || end <= piece->source_offset)
         return first + 1;
     *last = (uint32_t)((end - 1) / engine->chunk_bytes);
     uint32_t found = next_free(search, piece->source, first, *last + 1);
-    bool available = file->stalled == 0 && !file->closed;
+    bool available = file->stalled == 0 && gate_is_open(&file->gate);
     search->waits = search->waits || wanted_waits(&file->wanted) || (found <= *last && !available);
     return available ? found : *last + 1;
 }
@@ -118,7 +118,7 @@ struct fetch *run_begin(struct unshard_engine *engine, const struct search *sear
 
 static bool may_be_fetched(const struct file_state *file)
 {
-    return !file->blocked && !file->closed && file->stalled == 0;
+    return gate_is_open(&file->gate) && file->stalled == 0;
 }
 
 struct fetch *run_next(struct unshard_engine *engine, unsigned self, bool staged_only)

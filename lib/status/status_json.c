@@ -50,11 +50,13 @@ struct snapshot {
     struct unshard_error source_error;
 };
 
-static const char *shard_state(const struct file_state *file)
+static const char *shard_state(const struct unshard_engine *engine, uint32_t number)
 {
+    const struct file_state *file = &engine->files[number];
     bool all_checked = file->check == CHECK_CHUNKS && file->chunk_count > file->chunks_unshown &&
                        file->chunks_checked + file->chunks_unshown == file->chunk_count;
-    if (file->blocked || (file->has_error && (file->chunks_failed > 0 || file->retrying == 0)))
+    bool ill = file_error(engine, number) != NULL;
+    if (gate_is_blocked(&file->gate) || (ill && (file->chunks_failed > 0 || file->retrying == 0)))
         return "failed";
     if (file->verified || all_checked)
         return "verified";
@@ -96,15 +98,17 @@ static void copy_files(struct unshard_engine *engine, struct snapshot *out)
 {
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
         const struct file_state *file = &engine->files[i];
+        const struct unshard_error *error = file_error(engine, i);
         out->files[i] =
             (struct shard_snapshot){.bytes_total = size_of(engine, i) - file->unshown_bytes,
                                     .bytes_read = file->bytes_seen,
                                     .bytes_published = file->bytes_published,
-                                    .state = shard_state(file),
+                                    .state = shard_state(engine, i),
                                     .shown = file->chunks_unshown < file->chunk_count,
-                                    .has_error = file->has_error,
-                                    .error = file->error,
-                                    .mismatch = file->mismatch};
+                                    .has_error = error != NULL,
+                                    .mismatch = *file_mismatch(file)};
+        if (error != NULL)
+            out->files[i].error = *error;
         set_digest(file, &out->files[i]);
         if (engine->checkpoint->files[i].gathered != NULL)
             out->files[i].state =
@@ -191,8 +195,9 @@ static bool take_snapshot(struct unshard_engine *engine, struct snapshot *out)
     out->evicted = engine->chunks_evicted;
     out->store_errors = engine->store_errors;
     out->buffer_total = engine->buffers.count * (uint64_t)engine->chunk_bytes;
-    out->buffer_used = out->buffer_total -
-                       (engine->buffers.free_count + engine->buffers.kept.count) * (uint64_t)engine->chunk_bytes;
+    out->buffer_used =
+        out->buffer_total -
+        (engine->buffers.free_count + engine->buffers.kept.count) * (uint64_t)engine->chunk_bytes;
     out->rate = engine->rate;
     out->workers = engine->reader_count;
     out->jobs = jobs_allowed(&engine->jobs);

@@ -20,10 +20,11 @@ static bool shows(const struct unshard_engine *engine, uint32_t view, uint32_t f
 static bool error_of(struct unshard_engine *engine, uint32_t file, struct unshard_error *error)
 {
     pthread_mutex_lock(&engine->lock);
-    bool has_error = engine->files[file].has_error;
-    *error = engine->files[file].error;
+    const struct unshard_error *known = file_error(engine, file);
+    if (known != NULL)
+        *error = *known;
     pthread_mutex_unlock(&engine->lock);
-    return has_error;
+    return known != NULL;
 }
 
 /* Of a gathered file that has failed: the shard that its error is about. */

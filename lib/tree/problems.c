@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 void problem_add(struct problem_list *problems, const struct unshard_error *error)
 {
@@ -26,8 +25,7 @@ void problem_add(struct problem_list *problems, const struct unshard_error *erro
     *item = *error;
     if (problems->count == PROBLEMS_MAX)
         error_set(item, "more-problems", 0, "there are more problems than are shown");
-    if (item->time == 0)
-        item->time = (int64_t)time(NULL);
+    error_stamp(item);
 }
 
 int problems_take(struct problem_list *problems, struct arena *arena, struct unshard_error **items,

@@ -284,3 +284,9 @@ bool extent_map_next_image(struct extent_map_images *images, struct extent_piece
     }
     return false;
 }
+
+uint32_t extent_map_next_source(const struct extent_map *map, uint32_t from)
+{
+    size_t at = extent_map_images_of(map, from, 0, UINT64_MAX).next;
+    return at < map->count ? map->extents[map->by_source[at]].source : EXTENT_LITERAL;
+}

@@ -76,5 +76,8 @@ struct extent_map_images {
 struct extent_map_images extent_map_images_of(const struct extent_map *map, uint32_t source,
                                               uint64_t offset, uint64_t length);
 bool extent_map_next_image(struct extent_map_images *images, struct extent_piece *out);
+/* The first source file from number `from` on of which the view shows bytes; EXTENT_LITERAL: none.
+ * O(log n). */
+uint32_t extent_map_next_source(const struct extent_map *map, uint32_t from);
 
 #endif

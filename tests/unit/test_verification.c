@@ -169,7 +169,8 @@ static void wait_for_file(struct unshard_engine *engine, uint32_t number, bool b
         clock_gettime(CLOCK_REALTIME, &now);
         assert_true(now.tv_sec < until.tv_sec);
         pthread_mutex_lock(&engine->lock);
-        found = blocked ? file->blocked : file->verified && !file->closed;
+        found =
+            blocked ? gate_is_blocked(&file->gate) : file->verified && gate_is_open(&file->gate);
         pthread_mutex_unlock(&engine->lock);
     }
 }
@@ -576,7 +577,8 @@ static void wait_for_generation(struct unshard_engine *engine, uint32_t number, 
         clock_gettime(CLOCK_REALTIME, &now);
         assert_true(now.tv_sec < until.tv_sec);
         pthread_mutex_lock(&engine->lock);
-        generation = engine->files[number].blocked ? 0 : engine->files[number].generation;
+        generation =
+            gate_is_blocked(&engine->files[number].gate) ? 0 : engine->files[number].generation;
         pthread_mutex_unlock(&engine->lock);
     }
 }
@@ -661,6 +663,36 @@ static void test_async_does_not_begin_anew_under_a_reader(void **state)
     free(good);
 }
 
+static bool is_clear(struct unshard_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool clear = gate_is_clear(&engine->files[WRONG_FILE].gate);
+    pthread_mutex_unlock(&engine->lock);
+    return clear;
+}
+
+static void wait_for_clear_file(struct unshard_engine *engine)
+{
+    struct timespec until = deadline(), now;
+    while (!is_clear(engine)) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+    }
+}
+
+/* A storer is about to drop them. */
+static void wait_for_taken_pages(struct unshard_engine *engine)
+{
+    struct timespec until = deadline(), now;
+    for (bool due = true; due;) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+        pthread_mutex_lock(&engine->lock);
+        due = gate_pages_are_due(&engine->files[WRONG_FILE].gate);
+        pthread_mutex_unlock(&engine->lock);
+    }
+}
+
 /* A page that is held in memory counts while its files are what it was made of, and served. */
 static void test_held_pages_of_another_content_are_not_served(void **state)
 {
@@ -676,14 +708,18 @@ static void test_held_pages_of_another_content_are_not_served(void **state)
     assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
     assert_memory_equal(page, fixture->expected + where * PAGE, PAGE);
     assert_true(held_pages_add(&engine->held, 0, where, 0, 0, wrong, PAGE, PAGE, true, out));
+    struct gate *gate = &engine->files[WRONG_FILE].gate;
     pthread_mutex_lock(&engine->lock);
-    engine->files[WRONG_FILE].blocked = true; /* as between shutting it and dropping its pages */
+    gate_block(gate, GATE_MISMATCH, &error, NULL); /* as before its pages are dropped */
+    gate_take_pages(gate);
     pthread_mutex_unlock(&engine->lock);
     assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), EIO);
     pthread_mutex_lock(&engine->lock);
-    engine->files[WRONG_FILE].blocked = false;
+    gate_pages_gone(gate);
+    gate_renew(gate, false);
     pthread_mutex_unlock(&engine->lock);
-    file_block(engine, WRONG_FILE, 0, &error, NULL);
+    file_block(engine, WRONG_FILE, 0, GATE_MISMATCH, &error, NULL);
+    wait_for_clear_file(engine);
     assert_true(held_pages_empty(&engine->held));
     unshard_engine_stop(engine);
 }
@@ -702,42 +738,17 @@ static void wait_for_published(struct unshard_engine *engine, uint32_t number)
     }
 }
 
-static void wait_for_blocked_file(struct unshard_engine *engine)
-{
-    bool blocked = false;
-    while (!blocked) {
-        pthread_mutex_lock(&engine->lock);
-        blocked = engine->files[WRONG_FILE].blocked;
-        pthread_mutex_unlock(&engine->lock);
-    }
-}
-
-struct blocking {
-    struct unshard_engine *engine;
-    atomic_bool done;
-};
-
-static void *block_wrong_file(void *argument)
-{
-    struct blocking *blocking = argument;
-    struct unshard_error error = {.code = "mismatch", .offset = UNSHARD_NO_OFFSET};
-    file_block(blocking->engine, WRONG_FILE, 0, &error, NULL);
-    atomic_store(&blocking->done, true);
-    return NULL;
-}
-
 /* The store of a page that two files share is one of each: who blocks the one waits for it. */
-static void test_a_shared_page_is_stored_before_its_file_is_blocked(void **state)
+static void test_a_shared_page_is_stored_before_its_file_is_clear(void **state)
 {
     struct fixture *fixture = *state;
     struct cache cache;
+    struct unshard_error error = {.code = "mismatch", .offset = UNSHARD_NO_OFFSET};
     char page[PAGE];
     size_t got;
-    pthread_t thread;
     cache_init(&cache, fixture);
     struct unshard_engine *engine =
         start(fixture, &cache, verifying(UNSHARD_VERIFY_OFF, UNSHARD_PREFETCH_OFF));
-    struct blocking blocking = {.engine = engine};
     unshard_engine_view_known(engine, 0, true);
     /* File 1 is one byte between file 0 and WRONG_FILE: what completes their page. */
     uint64_t shared = (5000 + file_sizes[0] - 7) / PAGE;
@@ -750,11 +761,14 @@ static void test_a_shared_page_is_stored_before_its_file_is_blocked(void **state
     assert_int_equal(
         read_view(engine, shared * PAGE + (5000 + file_sizes[0] - 7) % PAGE, page, 1, &got), 0);
     wait_for_blocked_stores(&cache, 1);
-    assert_int_equal(pthread_create(&thread, NULL, block_wrong_file, &blocking), 0);
-    wait_for_blocked_file(engine);
-    assert_false(atomic_load(&blocking.done));
+    file_block(engine, WRONG_FILE, 0, GATE_MISMATCH, &error, NULL);
+    wait_for_taken_pages(engine);
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_false(is_clear(engine));
+        sched_yield();
+    }
     set_blocked(&cache, false);
-    assert_int_equal(pthread_join(thread, NULL), 0);
+    wait_for_clear_file(engine);
     assert_false(is_present(&cache, shared));
     unshard_engine_stop(engine);
     free(cache.present);
@@ -822,7 +836,7 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_held_pages_of_another_content_are_not_served,
                                         setup_cache, teardown),
-        cmocka_unit_test_setup_teardown(test_a_shared_page_is_stored_before_its_file_is_blocked,
+        cmocka_unit_test_setup_teardown(test_a_shared_page_is_stored_before_its_file_is_clear,
                                         setup_cache, teardown),
         cmocka_unit_test_setup_teardown(test_a_file_that_changes_is_blocked, setup_cache, teardown),
     };
