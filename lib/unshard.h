@@ -168,6 +168,12 @@ struct unshard_publisher {
      * 0; a later read asks for them anew, and for the view's size and time. May be NULL, then the
      * kernel alone decides what stays. Blocks and is called as `store`. */
     void (*drop)(void *context, uint32_t view, uint64_t offset, uint64_t size);
+    /* Fills out with bytes of a view that its page cache has, for readers that see nothing of it.
+     * What comes may be of a page that is only being filled: the engine checks it. May be NULL.
+     * Never waits for readers or stores; blocks for less than a second; any thread but one that
+     * the publisher needs for it, no lock held. 0; -ENODATA: not all of the range is there; another
+     * negative errno. */
+    int (*retrieve)(void *context, uint32_t view, uint64_t offset, void *out, size_t size);
     /* Owner, group or mode of a view are not what they were: what the kernel knows of them is to be
      * forgotten, its pages are not. May be NULL. Blocks and is called as `store`. */
     void (*changed)(void *context, uint32_t view);

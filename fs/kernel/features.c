@@ -4,7 +4,6 @@
 
 #include <fuse_lowlevel.h>
 
-#define LARGEST_READ (1u << 20)
 #define MAX_BACKGROUND 256u
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)

@@ -4,6 +4,9 @@
 #ifndef FS_KERNEL_FEATURES_H
 #define FS_KERNEL_FEATURES_H
 
+/* What the kernel asks for, or hands over, at a time: bytes. */
+#define LARGEST_READ (1u << 20)
+
 struct fuse_conn_info;
 
 /* Sets capabilities and limits; for the init operation. */

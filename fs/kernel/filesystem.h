@@ -9,6 +9,7 @@
 struct fuse_session;
 struct inode_table;
 struct control;
+struct retriever;
 
 struct filesystem {
     struct unshard_checkpoint *checkpoint;
@@ -16,10 +17,11 @@ struct filesystem {
     struct inode_table *inodes;
     struct fuse_session *session;
     struct control *control;
-    uint64_t total_bytes;   /* of all views, for statfs */
-    const char *mountpoint; /* canonical; NULL: not to be found out */
-    unsigned connection;    /* its number; 0: not known */
-    int initialised_fd;     /* an eventfd written when the kernel has greeted us; -1: none */
+    struct retriever *retriever; /* NULL: nothing is taken back from the page cache */
+    uint64_t total_bytes;        /* of all views, for statfs */
+    const char *mountpoint;      /* canonical; NULL: not to be found out */
+    unsigned connection;         /* its number; 0: not known */
+    int initialised_fd;          /* an eventfd written when the kernel has greeted us; -1: none */
 };
 
 #endif

@@ -17,6 +17,7 @@
 #include "fs/kernel/filesystem.h"
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/nodes.h"
+#include "fs/kernel/retriever.h"
 #include "fs/kernel/status_files.h"
 #include "fs/kernel/xattrs.h"
 
@@ -289,6 +290,14 @@ static void on_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_
     directories_read(filesystem_of(request), request, ino, size, offset, true);
 }
 
+static void on_retrieve_reply(fuse_req_t request, void *cookie, fuse_ino_t ino, off_t offset,
+                              struct fuse_bufvec *bytes)
+{
+    (void)ino, (void)offset;
+    retriever_answer(filesystem_of(request)->retriever, (uint64_t)(uintptr_t)cookie, bytes);
+    fuse_reply_none(request);
+}
+
 const struct fuse_lowlevel_ops *operations_table(void)
 {
     /* No flush: the kernel learns with the first one not to send them. What modifies is refused by
@@ -309,6 +318,7 @@ const struct fuse_lowlevel_ops *operations_table(void)
         .getxattr = on_getxattr,
         .listxattr = on_listxattr,
         .ioctl = on_ioctl,
+        .retrieve_reply = on_retrieve_reply,
     };
     return &operations;
 }

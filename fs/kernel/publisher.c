@@ -13,6 +13,7 @@
 #include "fs/host/log.h"
 #include "fs/kernel/filesystem.h"
 #include "fs/kernel/inode_table.h"
+#include "fs/kernel/retriever.h"
 
 /* The kernel makes the inode a moment after it got the reply to the LOOKUP; a store that is faster
  * finds nothing. That long, and no longer, "nobody has looked it up" is not believed. */
@@ -60,6 +61,11 @@ static void drop(void *context, uint32_t view, uint64_t offset, uint64_t size)
         fuse_lowlevel_notify_inval_inode(filesystem->session, nodeid, (off_t)offset, (off_t)size);
 }
 
+static int retrieve(void *context, uint32_t view, uint64_t offset, void *out, size_t size)
+{
+    return retriever_take(context, view, offset, out, size);
+}
+
 static void changed(void *context, uint32_t view)
 {
     struct filesystem *filesystem = context;
@@ -101,6 +107,7 @@ struct unshard_publisher publisher_for(struct filesystem *filesystem)
     return (struct unshard_publisher){.context = filesystem,
                                       .store = store,
                                       .drop = drop,
+                                      .retrieve = filesystem->retriever ? retrieve : NULL,
                                       .changed = changed,
                                       .log = write_log,
                                       .describe = describe};

@@ -28,6 +28,7 @@
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/nodes.h"
 #include "fs/kernel/publisher.h"
+#include "fs/kernel/retriever.h"
 #include "fs/kernel/session.h"
 #include "fs/kernel/status_files.h"
 #include "fs/mount/monitor.h"
@@ -69,6 +70,7 @@ static int open_checkpoint(struct mount_run *run)
     if (result)
         return result;
     filesystem->inodes = inode_table_new(filesystem->checkpoint, nodes_extra_count());
+    filesystem->retriever = retriever_new();
     if (!filesystem->inodes)
         return error_no_memory(&run->error);
     for (uint32_t i = 0; i < unshard_node_count(filesystem->checkpoint); i++) {
@@ -363,6 +365,7 @@ static void release(struct mount_run *run)
     end_reports(run);
     status_snapshots_end();
     inode_table_free(run->filesystem.inodes);
+    retriever_free(run->filesystem.retriever);
     unshard_checkpoint_close(run->filesystem.checkpoint);
     free(run->source);
     free(run->mountpoint);

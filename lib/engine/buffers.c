@@ -64,9 +64,9 @@ static bool give_oldest(struct buffers *buffers)
     return true;
 }
 
-void buffers_reclaim(struct buffers *buffers)
+void buffers_reclaim(struct buffers *buffers, size_t least)
 {
-    while (buffers->free_count <= buffers->reserve && give_oldest(buffers))
+    while (buffers->free_count <= least && give_oldest(buffers))
         continue;
 }
 

@@ -33,8 +33,8 @@ char *buffers_take(struct buffers *buffers);
 void buffers_give(struct buffers *buffers, char *buffer);
 /* There is one beyond the reserve. */
 bool buffers_may_fetch(const struct buffers *buffers);
-/* Gives kept buffers back until more than the reserve is free, or none is kept. */
-void buffers_reclaim(struct buffers *buffers);
+/* Gives kept buffers back until more than so many are free, or none is kept. */
+void buffers_reclaim(struct buffers *buffers, size_t least);
 /* Takes over a chunk with its buffer, in the place of the one that has been kept for longest where
  * as many are kept as may be. */
 void buffers_keep(struct buffers *buffers, const struct kept_chunk *chunk);

@@ -23,10 +23,6 @@ uint32_t chunk_length(const struct unshard_engine *engine, uint32_t file, uint32
 /* So many failed chunks, and a file rests. */
 #define FAILURES_TO_REST 3U
 
-/* Of what the plan fetches before anybody reads: it may be a reader with O_DIRECT who comes. What
- * the source has in memory is read again instead: that costs less than fresh memory for buffers. */
-#define MOST_FIRST_KEPT 32U
-
 static uint64_t again_after_ns(unsigned before)
 {
     return UINT64_C(1000000000) << (before < MOST_DOUBLINGS ? before : MOST_DOUBLINGS);
@@ -196,12 +192,9 @@ bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
 /* Somebody will ask for the rest of the chunk and find no pages of it. */
 static bool is_to_be_kept(const struct unshard_engine *engine, const struct fetch *fetch)
 {
-    bool first = fetch->stream == 0 && !fetch->demanded && !fetch->from_memory &&
-                 engine->reads == 0 && engine->buffers.kept.count < MOST_FIRST_KEPT &&
-                 engine_now_ns() < engine->keep_first_ns;
     bool missed = fetch->uncached || (fetch->demanded && fetch->refused);
     return may_be_served(&engine->files[fetch->file], fetch->generation) && !engine->stopping &&
-           engine->buffers.kept.limit > 0 && (first || (missed && fetch->asked < fetch->length));
+           engine->buffers.kept.limit > 0 && missed && fetch->asked < fetch->length;
 }
 
 static void keep(struct unshard_engine *engine, struct fetch *fetch)
@@ -229,6 +222,9 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
         fetch->buffer = buffers_take(&engine->buffers);
     fetch->staged = chunk_of(engine, fetch)->staged && !fetch->kept;
     fetch->counts_staged = fetch->staged || fetch->kept;
+    /* What the source has in memory costs one copy less from there. */
+    fetch->from_pages = fetch->stored && !fetch->kept && !fetch->staged && !engine->no_stores &&
+                        engine->publisher.retrieve != NULL && !jobs_read_memory(&engine->jobs);
     engine->staged_reading += fetch->counts_staged;
     chunk_of(engine, fetch)->state = CHUNK_READING;
     fetch_list_append(&engine->reading, fetch);

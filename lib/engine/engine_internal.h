@@ -190,6 +190,7 @@ struct fetch {
     bool refused;                   /* the kernel did not take its pages */
     bool kept;                      /* it was in its buffer already when the read began */
     bool from_memory;               /* the source had it in memory */
+    bool from_pages;                /* it is to be taken, or was, from pages that were stored */
     uint64_t asked;                 /* bytes that reads have asked of it */
     uint32_t stream;                /* number of the stream that it was fetched for; 0: none */
     bool given_up;                  /* they were dropped while it was READY: not PUBLISHED then */
@@ -346,7 +347,6 @@ struct unshard_engine {
     uint32_t chunk_bytes;
 
     struct buffers buffers;
-    uint64_t keep_first_ns; /* until then what the plan fetches first is kept; 0: not begun */
 
     struct fetch_list demand, retries, reading, stores;
     struct fetch_list pass_retries;        /* detached fetches with their buffers, until due */
@@ -470,6 +470,10 @@ void waiter_complete(struct waiter *waiter, const char *buffer, int error);
 bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch, bool *failed);
 /* Some view wants pages of it. The caller holds engine->lock. */
 bool publish_is_wanted(const struct unshard_engine *engine, const struct fetch *fetch);
+
+/* retrieve.c: fills the buffer of a fetch from the page cache; false: it has to be read. No lock
+ * held. Blocks for less than a second. */
+bool retrieve_chunk(struct unshard_engine *engine, struct fetch *fetch);
 
 /* drop_behind.c */
 /* 0 or -ENOMEM; the chunks of all files must be there. */

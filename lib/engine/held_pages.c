@@ -102,8 +102,7 @@ static void fill(struct held_page *page, uint32_t offset, const char *bytes, uin
 }
 
 bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uint64_t epoch,
-                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed, bool keep,
-                    char *out)
+                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed, char *out)
 {
     bool complete = false;
     pthread_mutex_lock(&held->lock);
@@ -119,11 +118,8 @@ bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uin
     if (page != NULL) {
         fill(page, offset, bytes, length);
         complete = page->filled >= page->needed;
-        if (complete) {
+        if (complete)
             memcpy(out, page->data, HELD_PAGE_BYTES);
-            if (!keep)
-                drop(held, find(held, view, number));
-        }
     }
     pthread_mutex_unlock(&held->lock);
     return complete;

@@ -37,10 +37,11 @@ void held_pages_set_limit(struct held_pages *held, size_t limit);
 
 /* Adds bytes [offset, offset + length) of a page that needs `needed` bytes in all (less than a page
  * only at the end of a view). Returns true when the page is complete by that: it is then copied to
- * out (HELD_PAGE_BYTES), and leaves the table unless keep. Adding the same bytes twice is allowed.
- * epoch: of the contents that the page is made of; what is held of another one is dropped first. */
+ * out (HELD_PAGE_BYTES), and stays in the table until it is forgotten. Adding the same bytes twice
+ * is allowed. epoch: of the contents that the page is made of; what is held of another one is
+ * dropped first. */
 bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint64_t epoch,
-                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed, bool keep,
+                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed,
                     char *out);
 
 /* What is held of a page: copies its bytes [*from, *to) to their place in out, true. A complete

@@ -39,14 +39,14 @@ void jobs_init(struct jobs *jobs, unsigned fixed, unsigned most, unsigned proces
     begin_epoch(jobs, now_ns);
 }
 
-static bool reads_memory(const struct jobs *jobs)
+bool jobs_read_memory(const struct jobs *jobs)
 {
     return jobs->memory_runs >= SURE_OF_MEMORY / 2;
 }
 
 unsigned jobs_allowed(const struct jobs *jobs)
 {
-    bool few = jobs->fixed == 0 && reads_memory(jobs);
+    bool few = jobs->fixed == 0 && jobs_read_memory(jobs);
     return few ? least_of(jobs->for_memory, jobs->current) : jobs->current;
 }
 
@@ -94,7 +94,7 @@ void jobs_adapt(struct jobs *jobs, uint64_t now_ns)
     uint64_t elapsed = now_ns - jobs->epoch_start_ns;
     if (jobs->fixed != 0)
         return;
-    if (jobs->starved || reads_memory(jobs) || now_ns < jobs->hold_until_ns) {
+    if (jobs->starved || jobs_read_memory(jobs) || now_ns < jobs->hold_until_ns) {
         begin_epoch(jobs, now_ns);
         return;
     }

@@ -34,6 +34,8 @@ void jobs_init(struct jobs *jobs, unsigned fixed, unsigned most, unsigned proces
                uint64_t now_ns);
 /* How many reads may run now. */
 unsigned jobs_allowed(const struct jobs *jobs);
+/* Reads come out of memory these days. */
+bool jobs_read_memory(const struct jobs *jobs);
 /* A read has ended, which brought so many bytes: from storage, or out of memory. */
 void jobs_note_read(struct jobs *jobs, uint64_t bytes, bool from_memory);
 /* There was nothing to read though another read was allowed. */

@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* What is fetched before anybody reads may be kept for so long, see is_to_be_kept. */
-#define KEEP_FIRST_NS UINT64_C(15000000000)
 /* Stores that fail so many times in a row are no accident. */
 #define FAILURES_TO_TELL 4U
 
@@ -100,8 +98,6 @@ struct fetch *plan_next(struct unshard_engine *engine, unsigned self, bool stage
 {
     unsigned steps = SEARCH_STEPS;
     bool ended = true; /* all views before this one are searched to their ends */
-    if (engine->keep_first_ns == 0)
-        engine->keep_first_ns = engine_now_ns() + KEEP_FIRST_NS;
     struct fetch *running = next_of_plan_run(engine, self, staged_only);
     if (running != NULL)
         return running;
@@ -140,7 +136,8 @@ bool plan_may(struct unshard_engine *engine)
 {
     if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
         return false;
-    uint64_t in_flight = (uint64_t)engine->reading_count * engine->chunk_bytes;
+    size_t chunks = engine->reading_count + engine->stores.count + engine->storing;
+    uint64_t in_flight = (uint64_t)chunks * engine->chunk_bytes;
     bool full = engine->unconsumed_bytes + in_flight >= engine->window_bytes / 2;
     if (full)
         engine->paused_reason = "the window ahead of readers is full";

@@ -35,7 +35,7 @@ static bool is_sentinel(const struct publication *to, uint64_t page)
 /* Puts the literal bytes of a seam page in, so that only chunks are waited for. True and the page
  * in `out` when that completes it. */
 static bool add_literals(struct publication *to, uint64_t page, uint64_t epoch, uint32_t needed,
-                         bool keep, char *out)
+                         char *out)
 {
     const struct extent_map *map = view_map(to->engine, to->view);
     uint64_t start = page * PAGE_BYTES, end = start + needed;
@@ -45,7 +45,7 @@ static bool add_literals(struct publication *to, uint64_t page, uint64_t epoch, 
         if (piece.source == EXTENT_LITERAL)
             complete = held_pages_add(&to->engine->held, to->view, page, epoch,
                                       (uint32_t)(at - start), map->literal + piece.source_offset,
-                                      (uint32_t)piece.length, needed, keep, out);
+                                      (uint32_t)piece.length, needed, out);
         at += piece.length;
     }
     return complete;
@@ -86,12 +86,12 @@ static uint64_t epoch_of_page(const struct publication *to, uint64_t page)
 }
 
 /* Stores a page that was put together, unless one of its files is not what it was or not to be
- * served. */
+ * served. Until it is in the page cache it stays in memory, for reads and for another try: this
+ * chunk comes again when the store has failed, its neighbour may not. */
 static void store_page(struct publication *to, uint64_t page, uint64_t epoch, const char *data,
                        uint32_t length)
 {
     struct unshard_engine *engine = to->engine;
-    char again[HELD_PAGE_BYTES];
     uint64_t start = page * PAGE_BYTES, end = start + PAGE_BYTES;
     pthread_mutex_lock(&engine->lock);
     bool go = view_epoch(engine, to->view, start, end) == epoch &&
@@ -102,8 +102,8 @@ static void store_page(struct publication *to, uint64_t page, uint64_t epoch, co
     if (!go)
         return;
     store(to, start, data, length);
-    if (to->error != 0) /* this chunk comes again, its neighbour may not */
-        held_pages_add(&engine->held, to->view, page, epoch, 0, data, length, length, true, again);
+    if (to->error == 0)
+        held_pages_forget_range(&engine->held, to->view, page, page);
     pthread_mutex_lock(&engine->lock);
     count_page_stores(engine, to->view, page, false);
     pthread_mutex_unlock(&engine->lock);
@@ -116,15 +116,14 @@ static void publish_fragment(struct publication *to, uint64_t offset, const char
     char complete_page[HELD_PAGE_BYTES];
     uint64_t page = offset / PAGE_BYTES;
     uint32_t needed = bytes_of_page(to, page);
-    bool keep = is_sentinel(to, page);
     if (length == 0)
         return;
     uint64_t epoch = epoch_of_page(to, page);
     bool complete =
         held_pages_add(&to->engine->held, to->view, page, epoch, (uint32_t)(offset % PAGE_BYTES),
-                       data, (uint32_t)length, needed, keep, complete_page) ||
-        add_literals(to, page, epoch, needed, keep, complete_page);
-    if (complete && !keep)
+                       data, (uint32_t)length, needed, complete_page) ||
+        add_literals(to, page, epoch, needed, complete_page);
+    if (complete && !is_sentinel(to, page))
         store_page(to, page, epoch, complete_page, needed);
 }
 

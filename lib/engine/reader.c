@@ -37,12 +37,21 @@ void readers_wake(struct unshard_engine *engine)
         pthread_cond_signal(&engine->work);
 }
 
+/* There is a buffer for the demand: it is kept in one, or one is free. */
+static bool has_buffer(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    if (kept_has(&engine->buffers.kept, fetch->file, fetch->index))
+        return true;
+    buffers_reclaim(&engine->buffers, 0);
+    return engine->buffers.free_count > 0;
+}
+
 /* A demand that may be read now. Of a file with a hanging read only one more is tried at a time, so
  * that a sick shard does not take every reader. */
 static struct fetch *next_demand(struct unshard_engine *engine)
 {
     for (struct fetch *fetch = engine->demand.first; fetch != NULL; fetch = fetch->next)
-        if (engine->files[fetch->file].stalled <= 1) {
+        if (engine->files[fetch->file].stalled <= 1 && has_buffer(engine, fetch)) {
             fetch_list_remove(&engine->demand, fetch);
             return fetch;
         }
@@ -72,16 +81,15 @@ static struct fetch *next_unasked(struct unshard_engine *engine, unsigned self)
 static struct fetch *take_work(struct unshard_engine *engine, unsigned self)
 {
     engine->search_on = false;
-    buffers_reclaim(&engine->buffers);
-    if (engine->buffers.free_count == 0)
-        return NULL;
     struct fetch *fetch = next_demand(engine);
-    if (fetch != NULL)
+    if (fetch != NULL) {
         fetch_start(engine, fetch);
-    else if (may_fetch(engine))
+    } else if (may_fetch(engine)) {
+        buffers_reclaim(&engine->buffers, engine->buffers.reserve);
         fetch = next_unasked(engine, self);
-    else if (engine->buffers.free_count > 1 && may_read(engine))
+    } else if (engine->buffers.free_count > 1 && may_read(engine)) {
         fetch = pass_next_demanded(engine);
+    }
     if (fetch != NULL && (may_read(engine) || engine->demand.count > 0))
         readers_wake(engine); /* there may be more */
     return fetch;
@@ -198,8 +206,9 @@ void log_recovery(struct unshard_engine *engine, uint32_t file)
 static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
                       struct unshard_error *error)
 {
-    if (fetch->kept)
+    if (fetch->kept || (fetch->from_pages && retrieve_chunk(engine, fetch)))
         return 0;
+    fetch->from_pages = false;
     if (fetch->staged && staging_get(engine, fetch) && check_chunk(engine, fetch, error) == 0)
         return 0;
     fetch->staged = false;
@@ -245,7 +254,7 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
         fetch->waiters = NULL;
         chunk_of(engine, fetch)->state = CHUNK_READY;
         fetch->answered = true;
-        note_success(engine, fetch, fetch->staged || fetch->kept);
+        note_success(engine, fetch, fetch->staged || fetch->kept || fetch->from_pages);
         recovered = engine->files[file].episode.count > 0 && file_error(engine, file) == NULL;
         if (fetch->pass)
             fetch_hold(fetch);

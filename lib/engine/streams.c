@@ -118,7 +118,8 @@ void stream_doubt(struct stream *stream, bool believed, uint32_t published_tick,
 {
     bool news = believed && (stream->stretch == 0 || published_tick > stream->doubt_tick);
     if (news)
-        stream->doubt_tick = now_tick;
+        stream->doubt_tick =
+            now_tick > 0 ? now_tick - 1 : 0; /* what comes from now on is believed */
     stream->stretch = news || stream->stretch == 0 ? first : 2 * stream->stretch;
     if (stream->stretch > most)
         stream->stretch = most;

@@ -67,7 +67,7 @@ static void each_is_in_one_place(void **state)
         else if (model.out_count > 0 && what == 8)
             keep(&buffers, &model, &random);
         else
-            buffers_reclaim(&buffers);
+            buffers_reclaim(&buffers, buffers.reserve);
         assert_int_equal(buffers.free_count + buffers.kept.count + model.out_count, COUNT);
         if (what == 9)
             assert_true(buffers.free_count > buffers.reserve || buffers.kept.count == 0);

@@ -17,7 +17,7 @@ static bool add_half(struct held_pages *held, uint64_t page, unsigned half, char
 {
     char bytes[HALF];
     memset(bytes, (int)(page % 251 + half), sizeof bytes);
-    return held_pages_add(held, 0, page, 0, half * HALF, bytes, HALF, HELD_PAGE_BYTES, false, out);
+    return held_pages_add(held, 0, page, 0, half * HALF, bytes, HALF, HELD_PAGE_BYTES, out);
 }
 
 static size_t completed(struct held_pages *held, size_t pages)
@@ -31,6 +31,7 @@ static size_t completed(struct held_pages *held, size_t pages)
             complete++;
             assert_int_equal((unsigned char)out[HALF - 1], page % 251);
             assert_int_equal((unsigned char)out[HALF], page % 251 + 1);
+            held_pages_forget_range(held, 0, page, page); /* it has been stored */
         }
     return complete;
 }

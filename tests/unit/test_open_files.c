@@ -204,8 +204,8 @@ static void *pin_another(void *argument)
     struct waiting *waiting = argument;
     struct unshard_error error = {.code = ""};
     struct open_file *file;
-    if (open_files_pin(waiting->setting->files, number_of(waiting->setting, MOST), 0, &file, &error) ==
-        0)
+    if (open_files_pin(waiting->setting->files, number_of(waiting->setting, MOST), 0, &file,
+                       &error) == 0)
         open_files_unpin(waiting->setting->files, file, 0);
     snprintf(waiting->code, sizeof waiting->code, "%s", error.code);
     atomic_store(&waiting->done, true);

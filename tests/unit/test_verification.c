@@ -704,10 +704,10 @@ static void test_held_pages_of_another_content_are_not_served(void **state)
     struct unshard_engine *engine =
         start(fixture, NULL, verifying(UNSHARD_VERIFY_OFF, UNSHARD_PREFETCH_OFF));
     memset(wrong, 'w', PAGE);
-    assert_true(held_pages_add(&engine->held, 0, where, 7, 0, wrong, PAGE, PAGE, true, out));
+    assert_true(held_pages_add(&engine->held, 0, where, 7, 0, wrong, PAGE, PAGE, out));
     assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
     assert_memory_equal(page, fixture->expected + where * PAGE, PAGE);
-    assert_true(held_pages_add(&engine->held, 0, where, 0, 0, wrong, PAGE, PAGE, true, out));
+    assert_true(held_pages_add(&engine->held, 0, where, 0, 0, wrong, PAGE, PAGE, out));
     struct gate *gate = &engine->files[WRONG_FILE].gate;
     pthread_mutex_lock(&engine->lock);
     gate_block(gate, GATE_MISMATCH, &error, NULL); /* as before its pages are dropped */
