@@ -76,3 +76,10 @@ void buffers_keep(struct buffers *buffers, const struct kept_chunk *chunk)
         give_oldest(buffers);
     kept_put(&buffers->kept, chunk);
 }
+
+void buffers_forget(struct buffers *buffers, uint32_t file)
+{
+    struct kept_chunk chunk;
+    while (kept_take_of(&buffers->kept, file, &chunk))
+        buffers_give(buffers, chunk.buffer);
+}

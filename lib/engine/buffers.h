@@ -38,6 +38,8 @@ void buffers_reclaim(struct buffers *buffers, size_t least);
 /* Takes over a chunk with its buffer, in the place of the one that has been kept for longest where
  * as many are kept as may be. */
 void buffers_keep(struct buffers *buffers, const struct kept_chunk *chunk);
+/* Nothing of the file is kept any more. */
+void buffers_forget(struct buffers *buffers, uint32_t file);
 /* How many storers may hold. */
 static inline size_t buffers_for_stores(const struct buffers *buffers)
 {

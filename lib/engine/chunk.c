@@ -144,19 +144,14 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
     chunk_check(engine, fetch->file, fetch->index);
 }
 
-static bool may_be_served(const struct file_state *state, uint32_t generation)
-{
-    return generation == state->generation && gate_is_open(&state->gate);
-}
-
-/* Takes the buffer in which the chunk is kept, if it is; fetch->kept when it is still good. */
+/* Takes the buffer in which the chunk is kept, if it is; fetch->kept when it is still good: what is
+ * kept of a file goes when it is blocked, but meanwhile there may be digests to match. */
 static bool take_kept(struct unshard_engine *engine, struct fetch *fetch)
 {
     const struct file_state *state = &engine->files[fetch->file];
     struct kept_chunk kept;
     bool found = kept_take(&engine->buffers.kept, fetch->file, fetch->index, &kept);
-    fetch->kept =
-        found && may_be_served(state, kept.generation) && kept.trusted == state->trusted.digests;
+    fetch->kept = found && kept.trusted == state->trusted.digests;
     if (found) {
         fetch->buffer = kept.buffer;
         fetch->digest = kept.digest;
@@ -193,15 +188,14 @@ bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
 static bool is_to_be_kept(const struct unshard_engine *engine, const struct fetch *fetch)
 {
     bool missed = fetch->uncached || (fetch->demanded && fetch->refused);
-    return may_be_served(&engine->files[fetch->file], fetch->generation) && !engine->stopping &&
-           engine->buffers.kept.limit > 0 && missed && fetch->asked < fetch->length;
+    return !engine->stopping && engine->buffers.kept.limit > 0 && missed &&
+           fetch->asked < fetch->length;
 }
 
 static void keep(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct kept_chunk chunk = {.file = fetch->file,
                                .index = fetch->index,
-                               .generation = fetch->generation,
                                .trusted = fetch->trusted.digests,
                                .digest = fetch->digest,
                                .asked = fetch->asked,

@@ -161,6 +161,7 @@ static bool shut(struct unshard_engine *engine, uint32_t number, enum gate_reaso
     cancel_of_list(engine, &engine->retries, number, waiters);
     disown_fetches(engine, number, waiters);
     forget_chunks(engine, number);
+    buffers_forget(&engine->buffers, number);
     number_set_add(&engine->suspects, number);
     engine->drops_due++;
     return true;

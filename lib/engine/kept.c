@@ -56,3 +56,11 @@ bool kept_take_oldest(struct kept_chunks *kept, uint64_t before_ns, struct kept_
 {
     return kept->count > 0 && kept->chunks[0].since_ns <= before_ns && take(kept, 0, out);
 }
+
+bool kept_take_of(struct kept_chunks *kept, uint32_t file, struct kept_chunk *out)
+{
+    size_t i = 0;
+    while (i < kept->count && kept->chunks[i].file != file)
+        i++;
+    return take(kept, i, out);
+}

@@ -17,7 +17,6 @@
 
 struct kept_chunk {
     uint32_t file, index;
-    uint32_t generation;      /* of the file when it was read */
     const void *trusted;      /* the digests that it has matched; NULL: none */
     struct digest digest;     /* ... then this is its own */
     uint64_t asked, since_ns; /* bytes that reads have asked of it; since when it is kept */
@@ -40,5 +39,7 @@ bool kept_has(const struct kept_chunks *kept, uint32_t file, uint32_t index);
 bool kept_take(struct kept_chunks *kept, uint32_t file, uint32_t index, struct kept_chunk *out);
 /* Hands the oldest back that has been kept since `before_ns` or longer, if there is one. */
 bool kept_take_oldest(struct kept_chunks *kept, uint64_t before_ns, struct kept_chunk *out);
+/* Hands any chunk of the file back, if one is kept. */
+bool kept_take_of(struct kept_chunks *kept, uint32_t file, struct kept_chunk *out);
 
 #endif

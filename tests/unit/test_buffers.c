@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-enum { EACH = 4096, COUNT = 40, ROUNDS = 100000 };
+enum { EACH = 4096, COUNT = 40, ROUNDS = 100000, FILES = 3 };
 
 struct model {
     char *out[COUNT];
@@ -42,12 +42,25 @@ static char *put_down(struct model *model, struct random_state *random)
 
 static void keep(struct buffers *buffers, struct model *model, struct random_state *random)
 {
-    struct kept_chunk chunk = {.index = model->next_kept++,
+    struct kept_chunk chunk = {.file = model->next_kept % FILES,
+                               .index = model->next_kept++,
                                .since_ns = model->next_kept,
                                .buffer = put_down(model, random)};
     buffers_keep(buffers, &chunk);
-    assert_true(kept_has(&buffers->kept, 0, chunk.index));
+    assert_true(kept_has(&buffers->kept, chunk.file, chunk.index));
     assert_true(buffers->kept.count <= buffers->kept.limit);
+}
+
+static void forget(struct buffers *buffers, struct random_state *random)
+{
+    uint32_t file = (uint32_t)random_below(random, FILES);
+    size_t others = 0;
+    for (size_t i = 0; i < buffers->kept.count; i++)
+        others += buffers->kept.chunks[i].file != file;
+    buffers_forget(buffers, file);
+    assert_int_equal(buffers->kept.count, others);
+    for (size_t i = 0; i < others; i++)
+        assert_int_not_equal(buffers->kept.chunks[i].file, file);
 }
 
 static void each_is_in_one_place(void **state)
@@ -59,13 +72,15 @@ static void each_is_in_one_place(void **state)
     assert_int_equal(buffers_init(&buffers, COUNT * EACH, EACH), 0);
     assert_int_equal(buffers.count, COUNT);
     for (unsigned round = 0; round < ROUNDS; round++) {
-        uint64_t what = random_below(&random, 10);
+        uint64_t what = random_below(&random, 11);
         if (what < 5)
             take(&buffers, &model);
         else if (model.out_count > 0 && what < 8)
             buffers_give(&buffers, put_down(&model, &random));
         else if (model.out_count > 0 && what == 8)
             keep(&buffers, &model, &random);
+        else if (what == 10)
+            forget(&buffers, &random);
         else
             buffers_reclaim(&buffers, buffers.reserve);
         assert_int_equal(buffers.free_count + buffers.kept.count + model.out_count, COUNT);
