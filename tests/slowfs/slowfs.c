@@ -6,9 +6,10 @@
  *
  * .slowfs/control takes the commands of rules.h, .slowfs/stats tells how often and how much each
  * file was read. Neither is listed, so that what scans the directory does not see them. Nothing is
- * kept in the page cache from one open to the next: each open starts cold. With -o direct=1 nothing
- * goes through the page cache at all: what a read returns is what its reader gets, which `short`
- * needs (the page cache takes a short answer for the end of the file).
+ * kept in the page cache from one open to the next: each open starts cold, but with -o keep=1,
+ * which is for files that do not change. With -o direct=1 nothing goes through the page cache at
+ * all: what a read returns is what its reader gets, which `short` needs (the page cache takes a
+ * short answer for the end of the file).
  */
 #define FUSE_USE_VERSION 312
 
@@ -41,7 +42,7 @@ struct open_file {
 };
 
 static int root_fd;
-static bool direct;
+static bool direct, keep;
 
 /* The path as *at() calls below root_fd want it. */
 static const char *below(const char *path)
@@ -135,6 +136,7 @@ static int open_plain(const char *path, struct open_file *file, struct fuse_file
     if (rules_vanished(below(path)))
         return -ENOENT;
     info->direct_io = direct;
+    info->keep_cache = keep;
     file->fd = openat(root_fd, below(path), O_RDONLY | O_CLOEXEC);
     return file->fd < 0 ? -errno : 0;
 }
@@ -272,7 +274,7 @@ static const struct fuse_operations operations = {.init = slow_init,
 
 struct settings {
     char *latency, *rate, *total;
-    int direct;
+    int direct, keep;
     const char *directory;
 };
 
@@ -281,6 +283,7 @@ static const struct fuse_opt option_table[] = {
     {"rate=%s", offsetof(struct settings, rate), 0},
     {"total=%s", offsetof(struct settings, total), 0},
     {"direct=%d", offsetof(struct settings, direct), 0},
+    {"keep=%d", offsetof(struct settings, keep), 0},
     FUSE_OPT_END};
 
 /* The first argument that is no option is the directory, the second the mount point. */
@@ -336,6 +339,7 @@ int main(int argc, char **argv)
         return 2;
     }
     direct = settings.direct != 0;
+    keep = settings.keep != 0;
     root_fd = open(settings.directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root_fd < 0 || apply("latency", settings.latency) || apply("rate", settings.rate) ||
         apply("total", settings.total)) {
