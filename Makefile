@@ -7,6 +7,7 @@
 #            V=1                                   show the commands of the compiler
 #            FUZZ_SECONDS=6                        how long each fuzz target runs in `make check` (60)
 #            PYTEST=                               further arguments for pytest
+#            BASE= MEASURE=                        for `make bench`: another commit beside this; what (--help)
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
 
@@ -60,7 +61,7 @@ help:
 	@echo 'make lint        clang-format and clang-tidy'
 	@echo 'make demo        make a small checkpoint, mount it, load it [SRC=... MNT=...]'
 	@echo 'make campaign    corrupt shards, let storage fail, kill daemons: 1850 rounds [CAMPAIGN=...]'
-	@echo 'make bench       measure, side by side with what else there is'
+	@echo 'make bench       measure, side by side with what else there is [MEASURE=--quick] [BASE=COMMIT]'
 	@echo 'make deb         Debian packages in build/deb, checked with lintian'
 	@echo 'make install     [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean'

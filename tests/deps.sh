@@ -1,8 +1,9 @@
 #!/bin/bash
 # Installs what building and testing need, as far as it is missing: Debian packages, and a Python
 # environment in .venv. Does nothing, fast, when all is there.
-# usage: tests/deps.sh [build|tests|package]     build: only the packages that compiling needs;
-#                                                 package: what `make deb` needs
+# usage: tests/deps.sh [build|tests|package|bench]
+#     build: only the packages that compiling needs; package: what `make deb` needs; bench: with what
+#     `make bench` measures beside us, as far as it can be had
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,6 +12,7 @@ build_packages=(build-essential pkg-config libfuse3-dev fuse3 libcjson-dev libxx
 test_packages=(libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev llvm-14 python3
     python3-venv fio bindfs mergerfs xxhash mandoc ca-certificates util-linux systemd zsh)
 package_packages=(debhelper dpkg-dev lintian)
+bench_packages=(rclone strace)
 
 missing_packages() {
     local package
@@ -69,12 +71,30 @@ fetch_promtool() {
     rm -rf $folder
 }
 
+# What cannot be had is left out by the benchmark, which says so.
+install_peers() {
+    local stamp peer
+    stamp=.venv/peers-$(sha256sum <tests/bench/requirements.txt | cut -c 1-16)
+    for peer in "${bench_packages[@]}"; do
+        install_packages "$peer" || echo "deps: $peer is not to be had" >&2
+    done
+    [ ! -e "$stamp" ] || return 0
+    while read -r peer; do
+        .venv/bin/pip install -q "$peer" || echo "deps: $peer is not to be had" >&2
+    done < <(grep -v '^#' tests/bench/requirements.txt)
+    rm -f .venv/peers-*
+    touch "$stamp"
+}
+
 install_packages "${build_packages[@]}"
 if [ "${1:-tests}" = package ]; then
     install_packages "${package_packages[@]}"
 fi
-if [ "${1:-tests}" = tests ]; then
+if [ "${1:-tests}" = tests ] || [ "$1" = bench ]; then
     install_packages "${test_packages[@]}"
     install_venv
     fetch_promtool
+fi
+if [ "${1:-tests}" = bench ]; then
+    install_peers
 fi

@@ -4,6 +4,7 @@
 FUZZ_SECONDS ?= 60
 PYTEST ?=
 MEASURE ?=
+BASE ?=
 CAMPAIGN ?=
 PYTHON := .venv/bin/python
 
@@ -45,7 +46,9 @@ campaign-run: all $(SLOWFS)
 	    status=1; done; exit $$status
 
 # MEASURE=... chooses what to measure and how large: see tests/bench/bench.py --help.
-bench: deps
+# BASE=COMMIT measures the program of that commit beside this one.
+bench:
+	@tests/deps.sh bench
 	@$(MAKE) --no-print-directory bench-run
 bench-run: all $(SLOWFS) build/tests/bench/reader
-	@$(PYTHON) tests/bench/bench.py --build $(BUILD) $(MEASURE)
+	@$(PYTHON) tests/bench/bench.py --build $(BUILD) --compiler '$(CC)' $(if $(BASE),--base '$(BASE)') $(MEASURE)

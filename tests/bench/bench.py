@@ -1,395 +1,157 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Measures what a reader gets through a mount, side by side with what it gets otherwise.
+"""Measures unshard beside what else reads the same shards.
 
-Every round runs the candidates one after the other, so that noise of the machine hits all alike;
-what is printed is medians and their ratios. Figures are GB/s of a reader that touches every byte.
+Every round runs the candidates one after the other, there and back, so that noise of the machine
+hits all alike; the first round counts for nothing; what is printed is medians and their spread.
+
+    make bench                            all of it, 25 minutes
+    make bench MEASURE=--quick            3 minutes
+    make bench MEASURE='--only field'     one group; see measures.py
+    make bench BASE=HEAD~1                with the program of another commit beside this one
+    make bench MEASURE=--readme           writes the README's section and its pictures, too
 """
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
-import shutil
-import statistics
-import subprocess
+import signal
 import sys
-import tempfile
-import threading
 import time
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-READER = TOP / "build/tests/bench/reader"
-SLOWFS = TOP / "build/tests/slowfs/slowfs"
-SHARDS = 8
-MEASURES = ["warm", "tmpfs", "slow", "disk", "torch", "memory", "verify"]
+# Threads of torch that have nothing to do wait for more with all their might, which takes the cores
+# from whoever brings the bytes where these are few: what is measured then is chance. Read when torch
+# is loaded.
+if "--spin" not in sys.argv:
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+
+import base
+import checkpoints
+import loaders
+import measures
+import tables
+from candidates import of_programs
+from measuring import Case
+from mounts import TOP
 
 
-# ---- checkpoints and mounts --------------------------------------------------------------------
-
-def write_shard(path, number, size):
-    """One safetensors file with tensors of 16 MiB, random bytes repeated."""
-    tensor = 16 << 20
-    count = max(1, size // tensor)
-    header = {f"layer.{number}.{one}.weight":
-              {"dtype": "BF16", "shape": [tensor // 2],
-               "data_offsets": [one * tensor, (one + 1) * tensor]} for one in range(count)}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    block = os.urandom(tensor)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _ in range(count):
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def checkpoint(parent, size):
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="unshard-bench-", dir=parent))
-    try:
-        for number in range(SHARDS):
-            write_shard(folder / f"model-{number + 1:05d}-of-{SHARDS:05d}.safetensors", number,
-                        size // SHARDS)
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def shards(folder):
-    return sorted(pathlib.Path(folder).glob("model-*-of-*.safetensors"))
-
-
-@contextlib.contextmanager
-def mountpoint():
-    path = tempfile.mkdtemp(prefix="unshard-bench-mnt-")
-    try:
-        yield pathlib.Path(path)
-    finally:
-        # Detached lazily: a benchmark that was interrupted must not leave a mount either.
-        if os.path.ismount(path):
-            subprocess.run(["umount", "-l", path], stderr=subprocess.DEVNULL)
-        os.rmdir(path)
-
-
-@contextlib.contextmanager
-def other_mount(command, *arguments):
-    """A filesystem that `command ARGUMENTS MOUNTPOINT` mounts, ended with its mount."""
-    with mountpoint() as path:
-        subprocess.run([*map(str, command), *map(str, arguments), str(path)], check=True,
-                       stdout=subprocess.DEVNULL)
-        yield path
-        subprocess.run(["umount", str(path)], check=True)
-
-
+@dataclasses.dataclass
 class Bench:
-    def __init__(self, options):
-        self.options = options
-        self.unshard = TOP / options.build / "unshard"
-        self.rows = []
-
-    @contextlib.contextmanager
-    def mounted(self, source, *options):
-        with mountpoint() as path:
-            flags = [part for option in options for part in ("-o", option)]
-            subprocess.run([self.unshard, "mount", *flags, source, path], check=True)
-            yield path
-            subprocess.run([self.unshard, "umount", path], check=True)
-
-    def compare(self, title, candidates, base, wanted, rounds=None):
-        """Runs each candidate once a round; candidates: name -> function that gives GB/s.
-        base: the names to compare the first candidate with, the best of them."""
-        figures = {name: [] for name in candidates}
-        for _ in range(rounds or self.options.rounds):
-            for name, measure in candidates.items():
-                figures[name].append(measure())
-        medians = {name: statistics.median(values) for name, values in figures.items()}
-        first = next(iter(candidates))
-        ratio = medians[first] / max(medians[name] for name in base)
-        self.row(title, medians, ratio, wanted, figures)
-
-    def row(self, title, medians, ratio, wanted, figures):
-        self.rows.append({"title": title, "medians": medians, "ratio": ratio, "wanted": wanted,
-                          "reached": ratio >= wanted, "figures": figures})
-        shown = ", ".join(f"{name} {value:.3g}" for name, value in medians.items())
-        print(f"{title:<38} {ratio:7.2f}  (wanted {wanted:g}) "
-              f"{'ok' if ratio >= wanted else 'BELOW'}\n    {shown}", flush=True)
-
-
-def reader(how, files):
-    """GB/s of one reader process."""
-    done = subprocess.run([READER, how, *files], check=True, stdout=subprocess.PIPE)
-    result = json.loads(done.stdout)
-    return result["bytes"] / result["seconds"] / 1e9
-
-
-def drop_caches():
-    subprocess.run(["sync"], check=True)
-    pathlib.Path("/proc/sys/vm/drop_caches").write_text("1")
-
-
-def status(path):
-    return json.loads((path / ".unshard/status.json").read_text())
-
-
-def settled(path):
-    return all(shard["state"] not in ("pending", "reading")
-               for component in status(path)["components"] for shard in component["shards"])
-
-
-def wait_warm(path, bound=300):
-    end = time.monotonic() + bound
-    while not settled(path):
-        if time.monotonic() > end:
-            raise TimeoutError(f"not warm within {bound} s")
-        time.sleep(0.01)
-
-
-# ---- what is measured --------------------------------------------------------------------------
-
-def warm(bench):
-    """The view after its pages are stored, against the same bytes in the page cache of a file: one
-    of tmpfs, whose pages are as small as those of FUSE, and one of the local disk, whose file
-    system may keep many pages together in one folio, which FUSE cannot (Linux 6.18).
-
-    How fast pages are read depends on where in memory they happen to lie: the small pages that are
-    filled first after a gigabyte was freed lie scattered, and are read a fifth slower, whosever
-    they are. So each round fills all of them anew, in turn in this order and in the reverse."""
-    figures = {how: {"unshard": [], "tmpfs": [], "local disk": []} for how in ("read", "mmap")}
-    with checkpoint(bench.options.disk, bench.options.size) as source, \
-            tempfile.TemporaryDirectory(prefix="unshard-bench-", dir="/dev/shm") as memory:
-        plains = {"tmpfs": pathlib.Path(memory) / "plain", "local disk": source / "plain"}
-        with bench.mounted(source) as mount:
-            shutil.copyfile(mount / "model.safetensors", source / "bytes")
-        for number in range(2 * bench.options.rounds):
-            with contextlib.ExitStack() as stack:
-                warm_round(bench, stack, number, source, plains, figures)
-    for how, of_how in figures.items():
-        medians = {name: statistics.median(values) for name, values in of_how.items()}
-        for name in plains:
-            bench.row(f"warm {how} / page cache of {name}",
-                      {one: medians[one] for one in ("unshard", name)},
-                      medians["unshard"] / medians[name], 0.95, of_how)
-
-
-def warm_round(bench, stack, number, source, plains, figures):
-    def fill_view():
-        mount = stack.enter_context(bench.mounted(source))
-        wait_warm(mount)
-        return mount / "model.safetensors"
-
-    def fill_plain(path):
-        shutil.copyfile(source / "bytes", path)
-        stack.callback(path.unlink)
-        return path
-
-    fills = {"unshard": fill_view,
-             **{name: lambda path=path: fill_plain(path) for name, path in plains.items()}}
-    names = list(fills) if number % 2 == 0 else list(fills)[::-1]
-    files = {name: fills[name]() for name in names}
-    for how, of_how in figures.items():
-        for name in names:
-            reader(how, [files[name]])
-        for name in names:
-            of_how[name].append(max(reader(how, [files[name]]) for _ in range(2)))
-
-
-def cold_view(bench, source, how, *options):
-    with bench.mounted(source, *options) as mount:
-        return reader(how, [mount / "model.safetensors"])
-
-
-def cold_other(source, how, command, *arguments):
-    with other_mount(command, *arguments) as mount:
-        return reader(how, shards(mount))
-
-
-def fio(*arguments):
-    """GB/s of what fio does."""
-    done = subprocess.run(["fio", "--name=bench", "--thread", "--group_reporting", "--bs=1M",
-                           "--output-format=json", *arguments], check=True, stdout=subprocess.PIPE)
-    job = json.loads(done.stdout)["jobs"][0]
-    return max(job["read"]["bw_bytes"], job["write"]["bw_bytes"]) / 1e9
-
-
-def fill_pages(size):
-    """GB/s at which all processors, doing nothing else, fill fresh pages with bytes that they have:
-    the least that any page cache costs."""
-    processors = os.cpu_count()
-    with tempfile.TemporaryDirectory(prefix="unshard-bench-", dir="/dev/shm") as folder:
-        return fio(f"--directory={folder}", "--rw=write", f"--numjobs={processors}",
-                   "--fallocate=none", f"--size={size // processors}")
-
-
-def tmpfs(bench):
-    """Source in memory, cold view, a reader that starts with the mount."""
-    with checkpoint("/dev/shm", bench.options.size) as source:
-        others = {"bindfs": (["bindfs"], source),
-                  "mergerfs": (["mergerfs"], source)}
-        others = {name: how for name, how in others.items() if shutil.which(name)}
-        candidates = {"unshard": lambda: cold_view(bench, source, "mmap")}
-        for name, (command, *arguments) in others.items():
-            candidates[name] = lambda command=command, arguments=arguments: \
-                cold_other(source, "mmap", command, *arguments)
-        candidates["filling pages alone"] = lambda: fill_pages(bench.options.size)
-        bench.compare("tmpfs cold mmap / bindfs, mergerfs", candidates, list(others), 3)
-
-
-def slow(bench):
-    """Storage with 2 ms a request; native mmap of the shards on the same storage."""
-    with checkpoint("/dev/shm", bench.options.slow_size) as source:
-        def through_view():
-            with other_mount([SLOWFS, "-o", "latency=2"], source) as storage:
-                return cold_view(bench, storage, "mmap")
-
-        def native(how):
-            return cold_other(source, how, [SLOWFS, "-o", "latency=2"], source)
-
-        def storage_alone():
-            """What it gives to many direct readers that do nothing with the bytes."""
-            with other_mount([SLOWFS, "-o", "latency=2"], source) as storage:
-                files = ":".join(map(str, shards(storage)))
-                return fio(f"--filename={files}", "--rw=read", "--direct=1", "--numjobs=32",
-                           f"--size={bench.options.slow_size // 8}")
-
-        bench.compare("2 ms storage, mmap / native mmap",
-                      {"unshard": through_view, "native mmap": lambda: native("mmap"),
-                       "native read": lambda: native("read"),
-                       "storage alone": storage_alone}, ["native mmap"], 40)
-
-
-def disk(bench):
-    """Cold local disk, against native read of the shards."""
-    with checkpoint(bench.options.disk, bench.options.size) as source:
-        def through_view(how):
-            drop_caches()
-            return cold_view(bench, source, how)
-
-        def native():
-            drop_caches()
-            return reader("read", shards(source))
-
-        bench.compare("cold disk, read / native read",
-                      {"unshard": lambda: through_view("read"), "native read": native,
-                       "unshard mmap": lambda: through_view("mmap")}, ["native read"], 1)
-
-
-class TorchLoader:
-    """A process that has imported what it needs and waits for files to load."""
-
-    def __init__(self, how):
-        self.process = subprocess.Popen([sys.executable, TOP / "tests/bench/torch_loader.py", how],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout.readline() == "ready\n"
-
-    def load(self, files):
-        """The bytes of all tensors, once they are in memory."""
-        self.process.stdin.write("\t".join(map(str, files)) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def end(self):
-        self.process.stdin.close()
-        assert self.process.wait() == 0
-
-
-@contextlib.contextmanager
-def torch_checkpoint(parent, size):
-    """Shards of torch.save; a part of the tensors transposed, as converted checkpoints have them."""
-    import torch
-
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="unshard-bench-", dir=parent))
-    try:
-        for number in range(SHARDS):
-            block = torch.frombuffer(bytearray(os.urandom(16 << 20)), dtype=torch.float16)
-            tensors = {f"layer.{number}.{one}.weight": block.clone().view(2048, 4096)
-                       for one in range(max(1, (size // SHARDS) >> 24))}
-            tensors[f"layer.{number}.conv"] = torch.randn(512, 256, 3, 3).to(
-                memory_format=torch.channels_last)
-            torch.save(tensors, folder / f"pytorch_model-{number + 1:05d}-of-{SHARDS:05d}.bin")
-        yield folder
-    finally:
-        shutil.rmtree(folder)
-
-
-def torch(bench):
-    """From cold to all tensors in memory, mounting included: safetensors' loader through the mount,
-    against torch.load of the originals, on storage with 2 ms a request and on the local disk."""
-    def through_view(source):
-        loader = TorchLoader("safetensors")
-        begin = time.monotonic()
-        with bench.mounted(source) as mount:
-            total = loader.load([mount / "model.safetensors"])
-            seconds = time.monotonic() - begin
-            loader.end()
-        return total / seconds / 1e9
-
-    def original(source, how):
-        loader = TorchLoader(how)
-        begin = time.monotonic()
-        total = loader.load(sorted(source.glob("*.bin")))
-        seconds = time.monotonic() - begin
-        loader.end()
-        return total / seconds / 1e9
-
-    def candidates(run):
-        return {"unshard": lambda: run(through_view),
-                "torch.load": lambda: run(lambda source: original(source, "torch.load")),
-                "torch.load mmap": lambda: run(lambda source: original(source, "torch.load-mmap"))}
-
-    with torch_checkpoint("/dev/shm", bench.options.slow_size) as source:
-        def on_slow_storage(load):
-            with other_mount([SLOWFS, "-o", "latency=2"], source) as storage:
-                return load(storage)
-
-        bench.compare("2 ms storage, .bin / torch.load", candidates(on_slow_storage),
-                      ["torch.load", "torch.load mmap"], 3)
-    with torch_checkpoint(bench.options.disk, bench.options.size) as source:
-        def on_disk(load):
-            drop_caches()
-            return load(source)
-
-        bench.compare("cold disk, .bin / torch.load", candidates(on_disk),
-                      ["torch.load", "torch.load mmap"], 1)
-
-
-def resident(pid):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0
-
-
-def memory(bench):
-    """Peak resident memory of the daemon while it prefetches; MiB, the less the better."""
-    buffer_mib = 256
-    with checkpoint("/dev/shm", bench.options.size) as source, \
-            bench.mounted(source, f"buffer={buffer_mib}M") as mount:
-        pid, peak, done = status(mount)["pid"], [0.0], threading.Event()
-
-        def watch():
-            while not done.is_set():
-                peak[0] = max(peak[0], resident(pid))
-                done.wait(0.005)
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        reader("mmap", [mount / "model.safetensors"])
-        wait_warm(mount)
-        done.set()
-        watcher.join()
-    bench.row("memory allowed / resident", {"resident MiB": peak[0], "allowed MiB":
-                                            buffer_mib + 64}, (buffer_mib + 64) / peak[0], 1,
-              {"resident MiB": peak})
-
-
-def verify(bench):
-    """What verification costs, see verify.py."""
-    import verify as measures
-
-    measures.measure(bench, sys.modules[__name__])
+    """What the groups share. programs: "" is the one that is measured, " (NAME)" another commit's."""
+    options: argparse.Namespace
+    programs: dict
+    stack: contextlib.ExitStack
+    cases: list = dataclasses.field(default_factory=list)
+    targets: list = dataclasses.field(default_factory=list)
+    failures: list = dataclasses.field(default_factory=list)
+    folders: dict = dataclasses.field(default_factory=dict)
+
+    def chosen(self, candidates):
+        """Those that take part, once for each program that they are of."""
+        words = self.options.candidate
+        return [one for one in of_programs(candidates, self.programs)
+                if not words or any(word in one.name for word in words)]
+
+    def places(self, storages):
+        return [one for one in storages
+                if not self.options.storage or one.name in self.options.storage]
+
+    def folder(self, where):
+        """The checkpoint for a storage; made when it is first asked for, kept to the end."""
+        place, slow = place_of(where)
+        if (place, slow) not in self.folders:
+            self.folders[place, slow] = self.stack.enter_context(checkpoints.shards(
+                self.parent(place), self.size(slow), self.programs[""]))
+        return self.folders[place, slow]
+
+    def pickles(self, where):
+        place, slow = place_of(where)
+        return checkpoints.pickles(self.parent(place), self.size(slow))
+
+    def parent(self, place):
+        return self.options.disk if place == "disk" else "/dev/shm"
+
+    def size(self, slow):
+        return self.options.slow_size if slow else self.options.size
+
+    def begin(self, case):
+        print(f"\n{case.group}: {case.name}", flush=True)
+
+    def done(self, case):
+        if case.group in ("warm", "scale"):
+            self.begin(case)
+        print(tables.text(case), flush=True)
+        self.cases.append(case)
+        self.failures += [f"{case.group}: {case.name}: {name}: {why}"
+                          for name, why in case.failed.items()]
+        self.compare_programs(case)
+
+    def compare_programs(self, case):
+        for suffix in list(self.programs)[1:]:
+            both = [(name, case.median(name), case.median(name + suffix)) for name in case.runs]
+            ratios = [f"{name} {here / there:.2f}" for name, here, there in both if here and there]
+            if ratios:
+                print(f"times{suffix}: " + ", ".join(ratios), flush=True)
+
+    def ceiling(self, case, name, measure):
+        case.runs[name] = [measure() for _ in range(self.options.rounds)]
+
+    def failed(self, what):
+        print(f"  FAILED: {what}", flush=True)
+        self.failures.append(what)
+
+    def want(self, case, name, ratio, beside):
+        """That candidate is to reach so much of the best of the others."""
+        rates = [rate for rate in map(case.median, beside) if rate]
+        here = case.median(name)
+        if here and rates:
+            self.target(f"{case.group}: {case.name}: {name} / best of {', '.join(beside)}",
+                        here / max(rates), ratio, here >= ratio * max(rates))
+
+    def want_at_most(self, case, name, what, most, unit):
+        """unit: its name."""
+        here = case.median(name, what)
+        if here:
+            if unit == "MiB":
+                here /= tables.MIB
+            self.target(f"{case.group}: {case.name}: {name}, {unit}", here, most, here <= most)
+
+    def target(self, title, value, wanted, reached):
+        self.targets.append({"title": title, "value": value, "wanted": wanted, "reached": reached})
+
+    def results(self):
+        options = self.options
+        return {"command": command(options), "machine": machine(), "programs": list(self.programs),
+                "how": f"{options.rounds} interleaved rounds, {options.size >> 20} MiB in "
+                       f"{checkpoints.SHARDS} shards, {options.slow_size >> 20} MiB where storage "
+                       "has latency" + ("" if options.spin else ", OMP_WAIT_POLICY=passive"),
+                "cases": self.cases, "targets": self.targets}
+
+
+def place_of(where):
+    """Where its files lie, and whether reading them takes long."""
+    return ("disk", False) if where == "disk" else (where.place, bool(where.rules))
+
+
+def machine():
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
+    return f"{os.cpu_count()} cores, {memory} GiB, Linux {os.uname().release}"
+
+
+def command(options):
+    """How to have the same again."""
+    words, shown = list(sys.argv[1:]), ["make bench"]
+    for made in ("--build", "--compiler", "--base"):  # by the Makefile
+        if made in words:
+            del words[words.index(made):words.index(made) + 2]
+    if options.base:
+        shown.append(f"BASE={options.base}")
+    if words:
+        shown.append(f"MEASURE='{' '.join(words)}'" if len(words) > 1 else f"MEASURE={words[0]}")
+    return " ".join(shown)
 
 
 def size(text):
@@ -397,26 +159,89 @@ def size(text):
     return int(text[:-1]) << units[text[-1].upper()] if text[-1].upper() in units else int(text)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=size, default=1 << 30, help="of the checkpoints (1G)")
-    parser.add_argument("--slow-size", type=size, default=256 << 20, help="on slow storage (256M)")
+    parser.add_argument("--compiler", default="gcc", help="for --base")
+    parser.add_argument("--base", metavar="COMMIT", help="measure that commit, too")
+    parser.add_argument("--rounds", type=int, help="3, with --quick 1")
+    parser.add_argument("--size", type=size, help="of the checkpoints (512M, with --quick 256M)")
+    parser.add_argument("--slow-size", type=size, help="on slow storage (256M, with --quick 128M)")
     parser.add_argument("--disk", default=str(TOP / "build"), help="a folder on a local disk")
-    parser.add_argument("--only", action="append", choices=MEASURES)
-    parser.add_argument("--json", metavar="FILE", help="write all figures there as well")
+    parser.add_argument("--device", default="cpu", help="where the tensors go: cpu, cuda:0")
+    parser.add_argument("--quick", action="store_true", help="less of all")
+    parser.add_argument("--spin", action="store_true", help="leave torch's threads as they are")
+    parser.add_argument("--storage", action="append", metavar="NAME",
+                        help="only on that one, as it is called in the tables")
+    parser.add_argument("--candidate", action="append", metavar="NAME",
+                        help="only those whose name has that in it")
+    parser.add_argument("--only", action="append", choices=list(measures.GROUPS))
+    parser.add_argument("--json", metavar="FILE", default=str(TOP / "build/bench.json"))
+    parser.add_argument("--readme", action="store_true", help="write the README's section")
+    parser.add_argument("--from", dest="old", metavar="FILE", help="measure nothing, show that JSON")
     options = parser.parse_args()
-    bench = Bench(options)
-    print(f"{os.cpu_count()} CPUs, Linux {os.uname().release}, {options.rounds} rounds, "
-          f"{options.size >> 20} MiB in {SHARDS} shards; medians, GB/s\n")
-    for name in options.only or MEASURES:
-        globals()[name](bench)
-    if options.json:
-        pathlib.Path(options.json).write_text(json.dumps(bench.rows, indent=1) + "\n")
-    below = [row["title"] for row in bench.rows if not row["reached"]]
-    print(f"\n{len(bench.rows) - len(below)} of {len(bench.rows)} targets reached")
-    return 1 if below else 0
+    quick = options.quick
+    options.rounds = options.rounds or (1 if quick else 3)
+    options.size = options.size or (256 << 20 if quick else 512 << 20)
+    options.slow_size = options.slow_size or (128 << 20 if quick else 256 << 20)
+    return options
+
+
+def measure(options):
+    programs = {"": TOP / options.build / "unshard"}
+    if options.base:
+        name, program = base.build(options.base, options.compiler)
+        programs[f" ({name})"] = program
+    loaders.DEVICE = options.device
+    begin = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        bench = Bench(options, programs, stack)
+        print(f"{machine()}; {bench.results()['how']}", flush=True)
+        for name in options.only or (measures.QUICK if options.quick else measures.GROUPS):
+            measures.GROUPS[name](bench)
+    print(f"\n{time.monotonic() - begin:.0f} s")
+    return bench
+
+
+def saved(results):
+    return {**results, "cases": [dataclasses.asdict(case) for case in results["cases"]]}
+
+
+def restored(path):
+    results = json.loads(pathlib.Path(path).read_text())
+    return {**results, "cases": [Case(**case) for case in results["cases"]]}
+
+
+def show_targets(targets):
+    print()
+    for one in targets:
+        print(f"{tables.number(one['value']):>8}  (wanted {tables.number(one['wanted'])}) "
+              f"{'ok   ' if one['reached'] else 'BELOW'}  {one['title']}")
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that mounts are taken away
+    failures = []
+    if options.old:
+        results = restored(options.old)
+        for case in results["cases"]:
+            print(f"\n{case.group}: {case.name}\n{tables.text(case)}")
+    else:
+        bench = measure(options)
+        results, failures = bench.results(), bench.failures
+        pathlib.Path(options.json).write_text(json.dumps(saved(results), indent=1) + "\n")
+    show_targets(results["targets"])
+    if options.readme:
+        import report
+
+        report.write(results)
+    reached = sum(one["reached"] for one in results["targets"])
+    print(f"\n{reached} of {len(results['targets'])} targets reached")
+    for failure in failures:
+        print("FAILED:", failure)
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,132 +1,127 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""What large checkpoints cost before anybody reads: time until the mount answers, memory, and the
-processor time of a mount that nobody uses. All files are sparse, nothing is prefetched."""
+"""Large checkpoints, of sparse files: what a mount costs before anybody reads.
 
-import argparse
+"mount": seconds until it answers; "resident": bytes of memory then; "idle": milliseconds of a
+processor in each second while nothing happens; "look-ups": of shards, a second (system calls that
+name one, counted by strace); "noticed": seconds until a replaced shard is known."""
+
 import contextlib
-import json
+import dataclasses
 import os
-import pathlib
-import statistics
+import shutil
 import subprocess
-import tempfile
 import time
 
-TOP = pathlib.Path(__file__).resolve().parents[2]
-SLOWFS = TOP / "build/tests/slowfs/slowfs"
-TICKS = os.sysconf("SC_CLK_TCK")
-SHARD = 4300 << 20
+import checkpoints
+import mounts
+from measuring import Case
+
+OPTIONS = ("prefetch=follow",)  # a hole of 700 GB is read for nothing
+SETTLED, IDLE, BOUND = 1.5, 4, 60
 
 
-def shard(path, names, size):
-    """A safetensors file with a tensor for each name, `size` bytes in all, nothing of it written."""
-    each = max(2, size // len(names) // 2 * 2)
-    header = {name: {"dtype": "BF16", "shape": [each // 2],
-                     "data_offsets": [at * each, (at + 1) * each]} for at, name in enumerate(names)}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + each * len(names))
+@dataclasses.dataclass(frozen=True)
+class Size:
+    name: str
+    components: int
+    shards: int   # of each component
+    size: int     # of each shard
+    tensors: int  # of each shard
+    options: tuple = OPTIONS
+    rules: str = ""
+    quick: bool = False
 
 
-def shards(folder, count, tensors, size):
-    folder.mkdir(parents=True)
-    for number in range(count):
-        shard(folder / f"model-{number + 1:05d}-of-{count:05d}.safetensors",
-              [f"model.layers.{number}.block.{one}.weight" for one in range(tensors)], size)
+SIZES = [
+    Size("700 GB in 163 shards, 91,000 tensors", 1, 163, 4_300_000_000, 560, quick=True),
+    Size("the same, chunk=64K", 1, 163, 4_300_000_000, 560, (*OPTIONS, "chunk=64K")),
+    Size("1,000 components of two shards", 1000, 2, 100 << 20, 8, quick=True),
+    Size("50 components of 1,000 shards", 50, 1000, 16 << 20, 1),
+    Size("2,000 shards, storage with 10 ms", 1, 2000, 100 << 20, 20, rules="latency=10", quick=True),
+    Size("200 shards with 100,000 tensors", 1, 200, 1 << 30, 500),
+    Size("the same, storage with 10 ms", 1, 200, 1 << 30, 500, rules="latency=10"),
+]
 
 
-def components(folder, count):
-    for number in range(count):
-        shards(folder / f"component-{number:04d}", 2, 4, 1 << 20)
+def make(size, folder):
+    for number in range(size.components):
+        path = folder if size.components == 1 else folder / f"component_{number:04d}"
+        checkpoints.sparse_component(path, size.shards, size.size, size.tensors)
 
 
-SCALES = {
-    "163 shards, 700 GB": (lambda folder: shards(folder, 163, 7, SHARD), [], {}),
-    "the same, chunk=64K": (lambda folder: shards(folder, 163, 7, SHARD), ["chunk=64K"], {}),
-    "1,000 components": (lambda folder: components(folder, 1000), [], {}),
-    "50,000 shards": (lambda folder: shards(folder, 50000, 1, 4096), [], {}),
-    "100,000 tensors in 200 shards": (lambda folder: shards(folder, 200, 500, 1 << 20), [], {}),
-    "the same, on 10 ms storage": (lambda folder: shards(folder, 200, 500, 1 << 20), [],
-                                   {"latency": 10}),
-    "2,000 shards on 10 ms storage": (lambda folder: shards(folder, 2000, 1, 4096), [],
-                                      {"latency": 10}),
-}
+def idle(mount):
+    before = mounts.processor_seconds(mount.pid)
+    time.sleep(IDLE)
+    return (mounts.processor_seconds(mount.pid) - before) / IDLE * 1000
 
 
-@contextlib.contextmanager
-def mountpoint():
-    path = tempfile.mkdtemp(prefix="unshard-scale-mnt-")
-    try:
-        yield path
-    finally:
-        if os.path.ismount(path):
-            subprocess.run(["umount", "-l", path], stderr=subprocess.DEVNULL, check=False)
-        os.rmdir(path)
+def lookups(mount):
+    """None: there is no strace, or it may not."""
+    if not shutil.which("strace"):
+        return None
+    done = subprocess.run(["timeout", "-s", "INT", str(IDLE), "strace", "-qq", "-f", "-y",
+                           "-e", "trace=%file,fstat,statx", "-p", str(mount.pid)], check=False,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    lines = done.stderr.splitlines()
+    if any(b"ptrace" in line for line in lines[:3]):
+        return None
+    return sum(b".safetensors" in line and b"resumed" not in line for line in lines) / IDLE
 
 
-@contextlib.contextmanager
-def storage(folder, settings):
-    """The folder, or a slow storage over it."""
-    if not settings:
-        yield folder
-        return
-    with mountpoint() as path:
-        options = ",".join(f"{name}={value}" for name, value in settings.items())
-        subprocess.run([SLOWFS, "-o", options, folder, path], check=True)
-        yield path
-        subprocess.run(["umount", path], check=True)
+def noticed(size, folder, log):
+    """Replaces the last shard but one by another file with the same tensors; None: not within BOUND."""
+    name = checkpoints.shard_name(size.shards - 1, size.shards)
+    path = next(iter(sorted(folder.rglob(name))))
+    checkpoints.sparse_shard(folder.parent / "new", size.shards - 1, size.size, size.tensors)
+    said = log.stat().st_size
+    os.replace(folder.parent / "new", path)
+    begin = time.monotonic()
+    while time.monotonic() < begin + BOUND:
+        with open(log, "rb") as file:
+            file.seek(said)
+            if name.encode() in file.read():
+                return time.monotonic() - begin
+        time.sleep(0.005)
+    return None
 
 
-def processor_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def once(size, program, folder, thorough):
+    with contextlib.ExitStack() as stack:
+        own = stack.enter_context(checkpoints.folder(None))
+        source = folder
+        if size.rules:
+            source = stack.enter_context(mounts.slowfs(folder, size.rules)).path
+        begin = time.monotonic()
+        mount = stack.enter_context(
+            mounts.unshard(program, source, (*size.options, f"log={own}/log")))
+        run = {"mount": mount.answered - begin}
+        if thorough:
+            time.sleep(SETTLED)
+            run["resident"] = mounts.memory_of(mount.pid, "VmRSS")
+            run["idle"] = idle(mount)
+            run["look-ups"] = lookups(mount)
+            run["noticed"] = noticed(size, folder, own / "log")
+        return run
 
 
-def resident(pid):
-    """MiB of memory that the process has."""
-    return int(pathlib.Path(f"/proc/{pid}/statm").read_text().split()[1]) / 256
+def measure_size(bench, size):
+    case = Case("scale", size.name)
+    with checkpoints.folder("/dev/shm") as parent:
+        folder = parent / "checkpoint"
+        make(size, folder)
+        for number in range(bench.options.rounds + 1):
+            for suffix, program in bench.programs.items():
+                run = once(size, program, folder, number == bench.options.rounds)
+                if number:
+                    case.runs.setdefault("unshard" + suffix, []).append(run)
+    bench.done(case)
+    return case
 
 
-def measure(unshard, folder, options, settings, idle):
-    """Seconds until the mount answers, MiB, per cent of a core while nothing happens."""
-    flags = [part for option in ["prefetch=off", *options] for part in ("-o", option)]
-    with storage(folder, settings) as source, mountpoint() as path:
-        start = time.monotonic()
-        subprocess.run([unshard, "mount", *flags, source, path], check=True)
-        seconds = time.monotonic() - start
-        with open(f"{path}/.unshard/status.json", encoding="utf8") as file:
-            pid = json.load(file)["pid"]
-        time.sleep(1)  # the prober looks up views of components
-        before = processor_seconds(pid)
-        time.sleep(idle)
-        busy = (processor_seconds(pid) - before) / idle * 100
-        memory = resident(pid)
-        subprocess.run([unshard, "umount", path], check=True)
-    return seconds, memory, busy
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--unshard", default=TOP / "build/unshard", help="the program to measure")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--idle", type=float, default=10, help="seconds to watch an idle mount for")
-    parser.add_argument("--only", default="", help="a part of the names of what to measure")
-    parser.add_argument("--folder", help="where the checkpoints are made")
-    options = parser.parse_args()
-    print("| | until it answers | memory | idle |\n|---|---|---|---|")
-    for name, (make, flags, settings) in SCALES.items():
-        if options.only not in name:
-            continue
-        with tempfile.TemporaryDirectory(prefix="unshard-scale-", dir=options.folder) as folder:
-            make(pathlib.Path(folder) / "source")
-            figures = [measure(options.unshard, f"{folder}/source", flags, settings, options.idle)
-                       for _ in range(options.rounds)]
-        seconds, memory, busy = map(statistics.median, zip(*figures))
-        print(f"| {name} | {seconds:.2f} s | {memory:.0f} MiB | {busy:.2f} % |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def measure(bench):
+    for size in SIZES:
+        if size.quick or not bench.options.quick:
+            try:
+                measure_size(bench, size)
+            except (mounts.Left, subprocess.SubprocessError, OSError) as error:
+                bench.failed(f"{size.name}: {error}")
