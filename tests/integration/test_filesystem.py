@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import checkpoints
-from harness import drop_caches, mounted, run
+from harness import drop_caches, mounted, run, slow
 
 WRITES = {
     "create": lambda root: os.open(root / "new", os.O_CREAT | os.O_WRONLY),
@@ -162,6 +162,33 @@ def test_direct_reads(mount):
         found += buffer[:got]
     os.close(fd)
     assert found == expected
+
+
+def read_directly(path, size=1 << 20):
+    found, buffer = bytearray(), mmap.mmap(-1, size)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        while (got := os.preadv(fd, [buffer], len(found))) > 0:
+            found += buffer[:got]
+    finally:
+        os.close(fd)
+    return bytes(found)
+
+
+@pytest.mark.parametrize("verify", ["strict", "off"])
+def test_a_direct_reader_of_warm_pages_reads_no_storage(big, verify):
+    """What is in the page cache is taken back from there; what the kernel has dropped is read."""
+    with slow(big, latency=1) as storage, mounted(storage.path, f"verify={verify}") as mount:
+        mount.wait_warm()
+        view = mount / "model.safetensors"
+        before = mount.status()["bytes_read"]
+        first = read_directly(view)
+        assert mount.status()["bytes_read"] <= before + (1 << 20)
+        assert first == view.read_bytes()
+        with open(view, "rb") as file:  # every third MiB is not there any more
+            for offset in range(0, len(first), 3 << 20):
+                os.posix_fadvise(file.fileno(), offset, 1 << 20, os.POSIX_FADV_DONTNEED)
+        assert read_directly(view, 256 << 10) == first
 
 
 def test_warm_pages_survive_close_and_open(big):
