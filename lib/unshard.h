@@ -40,6 +40,12 @@ struct unshard_error {
     char message[512]; /* for a person: names file, field and value */
 };
 
+/* Fills *error (NULL is allowed) and returns -errno_value, or -EINVAL when that is 0. code must be
+ * a string literal. There is no offset and no time; the message becomes what unshard_printable
+ * makes of it. Thread-safe. */
+int unshard_error_set(struct unshard_error *error, const char *code, int errno_value,
+                      const char *format, ...) __attribute__((format(printf, 4, 5)));
+
 /* ---- options --------------------------------------------------------------------------------- */
 
 enum unshard_index { UNSHARD_INDEX_REWRITE, UNSHARD_INDEX_HIDE };
@@ -277,6 +283,44 @@ char *unshard_view_errors(struct unshard_engine *engine, uint32_t view);
 /* What the files of a view are checked by: names of algorithms, comma-separated ("sha256"), or
  * "none". Ownership and safety as above. */
 char *unshard_view_digest(struct unshard_engine *engine, uint32_t view);
+
+/* ---- texts for people --------------------------------------------------------------------------
+ */
+
+/* Pure functions, thread-safe, no allocation. Those that fill `out` return it, so that they can
+ * stand in an argument list. */
+
+/* What a name or message of any content says, in at most capacity-1 bytes of one line of UTF-8 that
+ * no terminal acts on: control bytes and what is no UTF-8 appear as \xNN, and what does not fit is
+ * cut with "...". */
+const char *unshard_printable(char *out, size_t capacity, const char *text, size_t length);
+/* The same for a name between quotes: quotes and backslashes appear as \xNN, too. */
+const char *unshard_quote(char *out, size_t capacity, const char *name, size_t length);
+/* The same of a string as the value of a field (key="value") in a line for programs: quotes get a
+ * backslash. */
+const char *unshard_field(char *out, size_t capacity, const char *value);
+/* The length of the well-formed UTF-8 sequence at the start of length > 0 bytes; 0: there is none.
+ */
+size_t unshard_utf8_sequence(const void *bytes, size_t length);
+
+#define UNSHARD_HUMAN_CAPACITY 32 /* what `out` holds at least, but for that of a bar */
+/* "512 B", "1.5 MiB", "40.0 GiB". */
+const char *unshard_human_bytes(char *out, uint64_t bytes);
+/* "1.92 GB/s": decimal units, as storage and links are rated. */
+const char *unshard_human_rate(char *out, double bytes_per_second);
+/* "45 s", "3 min 20 s", "2 h 05 min". */
+const char *unshard_human_duration(char *out, double seconds);
+/* done as a percentage of total, rounded down so that 100 means all; 100 when total is 0. */
+unsigned unshard_human_percent(uint64_t done, uint64_t total);
+/* A bar of `width` characters between brackets: "[####....]". Needs width + 3 bytes; cut to what
+ * capacity allows. */
+const char *unshard_human_bar(char *out, size_t capacity, unsigned width, uint64_t done,
+                              uint64_t total);
+/* Columns that a UTF-8 string takes when every character takes one. */
+size_t unshard_human_columns(const char *string);
+/* Where to start printing a string so that it takes at most `columns`: names of shards differ at
+ * their ends, so it is the beginning that goes. */
+const char *unshard_human_tail(const char *string, size_t columns);
 
 /* ---- this machine ------------------------------------------------------------------------------
  */

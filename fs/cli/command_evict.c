@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * unshard evict, unshard warm: what is asked of the daemon of a mount. */
-#include "base/error.h"
 #include "fs/cli/bounded_read.h"
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
 #include "fs/host/bounded_run.h"
 #include "fs/kernel/control_protocol.h"
-#include "status/human.h"
 #include "status/json_fields.h"
 
 #include <errno.h>
@@ -87,7 +85,7 @@ static void look_up(const struct order *order, const char *view)
     if (snprintf(path, sizeof path, "%s/%s", order->mountpoint, view) < PATH_MAX &&
         lstat(path, &attributes))
         fprintf(stderr, "unshard %s: %s: %s\n", order->command,
-                error_quote(quoted, sizeof quoted, path, strlen(path)), strerror(errno));
+                unshard_quote(quoted, sizeof quoted, path, strlen(path)), strerror(errno));
 }
 
 /* The kernel may have forgotten a view without pages; looking it up makes it known again, without
@@ -140,7 +138,7 @@ static int open_control(const char *mountpoint)
 
 static void print_result(const struct order *order, uint64_t bytes, uint64_t total)
 {
-    char bytes_text[HUMAN_CAPACITY], total_text[HUMAN_CAPACITY];
+    char bytes_text[UNSHARD_HUMAN_CAPACITY], total_text[UNSHARD_HUMAN_CAPACITY];
     const char *what = *order->component ? order->component : "all components";
     bool evict = order->request == CONTROL_EVICT;
     if (order->json) {
@@ -156,10 +154,10 @@ static void print_result(const struct order *order, uint64_t bytes, uint64_t tot
         cJSON_Delete(out);
     } else if (evict) {
         printf("%s: evicted %s, which had %s of %s in the page cache\n", order->mountpoint, what,
-               human_bytes(bytes_text, bytes), human_bytes(total_text, total));
+               unshard_human_bytes(bytes_text, bytes), unshard_human_bytes(total_text, total));
     } else {
         printf("%s: warming %s, %s; 'unshard wait %s' waits for it\n", order->mountpoint, what,
-               human_bytes(total_text, total), order->mountpoint);
+               unshard_human_bytes(total_text, total), order->mountpoint);
     }
 }
 

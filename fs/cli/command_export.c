@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-#include "base/error.h"
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
-#include "status/human.h"
 
 #include <cjson/cJSON.h>
 #include <pthread.h>
@@ -131,7 +129,8 @@ static int export_and_report(const struct options *options)
 {
     struct export_report report = {0};
     struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
-    char bytes[HUMAN_CAPACITY], duration[HUMAN_CAPACITY], rate[HUMAN_CAPACITY];
+    char bytes[UNSHARD_HUMAN_CAPACITY], duration[UNSHARD_HUMAN_CAPACITY],
+        rate[UNSHARD_HUMAN_CAPACITY];
     progress_begin(&report.line, stderr);
     int result = run(options, &report, &error);
     double seconds = monotonic_seconds() - report.line.started;
@@ -141,9 +140,9 @@ static int export_and_report(const struct options *options)
     if (options->json)
         print_json(options, &report, seconds, result < 0 ? &error : NULL);
     else if (result == 0)
-        printf("%s: %s in %s, %s\n", options->mount.mountpoint, human_bytes(bytes, report.done),
-               human_duration(duration, seconds),
-               human_rate(rate, seconds > 0 ? (double)report.done / seconds : 0));
+        printf("%s: %s in %s, %s\n", options->mount.mountpoint,
+               unshard_human_bytes(bytes, report.done), unshard_human_duration(duration, seconds),
+               unshard_human_rate(rate, seconds > 0 ? (double)report.done / seconds : 0));
     return result < 0 ? EXIT_STATUS_FAILED : EXIT_STATUS_OK;
 }
 

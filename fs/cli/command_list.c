@@ -2,14 +2,12 @@
  *
  * unshard list: the mounts that this process sees, from the kernel's table and from their own
  * status. All are asked at once, and one that does not answer is shown as that. */
-#include "base/error.h"
 #include "fs/cli/bounded_read.h"
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
 #include "fs/cli/terminal.h"
 #include "fs/host/mount_table.h"
-#include "status/human.h"
 #include "status/json_fields.h"
 
 #include <errno.h>
@@ -128,27 +126,29 @@ static void print_json(const struct list *list)
 
 static void print_table(const struct list *list)
 {
-    char quoted[3][1100], total[HUMAN_CAPACITY], bar[64];
+    char quoted[3][1100], total[UNSHARD_HUMAN_CAPACITY], bar[64];
     bool bars = terminal_columns(stdout) >= 100;
     size_t width = 10;
     for (size_t i = 0; i < list->count; i++) {
-        size_t columns = human_columns(list->mounts[i].mountpoint);
+        size_t columns = unshard_human_columns(list->mounts[i].mountpoint);
         width = columns > width ? columns : width;
     }
     for (size_t i = 0; i < list->count; i++) {
         const struct listed *mount = &list->mounts[i];
-        error_printable(quoted[0], sizeof quoted[0], mount->mountpoint, strlen(mount->mountpoint));
-        error_printable(quoted[1], sizeof quoted[1], source_of(mount), strlen(source_of(mount)));
-        error_printable(quoted[2], sizeof quoted[2], mount->state, strlen(mount->state));
-        size_t columns = human_columns(quoted[0]);
+        unshard_printable(quoted[0], sizeof quoted[0], mount->mountpoint,
+                          strlen(mount->mountpoint));
+        unshard_printable(quoted[1], sizeof quoted[1], source_of(mount), strlen(source_of(mount)));
+        unshard_printable(quoted[2], sizeof quoted[2], mount->state, strlen(mount->state));
+        size_t columns = unshard_human_columns(quoted[0]);
         printf("%s%*s  %-13s ", quoted[0], columns < width ? (int)(width - columns) : 0, "",
                quoted[2]);
         if (mount->status) {
             uint64_t done = field_bytes(mount->status, "bytes_published");
             uint64_t all = field_bytes(mount->status, "bytes_total");
             if (bars)
-                printf("%s ", human_bar(bar, sizeof bar, 16, done, all));
-            printf("%3u %% of %10s  ", human_percent(done, all), human_bytes(total, all));
+                printf("%s ", unshard_human_bar(bar, sizeof bar, 16, done, all));
+            printf("%3u %% of %10s  ", unshard_human_percent(done, all),
+                   unshard_human_bytes(total, all));
         }
         printf("%s\n", quoted[1]);
     }

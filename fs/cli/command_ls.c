@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * unshard ls: what a mount of a checkpoint would hold. Works without a mount. */
-#include "base/error.h"
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
-#include "status/human.h"
 #include "tree/model.h"
 
 #include <cjson/cJSON.h>
@@ -17,7 +15,7 @@
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *name)
 {
-    return error_printable(out, QUOTED_CAPACITY, name, strlen(name));
+    return unshard_printable(out, QUOTED_CAPACITY, name, strlen(name));
 }
 
 static const char *view_path(const struct unshard_checkpoint *checkpoint,
@@ -29,7 +27,7 @@ static const char *view_path(const struct unshard_checkpoint *checkpoint,
 static int longer(int width, const char *name)
 {
     char quoted[QUOTED_CAPACITY];
-    size_t columns = human_columns(quote(quoted, name));
+    size_t columns = unshard_human_columns(quote(quoted, name));
     return columns > (size_t)width ? (int)columns : width;
 }
 
@@ -37,7 +35,7 @@ static int longer(int width, const char *name)
 static void print_name(const char *name, int width)
 {
     char quoted[QUOTED_CAPACITY];
-    int columns = (int)human_columns(quote(quoted, name));
+    int columns = (int)unshard_human_columns(quote(quoted, name));
     printf("%s%*s  ", quoted, width > columns ? width - columns : 0, "");
 }
 
@@ -46,7 +44,7 @@ static void print_name(const char *name, int width)
 static void print_shards(const struct unshard_checkpoint *checkpoint,
                          const struct component *component)
 {
-    char quoted[QUOTED_CAPACITY], size[HUMAN_CAPACITY];
+    char quoted[QUOTED_CAPACITY], size[UNSHARD_HUMAN_CAPACITY];
     uint32_t count = component->file_count;
     for (uint32_t i = 0; i < count && count > 1; i++) {
         const struct source_file *file = &checkpoint->files[component->files[i]];
@@ -55,7 +53,7 @@ static void print_shards(const struct unshard_checkpoint *checkpoint,
             i = count - 1;
             file = &checkpoint->files[component->files[i]];
         }
-        printf("  %s  %s", quote(quoted, file->path), human_bytes(size, file->size));
+        printf("  %s  %s", quote(quoted, file->path), unshard_human_bytes(size, file->size));
         printf("%s%s\n", file->failed ? "  failed: " : "",
                file->failed ? quote(quoted, file->error->message) : "");
     }
@@ -64,14 +62,15 @@ static void print_shards(const struct unshard_checkpoint *checkpoint,
 static void print_component(const struct unshard_checkpoint *checkpoint,
                             const struct component *component, int name_width, int path_width)
 {
-    char quoted[QUOTED_CAPACITY], size[HUMAN_CAPACITY];
+    char quoted[QUOTED_CAPACITY], size[UNSHARD_HUMAN_CAPACITY];
     print_name(component->name, name_width);
     if (component->failed) {
         printf("failed: %s\n", quote(quoted, component->error.message));
     } else {
         print_name(view_path(checkpoint, component), path_width);
         printf("%-12s %6u %8llu %10s\n", component->format, component->file_count,
-               (unsigned long long)component->tensor_count, human_bytes(size, component->bytes));
+               (unsigned long long)component->tensor_count,
+               unshard_human_bytes(size, component->bytes));
     }
     print_shards(checkpoint, component);
     for (uint32_t i = 0; i < component->note_count; i++)
@@ -80,7 +79,7 @@ static void print_component(const struct unshard_checkpoint *checkpoint,
 
 static void print_other_files(const struct unshard_checkpoint *checkpoint)
 {
-    char size[HUMAN_CAPACITY];
+    char size[UNSHARD_HUMAN_CAPACITY];
     uint64_t bytes = 0;
     unsigned count = 0;
     for (uint32_t i = 0; i < checkpoint->view_count; i++) {
@@ -89,7 +88,8 @@ static void print_other_files(const struct unshard_checkpoint *checkpoint)
         bytes += checkpoint->views[i].size;
         count++;
     }
-    printf("\n%u other file%s, %s\n", count, count == 1 ? "" : "s", human_bytes(size, bytes));
+    printf("\n%u other file%s, %s\n", count, count == 1 ? "" : "s",
+           unshard_human_bytes(size, bytes));
 }
 
 static void print_table(const struct unshard_checkpoint *checkpoint)
@@ -127,7 +127,7 @@ static void print_shape(const cJSON *shape)
 
 static void print_tensors(const char *json)
 {
-    char quoted[QUOTED_CAPACITY], size[HUMAN_CAPACITY];
+    char quoted[QUOTED_CAPACITY], size[UNSHARD_HUMAN_CAPACITY];
     cJSON *root = cJSON_Parse(json);
     const cJSON *component, *tensor;
     cJSON_ArrayForEach(component, cJSON_GetObjectItemCaseSensitive(root, "components"))
@@ -143,8 +143,8 @@ static void print_tensors(const char *json)
                    quote(quoted, cJSON_IsString(tensor_name) ? tensor_name->valuestring : "?"),
                    cJSON_IsString(dtype) ? dtype->valuestring : "?");
             print_shape(cJSON_GetObjectItemCaseSensitive(tensor, "shape"));
-            printf("  %s\n",
-                   human_bytes(size, cJSON_IsNumber(bytes) ? (uint64_t)bytes->valuedouble : 0));
+            printf("  %s\n", unshard_human_bytes(
+                                 size, cJSON_IsNumber(bytes) ? (uint64_t)bytes->valuedouble : 0));
         }
     }
     cJSON_Delete(root);

@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * unshard wait: for init containers, probes and scripts. */
-#include "base/error.h"
 #include "fs/cli/bounded_read.h"
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
 #include "fs/cli/terminal.h"
 #include "fs/cli/warmth.h"
-#include "status/human.h"
 #include "status/json_fields.h"
 
 #include <errno.h>
@@ -79,7 +77,7 @@ static void print_json(const cJSON *root, int result, const struct warmth *warmt
 static int finish(struct wait_run *run, const cJSON *root, int result, const char *message)
 {
     struct warmth warmth = {0};
-    char done[HUMAN_CAPACITY], total[HUMAN_CAPACITY];
+    char done[UNSHARD_HUMAN_CAPACITY], total[UNSHARD_HUMAN_CAPACITY];
     if (root)
         warmth_of(root, run->options->verified, &warmth);
     if (run->shown)
@@ -90,7 +88,7 @@ static int finish(struct wait_run *run, const cJSON *root, int result, const cha
         fprintf(stderr, "unshard wait: %s\n", message);
     else if (!run->options->json)
         printf("%s: %s, %s of %s in the page cache\n", run->path, message,
-               human_bytes(done, warmth.done), human_bytes(total, warmth.total));
+               unshard_human_bytes(done, warmth.done), unshard_human_bytes(total, warmth.total));
     return result;
 }
 
@@ -147,8 +145,8 @@ static bool look(struct wait_run *run, int *result)
         const char *word = field_string(root, "state", "unknown");
         snprintf(message, sizeof message, "%s: not %s within %g s: %u %% (%s)", run->path,
                  run->options->verified ? "warm and verified" : "warm", run->options->timeout,
-                 human_percent(warmth.done, warmth.total),
-                 error_quote(quoted, sizeof quoted, word, strlen(word)));
+                 unshard_human_percent(warmth.done, warmth.total),
+                 unshard_quote(quoted, sizeof quoted, word, strlen(word)));
         *result = finish(run, root, WAIT_TIMED_OUT, message);
         ended = true;
     } else {

@@ -17,7 +17,6 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include "status/human.h"
 #include "unshard.h"
 
 #define FUSECTL_SUPER_MAGIC 0x65735543
@@ -173,9 +172,9 @@ static void check_limits(struct doctor *doctor)
 
 static void check_memory(struct doctor *doctor)
 {
-    char bytes[HUMAN_CAPACITY];
+    char bytes[UNSHARD_HUMAN_CAPACITY];
     uint64_t available = unshard_available_memory();
-    human_bytes(bytes, available);
+    unshard_human_bytes(bytes, available);
     if (available < DAEMON_BYTES)
         doctor_add(doctor, "memory", FINDING_PROBLEM,
                    "raise the limit of the control group (MemoryMax=, resources.limits.memory), or "

@@ -12,10 +12,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "fs/cli/bounded_read.h"
 #include "fs/host/mount_table.h"
-#include "status/human.h"
 #include "status/json_fields.h"
 #include "tree/model.h"
 #include "unshard.h"
@@ -89,10 +87,10 @@ static uint64_t bytes_of(const struct unshard_checkpoint *checkpoint)
 
 static void check_size(struct doctor *doctor, const struct unshard_checkpoint *checkpoint)
 {
-    char size[HUMAN_CAPACITY], room[HUMAN_CAPACITY];
+    char size[UNSHARD_HUMAN_CAPACITY], room[UNSHARD_HUMAN_CAPACITY];
     uint64_t bytes = bytes_of(checkpoint), available = unshard_available_memory();
-    human_bytes(size, bytes);
-    human_bytes(room, available);
+    unshard_human_bytes(size, bytes);
+    unshard_human_bytes(room, available);
     if (bytes > available)
         doctor_add(doctor, "source-size", FINDING_NOTE,
                    "more memory, or a higher limit of the control group, if it is to be loaded "
@@ -112,8 +110,8 @@ static void check_components(struct doctor *doctor, const struct unshard_checkpo
     for (uint32_t i = 0; i < checkpoint->component_count; i++) {
         const struct component *component = &checkpoint->components[i];
         if (component->failed && failed++ == 0)
-            error_quote(quoted, sizeof quoted, component->error.message,
-                        strlen(component->error.message));
+            unshard_quote(quoted, sizeof quoted, component->error.message,
+                          strlen(component->error.message));
     }
     if (failed > 0)
         doctor_add(doctor, "source-components", FINDING_PROBLEM, "'unshard ls SOURCE' lists all",
@@ -136,7 +134,8 @@ void doctor_check_source(struct doctor *doctor, const char *path)
     if (unshard_checkpoint_open(path, &options, &checkpoint, &error) < 0) {
         char quoted[FINDING_CAPACITY];
         doctor_add(doctor, "source", FINDING_PROBLEM, "name a directory that this user can read",
-                   "%s", error_quote(quoted, sizeof quoted, error.message, strlen(error.message)));
+                   "%s",
+                   unshard_quote(quoted, sizeof quoted, error.message, strlen(error.message)));
         return;
     }
     check_components(doctor, checkpoint);
@@ -188,12 +187,12 @@ void doctor_check_mount(struct doctor *doctor, const char *path)
     if (!json) {
         doctor_add(doctor, "mount", FINDING_PROBLEM,
                    "'unshard umount --force' ends it; then mount again", "%s",
-                   error_quote(quoted, sizeof quoted, message, strlen(message)));
+                   unshard_quote(quoted, sizeof quoted, message, strlen(message)));
         return;
     }
     cJSON *root = status_parse(json);
     const char *state = field_string(root, "state", "unknown");
-    error_quote(quoted, sizeof quoted, state, strlen(state));
+    unshard_quote(quoted, sizeof quoted, state, strlen(state));
     if (status_is_unwell(root))
         doctor_add(doctor, "mount", FINDING_PROBLEM, "'unshard status MOUNTPOINT' tells each",
                    "%.64s, with %u errors", quoted, field_count(root, "errors"));

@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/cli/report_text.h"
 
-#include "base/error.h"
-#include "status/human.h"
-
 #include <string.h>
 
 #define QUOTED_CAPACITY 1100
@@ -11,7 +8,7 @@
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *text)
 {
-    return error_printable(out, QUOTED_CAPACITY, text, strlen(text));
+    return unshard_printable(out, QUOTED_CAPACITY, text, strlen(text));
 }
 
 void report_show_progress(void *context, const char *path, uint64_t done, uint64_t total)
@@ -52,10 +49,11 @@ static void print_unverified(FILE *out, const struct unshard_report *report)
 
 static void print_amount(FILE *out, const struct unshard_report *report, double seconds)
 {
-    char bytes[HUMAN_CAPACITY], duration[HUMAN_CAPACITY], rate[HUMAN_CAPACITY];
-    fprintf(out, "%s in %s, %s\n", human_bytes(bytes, report->bytes_checked),
-            human_duration(duration, seconds),
-            human_rate(rate, seconds > 0 ? (double)report->bytes_checked / seconds : 0));
+    char bytes[UNSHARD_HUMAN_CAPACITY], duration[UNSHARD_HUMAN_CAPACITY],
+        rate[UNSHARD_HUMAN_CAPACITY];
+    fprintf(out, "%s in %s, %s\n", unshard_human_bytes(bytes, report->bytes_checked),
+            unshard_human_duration(duration, seconds),
+            unshard_human_rate(rate, seconds > 0 ? (double)report->bytes_checked / seconds : 0));
 }
 
 static void print_findings(FILE *out, const struct unshard_report *report)

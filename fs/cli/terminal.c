@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/cli/terminal.h"
+#include "unshard.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
-
-#include "base/utf8.h"
 
 #define DEFAULT_COLUMNS 80
 
@@ -55,7 +54,7 @@ void terminal_put_json(FILE *stream, const char *json)
     const unsigned char *bytes = (const unsigned char *)json;
     size_t left = strlen(json);
     while (left > 0) {
-        size_t size = utf8_sequence(bytes, left);
+        size_t size = unshard_utf8_sequence(bytes, left);
         if (size == 0)
             fputs("\\ufffd", stream);
         else if (is_control(bytes, size))

@@ -4,14 +4,14 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/error.h"
 #include "status/json_fields.h"
+#include "unshard.h"
 
 #define QUOTED_CAPACITY 512
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *string)
 {
-    return error_printable(out, QUOTED_CAPACITY, string, strlen(string));
+    return unshard_printable(out, QUOTED_CAPACITY, string, strlen(string));
 }
 
 static bool has_been_read(const cJSON *component)

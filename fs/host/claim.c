@@ -8,7 +8,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "fs/host/mount_table.h"
 #include "fs/host/mountpoint.h"
 
@@ -37,24 +36,26 @@ static int open_directory(const char *path)
 int claim_take(const char *path, int *out, struct unshard_error *error)
 {
     char quoted[256];
-    error_quote(quoted, sizeof quoted, path, strlen(path));
+    unshard_quote(quoted, sizeof quoted, path, strlen(path));
     *out = -1;
     int fd = open_directory(path);
     if (fd == -EBUSY)
-        return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);
+        return unshard_error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard",
+                                 quoted);
     if (fd < 0)
         return 0;
     if (flock(fd, LOCK_EX | LOCK_NB)) {
         int saved = errno;
         close(fd);
         return saved == EWOULDBLOCK
-                   ? error_set(error, "mountpoint", EBUSY,
-                               "%s: another 'unshard mount' of it is under way", quoted)
+                   ? unshard_error_set(error, "mountpoint", EBUSY,
+                                       "%s: another 'unshard mount' of it is under way", quoted)
                    : 0;
     }
     if (is_unshard_mount(path)) { /* while we waited for the lock */
         claim_release(fd);
-        return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);
+        return unshard_error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard",
+                                 quoted);
     }
     *out = fd;
     return 0;

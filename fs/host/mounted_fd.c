@@ -8,8 +8,6 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-#include "base/error.h"
-
 /* Of /dev/fuse: see Documentation/admin-guide/devices.txt of the kernel. */
 #define FUSE_MAJOR 10
 #define FUSE_MINOR 229
@@ -45,10 +43,10 @@ int mounted_fd_find(int fd, struct mount_entry *out, struct unshard_error *error
     struct stat attributes;
     *out = (struct mount_entry){0};
     if (fstat(fd, &attributes))
-        return error_set(error, "mountpoint", errno, "/dev/fd/%d: %s", fd, strerror(errno));
+        return unshard_error_set(error, "mountpoint", errno, "/dev/fd/%d: %s", fd, strerror(errno));
     if (!S_ISCHR(attributes.st_mode) || attributes.st_rdev != makedev(FUSE_MAJOR, FUSE_MINOR))
-        return error_set(error, "mountpoint", EINVAL,
-                         "/dev/fd/%d: not a descriptor of /dev/fuse that was mounted", fd);
+        return unshard_error_set(error, "mountpoint", EINVAL,
+                                 "/dev/fd/%d: not a descriptor of /dev/fuse that was mounted", fd);
     char path[64];
     snprintf(path, sizeof path, "/proc/self/fdinfo/%d", fd);
     unsigned connection = mounted_fd_connection(path);

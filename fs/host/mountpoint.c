@@ -11,7 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "fs/host/claim.h"
 #include "fs/host/mount_table.h"
 #include "fs/host/server.h"
@@ -73,8 +72,8 @@ int mountpoint_resolve(const char *path, char **out, struct unshard_error *error
     free(plain);
     if (*out)
         return 0;
-    error_quote(quoted, sizeof quoted, path, strlen(path));
-    return error_set(error, "path", saved, "%s: %s", quoted, strerror(saved));
+    unshard_quote(quoted, sizeof quoted, path, strlen(path));
+    return unshard_error_set(error, "path", saved, "%s: %s", quoted, strerror(saved));
 }
 
 /* Whether `inner` is `outer` or below it. */
@@ -89,17 +88,18 @@ static bool contains(const char *outer, const char *inner)
 static int check_apart(const char *path, const char *source, struct unshard_error *error)
 {
     char quoted[2][256];
-    error_quote(quoted[0], sizeof quoted[0], path, strlen(path));
-    error_quote(quoted[1], sizeof quoted[1], source, strlen(source));
+    unshard_quote(quoted[0], sizeof quoted[0], path, strlen(path));
+    unshard_quote(quoted[1], sizeof quoted[1], source, strlen(source));
     if (!strcmp(path, source))
-        return error_set(error, "mountpoint", EINVAL,
-                         "%s: mount point and source are the same directory", quoted[0]);
+        return unshard_error_set(error, "mountpoint", EINVAL,
+                                 "%s: mount point and source are the same directory", quoted[0]);
     if (contains(source, path))
-        return error_set(error, "mountpoint", EINVAL, "%s: mount point lies inside the source %s",
-                         quoted[0], quoted[1]);
+        return unshard_error_set(error, "mountpoint", EINVAL,
+                                 "%s: mount point lies inside the source %s", quoted[0], quoted[1]);
     if (contains(path, source))
-        return error_set(error, "mountpoint", EINVAL, "%s: mounting here would cover the source %s",
-                         quoted[0], quoted[1]);
+        return unshard_error_set(error, "mountpoint", EINVAL,
+                                 "%s: mounting here would cover the source %s", quoted[0],
+                                 quoted[1]);
     return 0;
 }
 
@@ -109,7 +109,7 @@ int mountpoint_outside_file(char **path, const char *mountpoint, const char *sou
     char quoted[256], *absolute = NULL;
     if (!*path)
         return 0;
-    error_quote(quoted, sizeof quoted, *path, strlen(*path));
+    unshard_quote(quoted, sizeof quoted, *path, strlen(*path));
     const char *slash = strrchr(*path, '/'), *name = slash ? slash + 1 : *path;
     /* With a "." behind it only a directory is found. */
     char *directory = NULL, *resolved = NULL;
@@ -121,16 +121,17 @@ int mountpoint_outside_file(char **path, const char *mountpoint, const char *sou
     int saved = errno;
     free(directory);
     if (!resolved)
-        return error_set(error, "path", saved, "%s: the directory to write it in: %s", quoted,
-                         strerror(saved));
+        return unshard_error_set(error, "path", saved, "%s: the directory to write it in: %s",
+                                 quoted, strerror(saved));
     int result = 0;
     if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
-        result = error_set(error, "path", EISDIR, "%s: this is no name for a file", quoted);
+        result = unshard_error_set(error, "path", EISDIR, "%s: this is no name for a file", quoted);
     else if (contains(source, resolved) || contains(mountpoint, resolved))
-        result = error_set(error, "path", EINVAL,
-                           "%s: a file in the source or the mount cannot be written", quoted);
+        result =
+            unshard_error_set(error, "path", EINVAL,
+                              "%s: a file in the source or the mount cannot be written", quoted);
     else if (asprintf(&absolute, "%s/%s", resolved[1] ? resolved : "", name) < 0)
-        result = error_no_memory(error);
+        result = unshard_error_set(error, "no-memory", ENOMEM, "out of memory");
     free(resolved);
     if (result)
         return result;
@@ -149,19 +150,21 @@ static int end_silent(const char *quoted, const struct mount_entry *entry,
 {
     pid_t pid = server_of(entry->minor_number);
     if (pid)
-        return error_set(error, "mountpoint", EBUSY,
-                         "%s: already mounted by unshard, whose daemon (process %d) does not "
-                         "answer; 'unshard umount --force' ends it",
-                         quoted, (int)pid);
+        return unshard_error_set(
+            error, "mountpoint", EBUSY,
+            "%s: already mounted by unshard, whose daemon (process %d) does not "
+            "answer; 'unshard umount --force' ends it",
+            quoted, (int)pid);
     int abort_fd = mountpoint_open_abort(entry->minor_number);
     int result = mountpoint_abort(entry->path, entry->minor_number, abort_fd);
     if (abort_fd >= 0)
         close(abort_fd);
-    return result ? error_set(error, "mountpoint", -result,
-                              "%s: the daemon of the unshard mount there is dead, and its "
-                              "connection cannot be ended: that needs root, or "
-                              "/sys/fs/fuse/connections mounted and the user who made the mount",
-                              quoted)
+    return result ? unshard_error_set(
+                        error, "mountpoint", -result,
+                        "%s: the daemon of the unshard mount there is dead, and its "
+                        "connection cannot be ended: that needs root, or "
+                        "/sys/fs/fuse/connections mounted and the user who made the mount",
+                        quoted)
                   : 0;
 }
 
@@ -174,17 +177,18 @@ static int clear_stale(const char *path, const char *quoted, struct unshard_erro
             return 0;
         enum server_state state = server_ask(path, PROBE_MS);
         if (state == SERVER_ANSWERS)
-            return error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard", quoted);
+            return unshard_error_set(error, "mountpoint", EBUSY, "%s: already mounted by unshard",
+                                     quoted);
         int result = state == SERVER_SILENT ? end_silent(quoted, &entry, error) : 0;
         if (result)
             return result;
         result = mountpoint_detach(path, entry.minor_number);
         if (result && result != -ESTALE)
-            return error_set(error, "mountpoint", -result,
-                             "%s: cannot take away the dead unshard mount: %s", quoted,
-                             strerror(-result));
+            return unshard_error_set(error, "mountpoint", -result,
+                                     "%s: cannot take away the dead unshard mount: %s", quoted,
+                                     strerror(-result));
     }
-    return error_set(error, "mountpoint", ENOTCONN, "%s: too many dead mounts", quoted);
+    return unshard_error_set(error, "mountpoint", ENOTCONN, "%s: too many dead mounts", quoted);
 }
 
 int mountpoint_prepare(const char *path, const char *source, int *claim,
@@ -193,7 +197,7 @@ int mountpoint_prepare(const char *path, const char *source, int *claim,
     *claim = -1;
     char quoted[256];
     struct stat attributes;
-    error_quote(quoted, sizeof quoted, path, strlen(path));
+    unshard_quote(quoted, sizeof quoted, path, strlen(path));
     int result = clear_stale(path, quoted, error);
     if (!result)
         result = claim_take(path, claim, error);
@@ -201,11 +205,11 @@ int mountpoint_prepare(const char *path, const char *source, int *claim,
         return result;
     if (stat(path, &attributes)) {
         int saved = errno;
-        return error_set(error, "mountpoint", saved, "%s: %s", quoted, strerror(saved));
+        return unshard_error_set(error, "mountpoint", saved, "%s: %s", quoted, strerror(saved));
     }
     if (!S_ISDIR(attributes.st_mode))
-        return error_set(error, "mountpoint", ENOTDIR, "%s: mount point is not a directory",
-                         quoted);
+        return unshard_error_set(error, "mountpoint", ENOTDIR, "%s: mount point is not a directory",
+                                 quoted);
     return check_apart(path, source, error);
 }
 
@@ -311,8 +315,8 @@ static int check_alone(void *context, const struct mounted *mounted)
     else if (own)
         return check_apart(mounted->mountpoint, alone->source, alone->error);
     else if (here && !alone->seen && mount_table_is_unshard(mounted->type))
-        return error_set(alone->error, "mountpoint", EBUSY,
-                         "another 'unshard mount' has mounted there first");
+        return unshard_error_set(alone->error, "mountpoint", EBUSY,
+                                 "another 'unshard mount' has mounted there first");
     return 0;
 }
 
@@ -322,7 +326,8 @@ int mountpoint_check_alone(const char *path, const char *source, unsigned connec
     struct alone alone = {path, source, connection, false, error};
     int result = mount_table_each(check_alone, &alone);
     if (!result && !alone.seen)
-        return error_set(error, "mount", ENOENT, "the new mount is not in the table of mounts");
+        return unshard_error_set(error, "mount", ENOENT,
+                                 "the new mount is not in the table of mounts");
     return result;
 }
 

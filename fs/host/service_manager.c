@@ -12,8 +12,6 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "base/error.h"
-
 /* Under which the manager keeps the descriptor. */
 #define KEPT_NAME "unshard"
 #define FIRST_GIVEN 3 /* SD_LISTEN_FDS_START */
@@ -95,10 +93,12 @@ int service_manager_keep(int fd, struct unshard_error *error)
     if (!result)
         result = wait_for_manager();
     if (result == -ENOENT)
-        return error_set(error, "service-manager", ENOENT,
-                         "no service manager to leave the mount with: NOTIFY_SOCKET is not set");
-    return result ? error_set(error, "service-manager", -result,
-                              "the service manager does not take the mount: %s", strerror(-result))
+        return unshard_error_set(
+            error, "service-manager", ENOENT,
+            "no service manager to leave the mount with: NOTIFY_SOCKET is not set");
+    return result ? unshard_error_set(error, "service-manager", -result,
+                                      "the service manager does not take the mount: %s",
+                                      strerror(-result))
                   : 0;
 }
 

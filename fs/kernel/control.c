@@ -9,7 +9,6 @@
 #include <string.h>
 #include <syslog.h>
 
-#include "base/error.h"
 #include "fs/host/log.h"
 #include "fs/host/monotonic.h"
 #include "fs/kernel/inode_table.h"
@@ -42,7 +41,7 @@ struct control {
 static void evict_view(struct filesystem *filesystem, uint32_t view)
 {
     char path[512];
-    error_field(path, sizeof path, unshard_view_path(filesystem->checkpoint, view));
+    unshard_field(path, sizeof path, unshard_view_path(filesystem->checkpoint, view));
     if (unshard_engine_view_evict(filesystem->engine, view, STORES_TIMEOUT_MS))
         log_line(LOG_WARNING, "control", "event=evict-incomplete view=\"%s\"", path);
     uint64_t nodeid = inode_table_view_nodeid(filesystem->inodes, view);
@@ -67,8 +66,9 @@ static void serve(struct control *control, const struct job *job)
     const struct unshard_checkpoint *checkpoint = filesystem->checkpoint;
     bool evict = job->command == CONTROL_EVICT;
     char name[512];
-    error_field(name, sizeof name,
-                job->component == WHOLE_MOUNT ? "*" : checkpoint->components[job->component].name);
+    unshard_field(name, sizeof name,
+                  job->component == WHOLE_MOUNT ? "*"
+                                                : checkpoint->components[job->component].name);
     log_line(LOG_NOTICE, "control", "event=%s component=\"%s\"", evict ? "evict" : "warm", name);
     for (uint32_t view = 0; view < checkpoint->view_count && !is_stopping(control); view++) {
         if (job->component != WHOLE_MOUNT && checkpoint->views[view].component != job->component)

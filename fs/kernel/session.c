@@ -9,7 +9,6 @@
 #include <string.h>
 #include <syslog.h>
 
-#include "base/error.h"
 #include "fs/host/log.h"
 #include "fs/kernel/operations.h"
 
@@ -82,16 +81,18 @@ int session_open(struct filesystem *filesystem, const struct session_options *op
                  struct unshard_error *error)
 {
     char quoted[256];
-    error_quote(quoted, sizeof quoted, options->mountpoint, strlen(options->mountpoint));
+    unshard_quote(quoted, sizeof quoted, options->mountpoint, strlen(options->mountpoint));
     snprintf(last_message, sizeof last_message,
              "the FUSE library does not say why; is /dev/fuse there, and may this user mount?");
     fuse_set_log_func(keep_libfuse);
     filesystem->session = new_session(filesystem, options);
     if (!filesystem->session)
-        return error_set(error, "mount", EINVAL, "cannot start a FUSE session: %s", last_message);
+        return unshard_error_set(error, "mount", EINVAL, "cannot start a FUSE session: %s",
+                                 last_message);
     if (fuse_session_mount(filesystem->session, options->mountpoint)) {
         session_close(filesystem);
-        return error_set(error, "mount", EIO, "cannot mount on %s: %s", quoted, last_message);
+        return unshard_error_set(error, "mount", EIO, "cannot mount on %s: %s", quoted,
+                                 last_message);
     }
     fuse_set_log_func(log_libfuse);
     return 0;

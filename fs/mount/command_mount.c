@@ -13,7 +13,6 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "fs/cli/options.h"
 #include "fs/host/claim.h"
 #include "fs/host/daemon.h"
@@ -72,7 +71,7 @@ static int open_checkpoint(struct mount_run *run)
     filesystem->inodes = inode_table_new(filesystem->checkpoint, nodes_extra_count());
     filesystem->retriever = retriever_new();
     if (!filesystem->inodes)
-        return error_no_memory(&run->error);
+        return unshard_error_set(&run->error, "no-memory", ENOMEM, "out of memory");
     for (uint32_t i = 0; i < unshard_node_count(filesystem->checkpoint); i++) {
         const struct unshard_node *node = unshard_node(filesystem->checkpoint, i);
         if (node->kind == UNSHARD_NODE_FILE)
@@ -92,9 +91,9 @@ static int prepare_reports(struct mount_run *run)
     if (result)
         return result;
     result = reporter_prepare(options->status_file, options->metrics_file, &run->reporter);
-    return result
-               ? error_set(&run->error, "reporter", -result, "cannot fork: %s", strerror(-result))
-               : 0;
+    return result ? unshard_error_set(&run->error, "reporter", -result, "cannot fork: %s",
+                                      strerror(-result))
+                  : 0;
 }
 
 /* Mounted already. */
@@ -110,12 +109,12 @@ static int take_given_mount(struct mount_run *run, int fd)
     run->connection = entry.minor_number;
     run->mountpoint = strdup(run->visible ? entry.path : run->options.mountpoint);
     if (!run->mountpoint)
-        return error_no_memory(&run->error);
+        return unshard_error_set(&run->error, "no-memory", ENOMEM, "out of memory");
     if (run->visible)
         return 0;
     run->filesystem.initialised_fd = eventfd(0, EFD_CLOEXEC);
     return run->filesystem.initialised_fd < 0
-               ? error_set(&run->error, "mount", errno, "eventfd: %s", strerror(errno))
+               ? unshard_error_set(&run->error, "mount", errno, "eventfd: %s", strerror(errno))
                : 0;
 }
 
@@ -166,8 +165,8 @@ static int find_connection(struct mount_run *run)
     if (!run->given && !run->connection)
         result = connection_on_top(run->mountpoint, &run->connection);
     if (result)
-        return error_set(&run->error, "mount", -result, "%s: cannot find the new mount: %s",
-                         run->mountpoint, strerror(-result));
+        return unshard_error_set(&run->error, "mount", -result, "%s: cannot find the new mount: %s",
+                                 run->mountpoint, strerror(-result));
     run->filesystem.connection = run->connection;
     run->filesystem.mountpoint = run->visible ? run->mountpoint : NULL;
     if (run->visible && run->connection)
@@ -196,9 +195,9 @@ static int wait_for_kernel(struct mount_run *run)
     struct pollfd entry = {.fd = run->filesystem.initialised_fd, .events = POLLIN};
     if (poll(&entry, 1, READY_TIMEOUT_MS) > 0 && !run->loop_ended)
         return 0;
-    return error_set(&run->error, "mount", ENOTCONN,
-                     "%s: nothing is mounted with this descriptor, or not any more",
-                     run->mountpoint);
+    return unshard_error_set(&run->error, "mount", ENOTCONN,
+                             "%s: nothing is mounted with this descriptor, or not any more",
+                             run->mountpoint);
 }
 
 static int prove(struct mount_run *run)
@@ -243,8 +242,8 @@ static int start_threads(struct mount_run *run)
                   mountpoint_open_abort(run->connection), run->terminal);
     int result = log_writer_start();
     if (result)
-        return error_set(&run->error, "threads", -result, "cannot start threads: %s",
-                         strerror(-result));
+        return unshard_error_set(&run->error, "threads", -result, "cannot start threads: %s",
+                                 strerror(-result));
     result = unshard_engine_start(filesystem->checkpoint, &run->options.fetch, &publisher,
                                   &filesystem->engine, &run->error);
     if (result)
@@ -262,8 +261,8 @@ static int start_threads(struct mount_run *run)
         run->ready_thread_runs = result == 0;
     }
     if (result)
-        return error_set(&run->error, "threads", -result, "cannot start threads: %s",
-                         strerror(-result));
+        return unshard_error_set(&run->error, "threads", -result, "cannot start threads: %s",
+                                 strerror(-result));
     return 0;
 }
 
@@ -343,7 +342,7 @@ static int serve(struct mount_run *run)
 {
     shutdown_block_signals();
     if (!daemon_outlives_parent(&run->link))
-        return error_set(&run->error, "mount", EINTR, "unshard mount was ended");
+        return unshard_error_set(&run->error, "mount", EINTR, "unshard mount was ended");
     int result = mount_session(run);
     if (result)
         return result;
@@ -402,9 +401,9 @@ static int run_mount(struct mount_run *run)
         hold_hangups();
     result = log_open(run->options.log_path, !run->options.foreground);
     if (result)
-        error_set(&run->error, "log", -result, "%s: cannot open the log: %s",
-                  run->options.log_path ? run->options.log_path : "syslog",
-                  log_open_reason(result));
+        unshard_error_set(&run->error, "log", -result, "%s: cannot open the log: %s",
+                          run->options.log_path ? run->options.log_path : "syslog",
+                          log_open_reason(result));
     privileges_drop();
     if (!result)
         result = prepare(run);

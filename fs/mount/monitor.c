@@ -10,7 +10,6 @@
 #include <syslog.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "fs/host/close_others.h"
 #include "fs/host/log.h"
 #include "fs/host/monotonic.h"
@@ -104,8 +103,8 @@ int monitor_start(struct monitor *monitor, const char *path, unsigned connection
     monotonic_condition_init(&monitor->changed);
     pid_t process = fork_monitor(monitor);
     if (process < 0)
-        return error_set(error, "monitor", -process, "cannot fork the monitor: %s",
-                         strerror(-process));
+        return unshard_error_set(error, "monitor", -process, "cannot fork the monitor: %s",
+                                 strerror(-process));
     monitor->process = process;
     return 0;
 }

@@ -14,7 +14,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/error.h"
 #include "fs/host/close_others.h"
 #include "fs/host/monotonic.h"
 #include "fs/kernel/status_files.h"
@@ -114,7 +113,8 @@ int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpo
     if (child < 0) {
         close_if_open(go[1]);
         close_if_open(result[0]);
-        return error_set(error, "prober", saved, "cannot fork the prober: %s", strerror(saved));
+        return unshard_error_set(error, "prober", saved, "cannot fork the prober: %s",
+                                 strerror(saved));
     }
     *prober = (struct prober){.started = true,
                               .process_fd = pidfd_open(child, 0),
@@ -127,7 +127,7 @@ int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpo
     close(go[1]); /* the end of the pipe ends it */
     close(result[0]);
     waitpid(child, NULL, 0);
-    return error_set(error, "prober", saved, "pidfd_open: %s", strerror(saved));
+    return unshard_error_set(error, "prober", saved, "pidfd_open: %s", strerror(saved));
 }
 
 int prober_run(struct prober *prober, int timeout_ms, int waiting_fd, struct unshard_error *error)
@@ -135,20 +135,20 @@ int prober_run(struct prober *prober, int timeout_ms, int waiting_fd, struct uns
     struct report report;
     struct pollfd entries[] = {{.fd = prober->result_fd, .events = POLLIN}, {.fd = waiting_fd}};
     if (write(prober->go_fd, "g", 1) != 1)
-        return error_set(error, "prober", errno, "the prober is gone");
+        return unshard_error_set(error, "prober", errno, "the prober is gone");
     /* Signals are blocked in every thread, so the wait is not cut short. */
     int ready = poll(entries, 2, timeout_ms);
     if (ready == 0)
-        return error_set(error, "mount", ETIMEDOUT, "the mount did not answer within %d s",
-                         timeout_ms / 1000);
+        return unshard_error_set(error, "mount", ETIMEDOUT, "the mount did not answer within %d s",
+                                 timeout_ms / 1000);
     if (ready > 0 && !entries[0].revents)
-        return error_set(error, "mount", EINTR, "unshard mount was ended");
+        return unshard_error_set(error, "mount", EINTR, "unshard mount was ended");
     if (ready < 0 || read(prober->result_fd, &report, sizeof report) != (ssize_t)sizeof report)
-        return error_set(error, "mount", EIO, "looking at the new mount was cut short");
+        return unshard_error_set(error, "mount", EIO, "looking at the new mount was cut short");
     if (report.errno_value)
-        return error_set(error, "mount", report.errno_value,
-                         "the new mount does not work: %s (view %d)", strerror(report.errno_value),
-                         (int)report.view);
+        return unshard_error_set(error, "mount", report.errno_value,
+                                 "the new mount does not work: %s (view %d)",
+                                 strerror(report.errno_value), (int)report.view);
     return 0;
 }
 

@@ -40,6 +40,17 @@ int error_set(struct unshard_error *error, const char *code, int errno_value, co
     return result;
 }
 
+int unshard_error_set(struct unshard_error *error, const char *code, int errno_value,
+                      const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    int result = fill(error, code, errno_value, UNSHARD_NO_OFFSET, format, arguments);
+    va_end(arguments);
+    return result;
+}
+
 int error_set_at(struct unshard_error *error, const char *code, int errno_value, uint64_t offset,
                  const char *format, ...)
 {
@@ -138,4 +149,27 @@ const char *error_printable(char *out, size_t capacity, const char *text, size_t
 const char *error_field(char *out, size_t capacity, const char *value)
 {
     return escape(out, capacity, value, strlen(value), FIELD);
+}
+
+/* ---- the same for users of the library ---------------------------------------------------------
+ */
+
+const char *unshard_quote(char *out, size_t capacity, const char *name, size_t length)
+{
+    return error_quote(out, capacity, name, length);
+}
+
+const char *unshard_printable(char *out, size_t capacity, const char *text, size_t length)
+{
+    return error_printable(out, capacity, text, length);
+}
+
+const char *unshard_field(char *out, size_t capacity, const char *value)
+{
+    return error_field(out, capacity, value);
+}
+
+size_t unshard_utf8_sequence(const void *bytes, size_t length)
+{
+    return utf8_sequence(bytes, length);
 }

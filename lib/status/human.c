@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-#include "status/human.h"
+#include "unshard.h"
 
 #include <stdio.h>
 #include <string.h>
 
-const char *human_bytes(char *out, uint64_t bytes)
+const char *unshard_human_bytes(char *out, uint64_t bytes)
 {
     static const char units[][4] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     if (bytes < 1024) {
-        snprintf(out, HUMAN_CAPACITY, "%u B", (unsigned)bytes);
+        snprintf(out, UNSHARD_HUMAN_CAPACITY, "%u B", (unsigned)bytes);
         return out;
     }
     double value = (double)bytes / 1024;
@@ -18,11 +18,11 @@ const char *human_bytes(char *out, uint64_t bytes)
         value /= 1024;
         unit++;
     }
-    snprintf(out, HUMAN_CAPACITY, "%.1f %s", value, units[unit]);
+    snprintf(out, UNSHARD_HUMAN_CAPACITY, "%.1f %s", value, units[unit]);
     return out;
 }
 
-const char *human_rate(char *out, double bytes_per_second)
+const char *unshard_human_rate(char *out, double bytes_per_second)
 {
     static const char units[][5] = {"B/s", "kB/s", "MB/s", "GB/s", "TB/s"};
     double value = bytes_per_second > 0 ? bytes_per_second : 0;
@@ -31,11 +31,11 @@ const char *human_rate(char *out, double bytes_per_second)
         value /= 1000;
         unit++;
     }
-    snprintf(out, HUMAN_CAPACITY, "%.*f %s", unit >= 3 ? 2 : 0, value, units[unit]);
+    snprintf(out, UNSHARD_HUMAN_CAPACITY, "%.*f %s", unit >= 3 ? 2 : 0, value, units[unit]);
     return out;
 }
 
-const char *human_duration(char *out, double seconds)
+const char *unshard_human_duration(char *out, double seconds)
 {
     if (!(seconds > 0))
         seconds = 0;
@@ -44,22 +44,23 @@ const char *human_duration(char *out, double seconds)
     uint64_t whole = (uint64_t)(seconds + 0.5);
     unsigned hours = (unsigned)(whole / 3600), minutes = (unsigned)(whole / 60 % 60);
     if (hours > 0)
-        snprintf(out, HUMAN_CAPACITY, "%u h %02u min", hours, minutes);
+        snprintf(out, UNSHARD_HUMAN_CAPACITY, "%u h %02u min", hours, minutes);
     else if (minutes > 0)
-        snprintf(out, HUMAN_CAPACITY, "%u min %02u s", minutes, (unsigned)(whole % 60));
+        snprintf(out, UNSHARD_HUMAN_CAPACITY, "%u min %02u s", minutes, (unsigned)(whole % 60));
     else
-        snprintf(out, HUMAN_CAPACITY, "%u s", (unsigned)whole);
+        snprintf(out, UNSHARD_HUMAN_CAPACITY, "%u s", (unsigned)whole);
     return out;
 }
 
-unsigned human_percent(uint64_t done, uint64_t total)
+unsigned unshard_human_percent(uint64_t done, uint64_t total)
 {
     if (done >= total)
         return 100;
     return (unsigned)((unsigned __int128)done * 100 / total);
 }
 
-const char *human_bar(char *out, size_t capacity, unsigned width, uint64_t done, uint64_t total)
+const char *unshard_human_bar(char *out, size_t capacity, unsigned width, uint64_t done,
+                              uint64_t total)
 {
     if (capacity < 3) {
         if (capacity > 0)
@@ -82,7 +83,7 @@ static int starts_character(char byte)
     return ((unsigned char)byte & 0xC0) != 0x80;
 }
 
-size_t human_columns(const char *string)
+size_t unshard_human_columns(const char *string)
 {
     size_t columns = 0;
     for (; *string; string++)
@@ -90,9 +91,9 @@ size_t human_columns(const char *string)
     return columns;
 }
 
-const char *human_tail(const char *string, size_t columns)
+const char *unshard_human_tail(const char *string, size_t columns)
 {
-    size_t skip = human_columns(string);
+    size_t skip = unshard_human_columns(string);
     skip = skip > columns ? skip - columns : 0;
     while (*string && (skip > 0 || !starts_character(*string))) {
         if (starts_character(*string)) {

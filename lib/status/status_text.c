@@ -7,7 +7,6 @@
 #include "status/status_text.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "status/human.h"
 #include "status/json_fields.h"
 #include "unshard.h"
 
@@ -107,21 +106,21 @@ static void append_remaining_time(struct text *text, const struct progress *all,
 {
     if (rate < 1 || all->done >= all->total)
         return;
-    char duration[HUMAN_CAPACITY];
+    char duration[UNSHARD_HUMAN_CAPACITY];
     text_printf(text, ", %s left",
-                human_duration(duration, (double)(all->total - all->done) / rate));
+                unshard_human_duration(duration, (double)(all->total - all->done) / rate));
 }
 
 static void append_totals(struct text *text, const cJSON *root)
 {
-    char quoted[QUOTED_CAPACITY], done[HUMAN_CAPACITY], total[HUMAN_CAPACITY];
-    char rate_text[HUMAN_CAPACITY];
+    char quoted[QUOTED_CAPACITY], done[UNSHARD_HUMAN_CAPACITY], total[UNSHARD_HUMAN_CAPACITY];
+    char rate_text[UNSHARD_HUMAN_CAPACITY];
     struct progress all = {field_bytes(root, "bytes_published"), field_bytes(root, "bytes_total")};
     double rate = field_number(root, "rate_bytes_per_second");
     text_printf(text, "%s: %s of %s (%u %%)", quote(quoted, field_string(root, "state", "unknown")),
-                human_bytes(done, all.done), human_bytes(total, all.total),
-                human_percent(all.done, all.total));
-    text_printf(text, ", %s", human_rate(rate_text, rate));
+                unshard_human_bytes(done, all.done), unshard_human_bytes(total, all.total),
+                unshard_human_percent(all.done, all.total));
+    text_printf(text, ", %s", unshard_human_rate(rate_text, rate));
     append_remaining_time(text, &all, rate);
     unsigned errors = field_count(root, "errors");
     if (errors > 0)
@@ -134,14 +133,14 @@ static void append_totals(struct text *text, const cJSON *root)
 /* "stalled: 3 requests; the oldest for 37 s: model-00002-of-00005.safetensors at offset 4194304" */
 static void append_stalled(struct text *text, const cJSON *root)
 {
-    char quoted[QUOTED_CAPACITY], age[HUMAN_CAPACITY];
+    char quoted[QUOTED_CAPACITY], age[UNSHARD_HUMAN_CAPACITY];
     double oldest = field_number(root, "oldest_request_seconds");
     const cJSON *request = cJSON_GetArrayItem(field_array(root, "stuck"), 0);
     unsigned stalled = field_count(root, "stalled");
     if (oldest < OLD_REQUEST_SECONDS)
         return;
     text_printf(text, "stalled: %u request%s to the source; the oldest waits %s", stalled,
-                stalled == 1 ? "" : "s", human_duration(age, oldest));
+                stalled == 1 ? "" : "s", unshard_human_duration(age, oldest));
     if (cJSON_IsObject(request))
         text_printf(text, ": %s at offset %llu", quote(quoted, field_string(request, "file", "?")),
                     (unsigned long long)field_bytes(request, "offset"));
@@ -167,34 +166,36 @@ static void append_setting(struct text *text, const cJSON *root, const char *key
 /* What is in effect, whether it was asked for or found out. */
 static void append_settings(struct text *text, const cJSON *root)
 {
-    char chunk[HUMAN_CAPACITY], window[HUMAN_CAPACITY], ahead[HUMAN_CAPACITY];
+    char chunk[UNSHARD_HUMAN_CAPACITY], window[UNSHARD_HUMAN_CAPACITY],
+        ahead[UNSHARD_HUMAN_CAPACITY];
     if (field_bytes(root, "chunk_bytes") == 0)
         return;
     text_append_string(text, "settings:");
     append_setting(text, root, "prefetch");
     append_setting(text, root, "verify");
     text_printf(text, " %u workers, chunk %s, window %s", field_count(root, "workers"),
-                human_bytes(chunk, field_bytes(root, "chunk_bytes")),
+                unshard_human_bytes(chunk, field_bytes(root, "chunk_bytes")),
                 field_bytes(root, "window_bytes")
-                    ? human_bytes(window, field_bytes(root, "window_bytes"))
+                    ? unshard_human_bytes(window, field_bytes(root, "window_bytes"))
                     : "unlimited");
     if (field_bytes(root, "read_ahead_bytes") > 0)
         text_printf(text, ", read-ahead %s",
-                    human_bytes(ahead, field_bytes(root, "read_ahead_bytes")));
+                    unshard_human_bytes(ahead, field_bytes(root, "read_ahead_bytes")));
     text_append_string(text, "\n");
 }
 
 static void append_work(struct text *text, const cJSON *root)
 {
-    char used[HUMAN_CAPACITY], buffer[HUMAN_CAPACITY], ahead[HUMAN_CAPACITY];
+    char used[UNSHARD_HUMAN_CAPACITY], buffer[UNSHARD_HUMAN_CAPACITY],
+        ahead[UNSHARD_HUMAN_CAPACITY];
     text_printf(text, "%u of %u jobs busy, buffers %s of %s, %u reader%s",
                 field_count(root, "in_flight"), field_count(root, "jobs"),
-                human_bytes(used, field_bytes(root, "buffer_used_bytes")),
-                human_bytes(buffer, field_bytes(root, "buffer_bytes")),
+                unshard_human_bytes(used, field_bytes(root, "buffer_used_bytes")),
+                unshard_human_bytes(buffer, field_bytes(root, "buffer_bytes")),
                 field_count(root, "readers"), field_count(root, "readers") == 1 ? "" : "s");
     if (field_bytes(root, "unconsumed_bytes") > 0)
         text_printf(text, ", %s ahead of them",
-                    human_bytes(ahead, field_bytes(root, "unconsumed_bytes")));
+                    unshard_human_bytes(ahead, field_bytes(root, "unconsumed_bytes")));
     text_append_string(text, "\n");
 }
 
@@ -224,20 +225,22 @@ static void append_header(struct text *text, const cJSON *root)
 static void append_line(struct text *text, const struct layout *layout, unsigned indent,
                         const char *name, const struct progress *progress, const char *state)
 {
-    char quoted[QUOTED_CAPACITY], bar[BAR_CAPACITY], done[HUMAN_CAPACITY], total[HUMAN_CAPACITY];
+    char quoted[QUOTED_CAPACITY], bar[BAR_CAPACITY], done[UNSHARD_HUMAN_CAPACITY],
+        total[UNSHARD_HUMAN_CAPACITY];
     quote(quoted, name);
     unsigned column = layout->name > indent ? layout->name - indent : 1;
-    const char *shown = human_tail(quoted, column);
-    size_t columns = human_columns(shown);
+    const char *shown = unshard_human_tail(quoted, column);
+    size_t columns = unshard_human_columns(shown);
     unsigned pad = columns < column ? (unsigned)(column - columns) : 0;
     text_printf(text, "%*s%s%*s ", (int)indent, "", shown, (int)pad, "");
     if (layout->width)
-        text_printf(text, "%s ",
-                    human_bar(bar, sizeof bar, layout->bar, progress->done, progress->total));
-    text_printf(text, "%3u %% ", human_percent(progress->done, progress->total));
+        text_printf(
+            text, "%s ",
+            unshard_human_bar(bar, sizeof bar, layout->bar, progress->done, progress->total));
+    text_printf(text, "%3u %% ", unshard_human_percent(progress->done, progress->total));
     if (!layout->narrow)
-        text_printf(text, "%10s ", human_bytes(done, progress->done));
-    text_printf(text, "of %10s  ", human_bytes(total, progress->total));
+        text_printf(text, "%10s ", unshard_human_bytes(done, progress->done));
+    text_printf(text, "of %10s  ", unshard_human_bytes(total, progress->total));
     text_printf(text, "%s\n", quote(quoted, state));
 }
 
@@ -352,12 +355,12 @@ static struct layout layout_for(const cJSON *root, unsigned width)
     const cJSON *component, *shard;
     cJSON_ArrayForEach(component, field_array(root, "components"))
     {
-        size_t columns = human_columns(status_component_label(component));
+        size_t columns = unshard_human_columns(status_component_label(component));
         longest = columns > longest ? columns : longest;
         cJSON_ArrayForEach(shard, field_array(component, "shards"))
         {
             char name[NAME_CAPACITY];
-            columns = 2 + human_columns(shard_name(shard, name));
+            columns = 2 + unshard_human_columns(shard_name(shard, name));
             longest = columns > longest ? columns : longest;
         }
     }
@@ -412,7 +415,7 @@ static void append_unfinished(struct text *text, const cJSON *root)
         if (done >= total && !field_object(component, "error"))
             continue;
         text_printf(text, "; %s ", quote(quoted, status_component_label(component)));
-        text_printf(text, "%u %% %s", human_percent(done, total),
+        text_printf(text, "%u %% %s", unshard_human_percent(done, total),
                     quote(quoted, field_string(component, "state", "unknown")));
         listed++;
     }

@@ -2,7 +2,6 @@
  *
  * The status as text: what a person must find in it, and what no input may do to it. */
 #include "base/text.h"
-#include "status/human.h"
 #include "status/status_text.h"
 #include "unshard.h"
 
@@ -177,25 +176,25 @@ static void test_summary_is_one_line(void **state)
 static void test_human(void **state)
 {
     (void)state;
-    char out[HUMAN_CAPACITY];
-    assert_string_equal(human_bytes(out, 0), "0 B");
-    assert_string_equal(human_bytes(out, 1023), "1023 B");
-    assert_string_equal(human_bytes(out, 1048575), "1.0 MiB");
-    assert_string_equal(human_bytes(out, UINT64_MAX), "16.0 EiB");
-    assert_string_equal(human_rate(out, 1.92e9), "1.92 GB/s");
-    assert_string_equal(human_duration(out, 200), "3 min 20 s");
-    assert_string_equal(human_duration(out, 7500), "2 h 05 min");
-    assert_int_equal(human_percent(UINT64_MAX - 1, UINT64_MAX), 99);
-    assert_int_equal(human_percent(0, 0), 100);
-    assert_string_equal(human_bar(out, sizeof out, 4, 1, 2), "[##..]");
-    assert_string_equal(human_bar(out, 5, 40, 1, 2), "[#.]");
-    assert_string_equal(human_tail("abc\xc3\xa9"
-                                   "d",
-                                   2),
+    char out[UNSHARD_HUMAN_CAPACITY];
+    assert_string_equal(unshard_human_bytes(out, 0), "0 B");
+    assert_string_equal(unshard_human_bytes(out, 1023), "1023 B");
+    assert_string_equal(unshard_human_bytes(out, 1048575), "1.0 MiB");
+    assert_string_equal(unshard_human_bytes(out, UINT64_MAX), "16.0 EiB");
+    assert_string_equal(unshard_human_rate(out, 1.92e9), "1.92 GB/s");
+    assert_string_equal(unshard_human_duration(out, 200), "3 min 20 s");
+    assert_string_equal(unshard_human_duration(out, 7500), "2 h 05 min");
+    assert_int_equal(unshard_human_percent(UINT64_MAX - 1, UINT64_MAX), 99);
+    assert_int_equal(unshard_human_percent(0, 0), 100);
+    assert_string_equal(unshard_human_bar(out, sizeof out, 4, 1, 2), "[##..]");
+    assert_string_equal(unshard_human_bar(out, 5, 40, 1, 2), "[#.]");
+    assert_string_equal(unshard_human_tail("abc\xc3\xa9"
+                                           "d",
+                                           2),
                         "\xc3\xa9"
                         "d");
-    assert_string_equal(human_tail("abc", 0), "");
-    assert_string_equal(human_tail("abc", 9), "abc");
+    assert_string_equal(unshard_human_tail("abc", 0), "");
+    assert_string_equal(unshard_human_tail("abc", 9), "abc");
 }
 
 int main(void)
