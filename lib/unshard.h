@@ -264,25 +264,141 @@ void unshard_engine_stop(struct unshard_engine *engine);
 /* ---- status ------------------------------------------------------------------------------------
  */
 
-/* A consistent snapshot as text. The caller frees it; NULL when memory is short. Never blocks on
- * I/O or on a worker. Thread-safe. */
-char *unshard_status_json(struct unshard_engine *engine);
-/* The same for a person; also what `.unshard/status` shows. json is a text of unshard_status_json.
- * width: columns of the terminal, 0 for plain lines. The caller frees it; NULL when json is not of
- * a known schema. */
-char *unshard_status_text(const char *json, unsigned width);
-/* One line per failing shard, empty when all is well. Ownership and safety as above. */
-char *unshard_status_errors(struct unshard_engine *engine);
-/* The same figures in the OpenMetrics text format, from a text of unshard_status_json; also what
- * `.unshard/metrics` shows. The caller frees it; NULL when json is not of a known schema. */
-char *unshard_status_metrics(const char *json);
-/* Word for the state of a view: "pending", "reading", "verified", "unverified", "failed". */
-const char *unshard_view_state(struct unshard_engine *engine, uint32_t view);
-/* The lines of unshard_status_errors that concern the files of a view. Ownership as there. */
-char *unshard_view_errors(struct unshard_engine *engine, uint32_t view);
-/* What the files of a view are checked by: names of algorithms, comma-separated ("sha256"), or
- * "none". Ownership and safety as above. */
-char *unshard_view_digest(struct unshard_engine *engine, uint32_t view);
+/* Of a shard; of a component: the worst news of its shards first. */
+enum unshard_state {
+    UNSHARD_STATE_UNKNOWN, /* only in what unshard_status_parse has read */
+    UNSHARD_STATE_PENDING, /* nothing has been read yet */
+    UNSHARD_STATE_READING,
+    UNSHARD_STATE_VERIFIED,   /* all has been read, and matches a digest that was known before */
+    UNSHARD_STATE_UNVERIFIED, /* all has been read, and no digest was known */
+    UNSHARD_STATE_FAILED,
+    UNSHARD_STATE_COUNT
+};
+
+/* Of the whole. */
+enum unshard_mount_state {
+    UNSHARD_MOUNT_UNKNOWN, /* as above */
+    UNSHARD_MOUNT_PREFETCHING,
+    UNSHARD_MOUNT_READY,
+    UNSHARD_MOUNT_PAUSED,
+    UNSHARD_MOUNT_DEGRADED,
+    UNSHARD_MOUNT_FAILED,
+    UNSHARD_MOUNT_STOPPING,
+    UNSHARD_MOUNT_STATE_COUNT
+};
+
+/* A digest that a file does not match. Digests in hex. */
+struct unshard_mismatch {
+    const char *algorithm, *expected, *actual, *origin;
+};
+
+/* A file of the source. */
+struct unshard_file_status {
+    const char *path;      /* relative to the source */
+    const char *component; /* name of the (first) component that it is a shard of, or NULL */
+    enum unshard_state state;
+    uint64_t bytes_total;                    /* that any view shows */
+    uint64_t bytes_read;                     /* of these */
+    uint64_t bytes_published;                /* in the page cache, or handed to readers */
+    const char *algorithm;                   /* of the digest that it is checked by, or NULL */
+    const char *origin;                      /* who knows that, or NULL */
+    const struct unshard_error *error;       /* the newest, or NULL */
+    const struct unshard_mismatch *mismatch; /* or NULL */
+};
+
+struct unshard_component_status {
+    const char *name;   /* "transformer"; "." of the root */
+    const char *view;   /* path of its file below the mount point, or NULL */
+    const char *format; /* "safetensors"... */
+    const char *prefix; /* of one of several in its files: of the names of its tensors; or NULL */
+    enum unshard_state state;
+    uint64_t bytes_total, bytes_published; /* of its shards; of one of several its share of them */
+    bool evicted;                          /* by request */
+    const struct unshard_error *error;     /* of the component as a whole, or NULL */
+    const char *const *notes;
+    const struct unshard_file_status *const *shards;
+    uint32_t note_count, shard_count;
+};
+
+/* A read of the source that hangs. */
+struct unshard_stuck_read {
+    const char *file;
+    uint64_t offset;
+    double seconds;
+};
+
+/* All that there is to tell of an engine at one moment: plain data, and what everything that is
+ * shown (status files, extended attributes, commands) is made of. Seconds are exact to the
+ * millisecond. */
+struct unshard_status {
+    const char *version; /* of the program that serves the mount */
+    pid_t pid;           /* ... and its process; 0: not known */
+    const char *source, *mountpoint;
+    unsigned connection; /* as the two above, see unshard_mount_facts */
+    uint64_t read_ahead_bytes;
+    enum unshard_mount_state state;
+    int64_t time; /* seconds since the epoch; 0: not known */
+    double uptime_seconds;
+    uint64_t bytes_total, bytes_published; /* of all shards; each file counts once */
+    uint64_t bytes_read, bytes_stored;     /* from the source; into the page cache */
+    double rate_bytes_per_second;
+    unsigned workers, jobs, in_flight; /* threads that fetch; reads that may run, that do */
+    unsigned stalled;                  /* ... that hang, some of which are `stuck` */
+    double oldest_request_seconds;
+    uint64_t chunk_bytes, buffer_bytes, buffer_used_bytes;
+    bool window_limited;       /* prefetching goes only so far ahead of readers: */
+    uint64_t window_bytes;     /* ... 0 when it is not limited */
+    uint64_t unconsumed_bytes; /* prefetched, and not yet passed by a reader */
+    unsigned readers;          /* open handles */
+    uint64_t reads, chunks_evicted, store_errors;
+    uint64_t bytes_dropped; /* taken out of the page cache behind readers */
+    uint64_t bytes_staged;  /* kept until the file that they belong to is verified */
+    const struct unshard_stuck_read *stuck;
+    enum unshard_verify verify;
+    enum unshard_prefetch prefetch;
+    const char *paused_reason; /* or NULL */
+    unsigned errors;           /* failed components, problems, and failed files of no component */
+    const struct unshard_component_status *components;
+    const struct unshard_file_status *const *files; /* all; none in what was parsed */
+    const struct unshard_error *problems; /* of none of these: the source, files of digests... */
+    const char *const *notes;             /* of the whole */
+    uint32_t stuck_count, component_count, file_count, problem_count, note_count;
+    enum unshard_state view_state; /* see unshard_status_take */
+    void *memory;                  /* of the library: what all of this lies in */
+};
+
+/* A consistent snapshot of the whole (view is UNSHARD_NO_VIEW), or of what concerns one view: then
+ * there are only view_state, the files that the view shows and the component that it belongs to,
+ * whose error is there when nothing of the view can be read. The caller frees it, before engine and
+ * checkpoint end: it points into both. NULL when memory is short. Never blocks on I/O or on a
+ * worker; the work is in proportion to the files concerned. Thread-safe. */
+struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view);
+/* The same from a text of unshard_status_json, which may be of another version of the program or
+ * anybody's: what is missing or odd is zero, NULL, or unknown. The caller frees it; it depends on
+ * nothing. NULL when the text is not of a known schema, or memory is short. Pure. */
+struct unshard_status *unshard_status_parse(const char *json);
+/* NULL is allowed. */
+void unshard_status_free(struct unshard_status *status);
+
+/* Renderings of a status. Pure functions, thread-safe; the caller frees what they return; NULL when
+ * memory is short. */
+/* Schema 1, see status-1.json; also what `.unshard/status.json` shows. */
+char *unshard_status_json(const struct unshard_status *status);
+/* For a person, as `.unshard/status` shows it. width: columns of the terminal, 0 for plain lines.
+ */
+char *unshard_status_text(const struct unshard_status *status, unsigned width);
+/* Where the whole stands in one line without a newline, for logs and pipes. */
+char *unshard_status_summary(const struct unshard_status *status);
+/* A line per problem, failed component and failing file, empty when all is well. */
+char *unshard_status_errors(const struct unshard_status *status);
+/* The figures in the OpenMetrics text format. */
+char *unshard_status_metrics(const struct unshard_status *status);
+/* What the files are checked by: names of algorithms, comma-separated ("sha256"), or "none". */
+char *unshard_status_digests(const struct unshard_status *status);
+/* "pending", "reading", "verified", "unverified", "failed"; "unknown". */
+const char *unshard_state_name(enum unshard_state state);
+/* "prefetching", "ready", "paused", "degraded", "failed", "stopping"; "unknown". */
+const char *unshard_mount_state_name(enum unshard_mount_state state);
 
 /* ---- texts for people --------------------------------------------------------------------------
  */

@@ -17,8 +17,8 @@ LIB = {
     "digest": {"base", "json"},
     "tree": {"base", "json", "formats", "view", "digest"},
     "store": {"base", "formats", "tree"},
-    "engine": {"base", "formats", "view", "digest", "tree", "store"},
-    "status": {"base", "formats", "tree", "engine"},
+    "status": {"base", "digest"},
+    "engine": {"base", "formats", "view", "digest", "tree", "store", "status"},
     "export": {"base", "formats", "digest", "tree", "store", "engine"},
     "verify": {"base", "json", "digest", "tree", "store"},
 }

@@ -7,8 +7,8 @@
 #include "fs/cli/progress.h"
 #include "fs/host/bounded_run.h"
 #include "fs/kernel/control_protocol.h"
-#include "status/json_fields.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -28,7 +28,7 @@ struct order {
     unsigned long request; /* CONTROL_EVICT */
     const char *mountpoint, *component;
     bool json;
-    char *status; /* the JSON, before anything was asked for; owned */
+    struct unshard_status *status; /* before anything was asked for; owned. NULL: not known */
 };
 
 static int fail(const struct order *order, const char *message)
@@ -56,24 +56,28 @@ static int fail_errno(const struct order *order, int number)
     return fail(order, message);
 }
 
-static bool is_meant(const struct order *order, const cJSON *component)
+static bool is_meant(const struct order *order, const struct unshard_component_status *component)
 {
-    return !*order->component || field_is(component, "name", order->component) ||
-           field_is(component, "view", order->component);
+    return !*order->component || strcmp(component->name, order->component) == 0 ||
+           (component->view && strcmp(component->view, order->component) == 0);
+}
+
+static uint32_t component_count(const struct order *order)
+{
+    return order->status ? order->status->component_count : 0;
 }
 
 /* Bytes of the components that are meant and now in the page cache. */
-static uint64_t published(const struct order *order, const cJSON *root, uint64_t *total)
+static uint64_t published(const struct order *order, uint64_t *total)
 {
     uint64_t bytes = 0;
-    const cJSON *component;
     *total = 0;
-    cJSON_ArrayForEach(component, field_array(root, "components"))
-    {
+    for (uint32_t i = 0; i < component_count(order); i++) {
+        const struct unshard_component_status *component = &order->status->components[i];
         if (!is_meant(order, component))
             continue;
-        bytes += field_bytes(component, "bytes_published");
-        *total += field_bytes(component, "bytes_total");
+        bytes += component->bytes_published;
+        *total += component->bytes_total;
     }
     return bytes;
 }
@@ -90,20 +94,16 @@ static void look_up(const struct order *order, const char *view)
 
 /* The kernel may have forgotten a view without pages; looking it up makes it known again, without
  * which no page of it can be stored. A component that has no file of its own has its shards. */
-static void look_up_views(const struct order *order, const cJSON *root)
+static void look_up_views(const struct order *order)
 {
-    const cJSON *component, *shard;
-    cJSON_ArrayForEach(component, field_array(root, "components"))
-    {
-        const char *view = field_string(component, "view", NULL);
+    for (uint32_t i = 0; i < component_count(order); i++) {
+        const struct unshard_component_status *component = &order->status->components[i];
         if (!is_meant(order, component))
             continue;
-        if (view) {
-            look_up(order, view);
-            continue;
-        }
-        cJSON_ArrayForEach(shard, field_array(component, "shards"))
-            look_up(order, field_string(shard, "file", ""));
+        if (component->view)
+            look_up(order, component->view);
+        for (uint32_t k = 0; !component->view && k < component->shard_count; k++)
+            look_up(order, component->shards[k]->path);
     }
 }
 
@@ -166,17 +166,15 @@ static int carry_out(void *argument)
 {
     const struct order *order = argument;
     uint64_t total;
-    cJSON *root = status_parse(order->status);
     int fd = open_control(order->mountpoint);
     int number = fd < 0 ? errno : 0;
     if (number == 0 && order->request == CONTROL_WARM)
-        look_up_views(order, root);
+        look_up_views(order);
     if (number == 0)
         number = ask(order, fd);
     if (fd >= 0)
         close(fd);
-    uint64_t bytes = published(order, root, &total);
-    cJSON_Delete(root);
+    uint64_t bytes = published(order, &total);
     if (number)
         return fail_errno(order, number);
     print_result(order, bytes, total);
@@ -187,12 +185,14 @@ static int ask_mount(struct order *order)
 {
     char message[1200];
     int number;
-    order->status =
+    char *json =
         bounded_read_status(order->mountpoint, ANSWER_MS, message, sizeof message, &number);
-    if (!order->status)
+    if (!json)
         return fail(order, message);
+    order->status = unshard_status_parse(json);
+    free(json);
     int status = bounded_run(carry_out, order, -1, (int)(SERVED_SECONDS * 1000) + ANSWER_MS);
-    free(order->status);
+    unshard_status_free(order->status);
     if (status >= 0)
         return status;
     if (status != -ETIMEDOUT)

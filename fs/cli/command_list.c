@@ -6,10 +6,11 @@
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
+#include "fs/cli/status_client.h"
 #include "fs/cli/terminal.h"
 #include "fs/host/mount_table.h"
-#include "status/json_fields.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,8 +22,8 @@
 struct listed {
     char *mountpoint, *source; /* owned */
     struct bounded_read read;
-    cJSON *status;     /* owned; NULL: there was none */
-    const char *state; /* of the status, or why there is none */
+    struct unshard_status *status; /* owned; NULL: there was none */
+    const char *state;             /* of the status, or why there is none */
 };
 
 struct list {
@@ -35,7 +36,7 @@ static void list_free(struct list *list)
     for (size_t i = 0; i < list->count; i++) {
         free(list->mounts[i].mountpoint);
         free(list->mounts[i].source);
-        cJSON_Delete(list->mounts[i].status);
+        unshard_status_free(list->mounts[i].status);
     }
     free(list->mounts);
 }
@@ -84,16 +85,16 @@ static void ask_all(struct list *list)
         char *json =
             bounded_read_end(&mount->read, mount->mountpoint, left > 0 ? (int)(left * 1000) : 0,
                              message, sizeof message, &number);
-        mount->status = json ? status_parse(json) : NULL;
+        mount->status = json ? unshard_status_parse(json) : NULL;
         free(json);
-        mount->state = mount->status ? field_string(mount->status, "state", "unknown")
+        mount->state = mount->status ? unshard_mount_state_name(mount->status->state)
                                      : state_without_status(number);
     }
 }
 
 static const char *source_of(const struct listed *mount)
 {
-    return field_string(mount->status, "source", mount->source);
+    return mount->status && mount->status->source ? mount->status->source : mount->source;
 }
 
 static void print_json(const struct list *list)
@@ -106,12 +107,11 @@ static void print_json(const struct list *list)
         cJSON_AddStringToObject(item, "source", source_of(mount));
         cJSON_AddStringToObject(item, "state", mount->state);
         if (mount->status) {
-            cJSON_AddNumberToObject(item, "pid", field_number(mount->status, "pid"));
-            cJSON_AddNumberToObject(item, "bytes_total",
-                                    field_number(mount->status, "bytes_total"));
+            cJSON_AddNumberToObject(item, "pid", mount->status->pid);
+            cJSON_AddNumberToObject(item, "bytes_total", (double)mount->status->bytes_total);
             cJSON_AddNumberToObject(item, "bytes_published",
-                                    field_number(mount->status, "bytes_published"));
-            cJSON_AddNumberToObject(item, "errors", field_number(mount->status, "errors"));
+                                    (double)mount->status->bytes_published);
+            cJSON_AddNumberToObject(item, "errors", mount->status->errors);
         }
         cJSON_AddItemToArray(array, item);
     }
@@ -143,8 +143,7 @@ static void print_table(const struct list *list)
         printf("%s%*s  %-13s ", quoted[0], columns < width ? (int)(width - columns) : 0, "",
                quoted[2]);
         if (mount->status) {
-            uint64_t done = field_bytes(mount->status, "bytes_published");
-            uint64_t all = field_bytes(mount->status, "bytes_total");
+            uint64_t done = mount->status->bytes_published, all = mount->status->bytes_total;
             if (bars)
                 printf("%s ", unshard_human_bar(bar, sizeof bar, 16, done, all));
             printf("%3u %% of %10s  ", unshard_human_percent(done, all),
@@ -170,7 +169,7 @@ static int show(const struct options *options)
     else
         print_table(&list);
     for (size_t i = 0; i < list.count; i++)
-        if (!list.mounts[i].status || status_is_unwell(list.mounts[i].status))
+        if (!list.mounts[i].status || status_client_unwell(list.mounts[i].status))
             status = EXIT_STATUS_UNWELL;
     list_free(&list);
     return status;

@@ -3,9 +3,8 @@
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
+#include "fs/cli/status_client.h"
 #include "fs/cli/terminal.h"
-#include "status/json_fields.h"
-#include "status/status_text.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -31,14 +30,6 @@ static void catch_interrupts(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-static bool is_unwell(const char *json)
-{
-    cJSON *root = status_parse(json);
-    bool unwell = status_is_unwell(root);
-    cJSON_Delete(root);
-    return unwell;
-}
-
 /* Prints text; on a terminal of `rows` rows only what fits, so that the next picture can cover it.
  */
 static void print_picture(const char *text, unsigned rows)
@@ -55,52 +46,51 @@ static void print_picture(const char *text, unsigned rows)
     fflush(stdout);
 }
 
-static char *render(const char *json, bool summary, unsigned columns)
-{
-    char *text = summary ? status_summary_line(json) : unshard_status_text(json, columns);
-    if (!text)
-        fputs("unshard status: the status is of a version that this program does not know\n",
-              stderr);
-    return text;
-}
-
-static int show_once(const char *json, bool as_json)
+static void print_json(const char *json)
 {
     size_t length = strlen(json);
-    if (as_json) {
-        terminal_put_json(stdout, json);
-        if (length == 0 || json[length - 1] != '\n')
-            putchar('\n');
-    } else {
-        char *text = render(json, false, terminal_columns(stdout));
-        if (!text)
-            return EXIT_STATUS_FAILED;
-        fputs(text, stdout);
-        free(text);
-    }
-    return is_unwell(json) ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
+    terminal_put_json(stdout, json);
+    if (length == 0 || json[length - 1] != '\n')
+        putchar('\n');
+}
+
+static void print_text(const struct unshard_status *status)
+{
+    char *text = unshard_status_text(status, terminal_columns(stdout));
+    fputs(text ? text : "", stdout);
+    free(text);
 }
 
 /* One picture of --watch: the whole on a terminal, one line elsewhere. */
-static int show_again(const char *json, bool as_json)
+static void print_again(const struct unshard_status *status)
 {
-    unsigned columns = terminal_columns(stdout);
-    if (as_json) {
-        int status = show_once(json, true);
-        fflush(stdout);
-        return status;
-    }
     bool pictures = terminal_takes_escapes(stdout);
-    char *text = render(json, !pictures, columns);
-    if (!text)
-        return EXIT_STATUS_FAILED;
-    if (pictures)
+    char *text = pictures ? unshard_status_text(status, terminal_columns(stdout))
+                          : unshard_status_summary(status);
+    if (text && pictures)
         print_picture(text, terminal_rows(stdout));
-    else
+    else if (text)
         puts(text);
-    fflush(stdout);
     free(text);
-    return is_unwell(json) ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
+}
+
+/* JSON is handed on as it is, whatever its schema. */
+static int show_json(const char *json, bool as_json, void (*print)(const struct unshard_status *))
+{
+    struct unshard_status *status = unshard_status_parse(json);
+    if (!status && !as_json) {
+        fputs("unshard status: the status is of a version that this program does not know\n",
+              stderr);
+        return EXIT_STATUS_FAILED;
+    }
+    bool unwell = status && status_client_unwell(status);
+    if (as_json)
+        print_json(json);
+    else
+        print(status);
+    unshard_status_free(status);
+    fflush(stdout);
+    return unwell ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
 }
 
 static void wait_seconds(double seconds)
@@ -130,7 +120,7 @@ static int watch(const char *path, const struct options *options)
             return EXIT_STATUS_FAILED;
         }
         seen = true;
-        status = show_again(json, options->json);
+        status = show_json(json, options->json, print_again);
         free(json);
         if (status == EXIT_STATUS_FAILED)
             return status;
@@ -152,7 +142,7 @@ static int show(const struct options *options)
         fprintf(stderr, "unshard status: %s\n", message);
         return EXIT_STATUS_FAILED;
     }
-    int status = show_once(json, options->json);
+    int status = show_json(json, options->json, print_text);
     free(json);
     return status;
 }

@@ -7,8 +7,8 @@
 #include "fs/cli/progress.h"
 #include "fs/cli/terminal.h"
 #include "fs/cli/warmth.h"
-#include "status/json_fields.h"
 
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,15 +54,20 @@ static const char *result_word(int result)
     return result == WAIT_WARM ? "warm" : result == WAIT_TIMED_OUT ? "timeout" : "failed";
 }
 
-static void print_json(const cJSON *root, int result, const struct warmth *warmth,
+static const char *state_of(const struct unshard_status *status)
+{
+    return unshard_mount_state_name(status ? status->state : UNSHARD_MOUNT_UNKNOWN);
+}
+
+static void print_json(const struct unshard_status *status, int result, const struct warmth *warmth,
                        const char *message)
 {
     cJSON *out = cJSON_CreateObject();
     cJSON_AddStringToObject(out, "result", result_word(result));
-    cJSON_AddStringToObject(out, "state", field_string(root, "state", "unknown"));
+    cJSON_AddStringToObject(out, "state", state_of(status));
     cJSON_AddNumberToObject(out, "bytes_published", (double)warmth->done);
     cJSON_AddNumberToObject(out, "bytes_total", (double)warmth->total);
-    cJSON_AddNumberToObject(out, "errors", field_count(root, "errors"));
+    cJSON_AddNumberToObject(out, "errors", status ? status->errors : 0);
     cJSON_AddStringToObject(out, "message", message);
     char *text = cJSON_Print(out);
     if (text) {
@@ -74,16 +79,17 @@ static void print_json(const cJSON *root, int result, const struct warmth *warmt
 }
 
 /* The last word, and the exit status of the command. */
-static int finish(struct wait_run *run, const cJSON *root, int result, const char *message)
+static int finish(struct wait_run *run, const struct unshard_status *status, int result,
+                  const char *message)
 {
     struct warmth warmth = {0};
     char done[UNSHARD_HUMAN_CAPACITY], total[UNSHARD_HUMAN_CAPACITY];
-    if (root)
-        warmth_of(root, run->options->verified, &warmth);
+    if (status)
+        warmth_of(status, run->options->verified, &warmth);
     if (run->shown)
         progress_end(&run->line);
     if (run->options->json)
-        print_json(root, result, &warmth, message);
+        print_json(status, result, &warmth, message);
     if (result != WAIT_WARM)
         fprintf(stderr, "unshard wait: %s\n", message);
     else if (!run->options->json)
@@ -133,26 +139,23 @@ static bool look(struct wait_run *run, int *result)
         return true;
     }
     struct warmth warmth;
-    cJSON *root = status_parse(json);
+    struct unshard_status *status = unshard_status_parse(json);
     free(json);
-    enum warmth_state state = warmth_of(root, run->options->verified, &warmth);
+    enum warmth_state state = warmth_of(status, run->options->verified, &warmth);
     bool ended = state != WARMTH_RISING && !may_heal(run, state);
     if (ended) {
         *result =
-            finish(run, root, state == WARMTH_REACHED ? WAIT_WARM : WAIT_FAILED, warmth.message);
+            finish(run, status, state == WARMTH_REACHED ? WAIT_WARM : WAIT_FAILED, warmth.message);
     } else if (is_over(run)) {
-        char quoted[64];
-        const char *word = field_string(root, "state", "unknown");
         snprintf(message, sizeof message, "%s: not %s within %g s: %u %% (%s)", run->path,
                  run->options->verified ? "warm and verified" : "warm", run->options->timeout,
-                 unshard_human_percent(warmth.done, warmth.total),
-                 unshard_quote(quoted, sizeof quoted, word, strlen(word)));
-        *result = finish(run, root, WAIT_TIMED_OUT, message);
+                 unshard_human_percent(warmth.done, warmth.total), state_of(status));
+        *result = finish(run, status, WAIT_TIMED_OUT, message);
         ended = true;
     } else {
         show_progress(run, &warmth);
     }
-    cJSON_Delete(root);
+    unshard_status_free(status);
     return ended;
 }
 

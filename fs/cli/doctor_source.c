@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "fs/cli/bounded_read.h"
+#include "fs/cli/status_client.h"
 #include "fs/host/mount_table.h"
-#include "status/json_fields.h"
 #include "tree/model.h"
 #include "unshard.h"
 
@@ -190,15 +190,14 @@ void doctor_check_mount(struct doctor *doctor, const char *path)
                    unshard_quote(quoted, sizeof quoted, message, strlen(message)));
         return;
     }
-    cJSON *root = status_parse(json);
-    const char *state = field_string(root, "state", "unknown");
-    unshard_quote(quoted, sizeof quoted, state, strlen(state));
-    if (status_is_unwell(root))
+    struct unshard_status *status = unshard_status_parse(json);
+    const char *state = unshard_mount_state_name(status ? status->state : UNSHARD_MOUNT_UNKNOWN);
+    if (status && status_client_unwell(status))
         doctor_add(doctor, "mount", FINDING_PROBLEM, "'unshard status MOUNTPOINT' tells each",
-                   "%.64s, with %u errors", quoted, field_count(root, "errors"));
+                   "%s, with %u errors", state, status->errors);
     else
-        doctor_add(doctor, "mount", FINDING_GOOD, NULL, "it answers: %.64s", quoted);
+        doctor_add(doctor, "mount", FINDING_GOOD, NULL, "it answers: %s", state);
     check_read_ahead(doctor, path);
-    cJSON_Delete(root);
+    unshard_status_free(status);
     free(json);
 }

@@ -97,6 +97,12 @@ char *status_client_read(const char *path, char *message, size_t capacity, int *
     return json;
 }
 
+bool status_client_unwell(const struct unshard_status *status)
+{
+    return status->errors > 0 || status->state == UNSHARD_MOUNT_FAILED ||
+           status->state == UNSHARD_MOUNT_DEGRADED;
+}
+
 pid_t status_client_daemon(const char *json)
 {
     cJSON *root = cJSON_Parse(json);

@@ -4,9 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "status/json_fields.h"
-#include "unshard.h"
-
 #define QUOTED_CAPACITY 512
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *string)
@@ -14,20 +11,19 @@ static const char *quote(char out[QUOTED_CAPACITY], const char *string)
     return unshard_printable(out, QUOTED_CAPACITY, string, strlen(string));
 }
 
-static bool has_been_read(const cJSON *component)
+static bool has_been_read(const struct unshard_component_status *component)
 {
-    return field_is(component, "state", "verified") || field_is(component, "state", "unverified");
+    return component->state == UNSHARD_STATE_VERIFIED ||
+           component->state == UNSHARD_STATE_UNVERIFIED;
 }
 
-static const char *error_message(const cJSON *component)
+static const char *error_message(const struct unshard_component_status *component)
 {
-    const cJSON *shard, *error = field_object(component, "error");
-    cJSON_ArrayForEach(shard, field_array(component, "shards"))
-    {
-        if (field_object(shard, "error"))
-            error = field_object(shard, "error");
-    }
-    return field_string(error, "message", "it has failed; 'unshard status' says more");
+    const struct unshard_error *error = component->error;
+    for (uint32_t i = 0; i < component->shard_count; i++)
+        if (component->shards[i]->error)
+            error = component->shards[i]->error;
+    return error ? error->message : "it has failed; 'unshard status' says more";
 }
 
 static void tell(struct warmth *out, const char *name, const char *why)
@@ -43,94 +39,98 @@ static enum warmth_state never(struct warmth *out, const char *name, const char 
     return WARMTH_NEVER;
 }
 
-static bool lasts(const cJSON *item)
+static bool lasts(const struct unshard_error *error)
 {
-    const cJSON *error = field_object(item, "error");
-    return error && !field_is(error, "code", "read-error");
+    return error && strcmp(error->code, "read-error") != 0;
 }
 
 /* Everything that is wrong with a failed component is reads that have failed: they are tried again
  * without end. */
-static bool is_tried_again(const cJSON *component)
+static bool is_tried_again(const struct unshard_component_status *component)
 {
-    const cJSON *shard;
-    bool again = !lasts(component), found = false;
-    cJSON_ArrayForEach(shard, field_array(component, "shards"))
-    {
-        again = again && !lasts(shard);
-        found = found || field_object(shard, "error");
+    bool again = !lasts(component->error), found = false;
+    for (uint32_t i = 0; i < component->shard_count; i++) {
+        again = again && !lasts(component->shards[i]->error);
+        found = found || component->shards[i]->error;
     }
     return again && found;
 }
 
-/* Of one component; adds its bytes. */
-static enum warmth_state judge_component(const cJSON *component, bool prefetched, bool verified,
-                                         struct warmth *out)
+/* Its name, but for the root's (".") that of its view. */
+static const char *label_of(const struct unshard_component_status *component)
 {
-    const char *name = status_component_label(component);
-    bool evicted = field_number(component, "evicted") > 0;
-    bool failed = field_is(component, "state", "failed"), failing = is_tried_again(component);
-    if (failed && !failing)
+    bool root = strcmp(component->name, ".") == 0 && component->view;
+    return root ? component->view : component->name;
+}
+
+/* Of one component; adds its bytes. */
+static enum warmth_state judge_component(const struct unshard_component_status *component,
+                                         bool prefetched, bool verified, struct warmth *out)
+{
+    const char *name = label_of(component);
+    bool failed = component->state == UNSHARD_STATE_FAILED;
+    if (failed && !is_tried_again(component))
         return never(out, name, error_message(component));
     if (failed) {
         tell(out, name, error_message(component));
         return WARMTH_FAILING;
     }
-    if (verified && field_is(component, "state", "unverified"))
+    if (verified && component->state == UNSHARD_STATE_UNVERIFIED)
         return never(out, name,
                      "no digest of it is known, so it cannot be verified; 'unshard seal' makes "
                      "digests");
-    bool finished = (!verified || field_is(component, "state", "verified")) &&
-                    (!prefetched || evicted || has_been_read(component));
+    bool finished = (!verified || component->state == UNSHARD_STATE_VERIFIED) &&
+                    (!prefetched || component->evicted || has_been_read(component));
     if (!finished && !*out->unfinished)
         out->unfinished = name;
-    if (!evicted) {
-        out->done += field_bytes(component, "bytes_published");
-        out->total += field_bytes(component, "bytes_total");
+    if (!component->evicted) {
+        out->done += component->bytes_published;
+        out->total += component->bytes_total;
     }
     return finished ? WARMTH_REACHED : WARMTH_RISING;
 }
 
-static enum warmth_state judge_whole(const cJSON *root, bool finished, struct warmth *out)
+static enum warmth_state judge_whole(const struct unshard_status *status, bool finished,
+                                     struct warmth *out)
 {
     char quoted[QUOTED_CAPACITY];
-    const char *word = field_string(root, "state", "unknown");
-    if (strcmp(word, "stopping") == 0)
-        return never(out, field_string(root, "source", "?"), "the mount is being ended");
-    if (strcmp(word, "paused") == 0) {
+    if (status->state == UNSHARD_MOUNT_STOPPING)
+        return never(out, status->source ? status->source : "?", "the mount is being ended");
+    if (status->state == UNSHARD_MOUNT_PAUSED) {
+        const char *reason = status->paused_reason ? status->paused_reason : "paused";
         snprintf(out->message, sizeof out->message, "as warm as memory allows (%s)",
-                 quote(quoted, field_string(root, "paused_reason", "paused")));
+                 quote(quoted, reason));
         return WARMTH_REACHED;
     }
-    const cJSON *problem = cJSON_GetArrayItem(field_array(root, "problems"), 0);
-    if (finished && strcmp(word, "degraded") == 0 && problem)
-        return never(out, "problem", field_string(problem, "message", "the mount has errors"));
-    if (!finished || strcmp(word, "ready") != 0)
+    if (finished && status->state == UNSHARD_MOUNT_DEGRADED && status->problem_count > 0)
+        return never(out, "problem", status->problems[0].message);
+    if (!finished || status->state != UNSHARD_MOUNT_READY)
         return WARMTH_RISING;
-    bool prefetched = field_is(root, "prefetch", "all");
+    bool prefetched = status->prefetch == UNSHARD_PREFETCH_ALL;
     snprintf(out->message, sizeof out->message, "%s",
              prefetched ? "warm" : "ready, though this mount does not prefetch by itself");
     return WARMTH_REACHED;
 }
 
-enum warmth_state warmth_of(const cJSON *root, bool verified, struct warmth *out)
+enum warmth_state warmth_of(const struct unshard_status *status, bool verified, struct warmth *out)
 {
-    const cJSON *component;
-    bool finished = true, failing = false, prefetched = field_is(root, "prefetch", "all");
+    bool finished = true, failing = false;
     *out = (struct warmth){.unfinished = ""};
-    if (!root)
+    if (!status)
         return never(out, "status", "of a version that this program does not know");
-    cJSON_ArrayForEach(component, field_array(root, "components"))
-    {
-        enum warmth_state state = judge_component(component, prefetched, verified, out);
+    bool prefetched = status->prefetch == UNSHARD_PREFETCH_ALL;
+    bool stopping = status->state == UNSHARD_MOUNT_STOPPING;
+    for (uint32_t i = 0; i < status->component_count; i++) {
+        enum warmth_state state =
+            judge_component(&status->components[i], prefetched, verified, out);
         if (state == WARMTH_NEVER)
             return state;
         failing = failing || state == WARMTH_FAILING;
         finished = finished && state == WARMTH_REACHED;
     }
-    if (failing && !field_is(root, "state", "stopping"))
+    if (failing && !stopping)
         return WARMTH_FAILING;
-    if (verified && !finished && !field_is(root, "state", "stopping"))
+    if (verified && !finished && !stopping)
         return WARMTH_RISING;
-    return judge_whole(root, finished, out);
+    return judge_whole(status, finished, out);
 }

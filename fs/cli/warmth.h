@@ -3,9 +3,7 @@
 #ifndef FS_CLI_WARMTH_H
 #define FS_CLI_WARMTH_H
 
-#include <cjson/cJSON.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include "unshard.h"
 
 enum warmth_state {
     WARMTH_RISING,  /* there is more to come */
@@ -16,12 +14,13 @@ enum warmth_state {
 
 struct warmth {
     uint64_t done, total;   /* bytes of the components that are to be warm */
-    const char *unfinished; /* name of the first that is not, of the JSON; "" for none */
+    const char *unfinished; /* name of the first that is not, of the status; "" for none */
     char message[1024];     /* of all but RISING: for a person */
 };
 
-/* Judges a parsed status (NULL or another schema: NEVER). verified: every component must also match
- * digests known beforehand. Evicted components do not count. *out is valid as long as root. */
-enum warmth_state warmth_of(const cJSON *root, bool verified, struct warmth *out);
+/* Judges a status (NULL, for one of another schema: NEVER). verified: every component must also
+ * match digests known beforehand. Evicted components do not count. *out is valid as long as the
+ * status. */
+enum warmth_state warmth_of(const struct unshard_status *status, bool verified, struct warmth *out);
 
 #endif

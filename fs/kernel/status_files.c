@@ -12,20 +12,9 @@
  * numbers derived from paths by being fixed. */
 #define FIRST_INODE UINT64_C(0x756e736861726400)
 
-static char *render_status(struct unshard_engine *engine)
+static char *plain_text(const struct unshard_status *status)
 {
-    char *json = unshard_status_json(engine);
-    char *text = json ? unshard_status_text(json, 0) : NULL;
-    free(json);
-    return text;
-}
-
-static char *render_metrics(struct unshard_engine *engine)
-{
-    char *json = unshard_status_json(engine);
-    char *text = json ? unshard_status_metrics(json) : NULL;
-    free(json);
-    return text;
+    return unshard_status_text(status, 0);
 }
 
 /* A snapshot is given to who opens the file within so many times what it took to make it. */
@@ -38,13 +27,13 @@ static char *render_metrics(struct unshard_engine *engine)
 
 struct status_file {
     const char *name;
-    char *(*render)(struct unshard_engine *engine);
+    char *(*render)(const struct unshard_status *status);
 };
 
 static const struct status_file files[] = {
-    {"status", render_status},
+    {"status", plain_text},
     {"status.json", unshard_status_json},
-    {"metrics", render_metrics},
+    {"metrics", unshard_status_metrics},
     {"errors", unshard_status_errors},
 };
 
@@ -122,6 +111,14 @@ static void add_snapshot(struct status_snapshot *snapshot)
     pthread_mutex_unlock(&snapshots_mutex);
 }
 
+static char *render(unsigned file, struct unshard_engine *engine)
+{
+    struct unshard_status *status = unshard_status_take(engine, UNSHARD_NO_VIEW);
+    char *text = status ? files[file].render(status) : NULL;
+    unshard_status_free(status);
+    return text;
+}
+
 static struct status_snapshot *make_snapshot(unsigned file, struct unshard_engine *engine,
                                              uid_t user)
 {
@@ -130,7 +127,7 @@ static struct status_snapshot *make_snapshot(unsigned file, struct unshard_engin
         return NULL;
     *snapshot =
         (struct status_snapshot){.file = file, .user = user, .references = 1, .begun_ns = now_ns()};
-    snapshot->text = files[file].render(engine);
+    snapshot->text = render(file, engine);
     if (!snapshot->text) {
         free(snapshot);
         return NULL;

@@ -19,6 +19,11 @@ static unsigned shard_count(const struct unshard_checkpoint *checkpoint, uint32_
     return checkpoint->components[component].file_count;
 }
 
+static char *state_word(const struct unshard_status *status)
+{
+    return strdup(unshard_state_name(status->view_state));
+}
+
 /* Takes `text` over. */
 static ssize_t give(char *text, char **out)
 {
@@ -26,16 +31,25 @@ static ssize_t give(char *text, char **out)
     return text != NULL ? (ssize_t)strlen(text) : -ENOMEM;
 }
 
+static ssize_t give_rendering(const struct filesystem *filesystem, uint32_t view,
+                              char *(*render)(const struct unshard_status *), char **out)
+{
+    struct unshard_status *status = unshard_status_take(filesystem->engine, view);
+    char *text = status != NULL ? render(status) : NULL;
+    unshard_status_free(status);
+    return give(text, out);
+}
+
 ssize_t xattr_value(const struct filesystem *filesystem, uint32_t view, const char *name,
                     char **out)
 {
     char digits[16];
     if (!strcmp(name, "user.unshard.state"))
-        return give(strdup(unshard_view_state(filesystem->engine, view)), out);
+        return give_rendering(filesystem, view, state_word, out);
     if (!strcmp(name, "user.unshard.digest"))
-        return give(unshard_view_digest(filesystem->engine, view), out);
+        return give_rendering(filesystem, view, unshard_status_digests, out);
     if (!strcmp(name, "user.unshard.errors"))
-        return give(unshard_view_errors(filesystem->engine, view), out);
+        return give_rendering(filesystem, view, unshard_status_errors, out);
     if (!strcmp(name, "user.unshard.shards")) {
         snprintf(digits, sizeof digits, "%u", shard_count(filesystem->checkpoint, view));
         return give(strdup(digits), out);

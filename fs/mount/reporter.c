@@ -13,7 +13,6 @@
 #include "fs/host/monotonic.h"
 #include "fs/host/service_manager.h"
 #include "fs/mount/mirror.h"
-#include "status/status_text.h"
 
 #define INTERVAL_MS 1000u
 #define WRITE_MS 200
@@ -76,20 +75,22 @@ static void write_file(struct reporter *reporter, uint32_t file, const char *tex
         mirror_write(&reporter->mirror, file, text, strlen(text), WRITE_MS);
 }
 
-static void write_files(struct reporter *reporter, const char *json)
+static void write_files(struct reporter *reporter, const struct unshard_status *status)
 {
     if (!writer_ready(reporter))
         return;
+    char *json = reporter->paths[STATUS_FILE] ? unshard_status_json(status) : NULL;
+    char *metrics = reporter->paths[METRICS_FILE] ? unshard_status_metrics(status) : NULL;
     write_file(reporter, STATUS_FILE, json);
-    char *metrics = reporter->paths[METRICS_FILE] ? unshard_status_metrics(json) : NULL;
     write_file(reporter, METRICS_FILE, metrics);
+    free(json);
     free(metrics);
 }
 
-static void notify_status(const char *json)
+static void notify_status(const struct unshard_status *status)
 {
     char state[512];
-    char *line = status_summary_line(json);
+    char *line = unshard_status_summary(status);
     if (line) {
         snprintf(state, sizeof state, "STATUS=%s", line);
         service_manager_tell(state);
@@ -99,13 +100,13 @@ static void notify_status(const char *json)
 
 static void report(struct reporter *reporter, bool notify)
 {
-    char *json = unshard_status_json(reporter->engine);
-    if (!json)
+    struct unshard_status *status = unshard_status_take(reporter->engine, UNSHARD_NO_VIEW);
+    if (!status)
         return;
-    write_files(reporter, json);
+    write_files(reporter, status);
     if (notify)
-        notify_status(json);
-    free(json);
+        notify_status(status);
+    unshard_status_free(status);
     if (reporter->mirror.process > 0)
         log_problems(reporter);
 }

@@ -1,96 +1,35 @@
 /* SPDX-License-Identifier: MIT
  *
- * The status JSON in the OpenMetrics text format (version 1.0.0,
- * https://prometheus.io/docs/specs/om/open_metrics_spec/). Every sample carries
- * the mount point, so that the files of several mounts can be collected side by side. States are
- * gauges of 0 and 1 rather than state sets: collectors of the older text format, such as the
- * textfile collector of node_exporter, refuse types that they do not know.
+ * The status in the OpenMetrics text format (version 1.0.0,
+ * https://prometheus.io/docs/specs/om/open_metrics_spec/). Every sample carries the mount point, so
+ * that the files of several mounts can be collected side by side. States are gauges of 0 and 1
+ * rather than state sets: collectors of the older text format, such as the textfile collector of
+ * node_exporter, refuse types that they do not know.
  */
 #include "base/text.h"
-#include "base/utf8.h"
-#include "status/json_fields.h"
-#include "unshard.h"
+#include "status/words.h"
 
-#include <cjson/cJSON.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A number of the root of the document. */
-struct figure {
-    const char *key;
-    const char *name; /* without the _total of a counter */
-    const char *unit; /* the end of the name, or NULL */
-    bool counter;
-    const char *help;
-};
-
-static const struct figure figures[] = {
-    {"uptime_seconds", "unshard_uptime_seconds", "seconds", false, "Time since the mount began."},
-    {"bytes_total", "unshard_size_bytes", "bytes", false, "Size of all shards of all components."},
-    {"bytes_published", "unshard_published_bytes", "bytes", false,
-     "How much of that is in the page cache or was handed to readers."},
-    {"bytes_read", "unshard_source_read_bytes", "bytes", true, "Read from the source."},
-    {"bytes_stored", "unshard_stored_bytes", "bytes", true, "Put in the page cache."},
-    {"jobs", "unshard_jobs", NULL, false, "Requests to the source that are allowed at a time."},
-    {"workers", "unshard_workers", NULL, false, "Threads that fetch."},
-    {"in_flight", "unshard_requests_in_flight", NULL, false, "Requests to the source under way."},
-    {"stalled", "unshard_requests_stalled", NULL, false,
-     "Requests to the source that have been under way for unusually long."},
-    {"oldest_request_seconds", "unshard_oldest_request_seconds", "seconds", false,
-     "Age of the oldest request to the source under way."},
-    {"buffer_bytes", "unshard_buffer_bytes", "bytes", false, "Memory of the buffers."},
-    {"buffer_used_bytes", "unshard_buffer_used_bytes", "bytes", false,
-     "Memory of the buffers in use."},
-    {"unconsumed_bytes", "unshard_unconsumed_bytes", "bytes", false,
-     "Prefetched and not yet passed by a reader, as far as can be seen."},
-    {"bytes_staged", "unshard_staged_bytes", "bytes", false,
-     "Held back until the shard that they belong to has been verified."},
-    {"bytes_dropped", "unshard_dropped_bytes", "bytes", true,
-     "Taken out of the page cache again behind readers."},
-    {"window_bytes", "unshard_window_bytes", "bytes", false,
-     "How far prefetching goes ahead of readers; absent without a limit."},
-    {"read_ahead_bytes", "unshard_read_ahead_bytes", "bytes", false,
-     "What the kernel reads at once for a reader that finds nothing in the page cache."},
-    {"readers", "unshard_readers", NULL, false, "Open files of the mount."},
-    {"reads", "unshard_reads", NULL, true, "READ requests from the kernel."},
-    {"chunks_evicted", "unshard_evicted_chunks", NULL, true,
-     "Chunks found to have left the page cache."},
-    {"store_errors", "unshard_store_errors", NULL, true,
-     "Attempts to put a chunk in the page cache that failed."},
-    {"errors", "unshard_failed_components", NULL, false, "Components that have failed."},
-};
-
-static const char *const mount_states[] = {"prefetching", "ready",  "paused",
-                                           "degraded",    "failed", "stopping"};
-static const char *const shard_states[] = {"pending", "reading", "verified", "unverified",
-                                           "failed"};
 
 /* What every sample of a document is written with. */
 struct exposition {
     struct text text;
-    const cJSON *root;
+    const struct unshard_status *status;
     const char *mountpoint;
 };
 
-/* Backslash, quote and newline are escaped in label values; what is no UTF-8 becomes '?'. */
+/* Backslash, quote and newline are escaped in label values. */
 static void append_escaped(struct text *text, const char *value)
 {
-    size_t left = strlen(value);
-    while (left > 0) {
-        size_t length = utf8_sequence((const unsigned char *)value, left);
-        if (length == 0)
-            text_append_string(text, "?");
-        else if (*value == '\n')
+    char quoted[STATUS_NAME_CAPACITY];
+    for (value = status_name(quoted, value); *value != '\0'; value++)
+        if (*value == '\n')
             text_append_string(text, "\\n");
         else if (*value == '\\' || *value == '"')
             text_append(text, (char[]){'\\', *value}, 2);
         else
-            text_append(text, value, length);
-        length = length > 0 ? length : 1;
-        value += length;
-        left -= length;
-    }
+            text_append(text, value, 1);
 }
 
 static void append_label(struct text *text, const char *name, const char *value)
@@ -125,167 +64,219 @@ static void end_sample(struct exposition *to, double value)
         text_printf(&to->text, "} %.17g\n", value);
 }
 
+/* A number of the whole. */
+struct figure {
+    const char *name; /* without the _total of a counter */
+    const char *unit; /* the end of the name, or NULL */
+    bool counter;
+    const char *help;
+    double value; /* ABSENT: there is none */
+};
+
+#define ABSENT (-1.0)
+
 static void append_figures(struct exposition *to)
 {
+    const struct unshard_status *status = to->status;
+    const struct figure figures[] = {
+        {"unshard_uptime_seconds", "seconds", false, "Time since the mount began.",
+         status->uptime_seconds},
+        {"unshard_size_bytes", "bytes", false, "Size of all shards of all components.",
+         (double)status->bytes_total},
+        {"unshard_published_bytes", "bytes", false,
+         "How much of that is in the page cache or was handed to readers.",
+         (double)status->bytes_published},
+        {"unshard_source_read_bytes", "bytes", true, "Read from the source.",
+         (double)status->bytes_read},
+        {"unshard_stored_bytes", "bytes", true, "Put in the page cache.",
+         (double)status->bytes_stored},
+        {"unshard_jobs", NULL, false, "Requests to the source that are allowed at a time.",
+         (double)status->jobs},
+        {"unshard_workers", NULL, false, "Threads that fetch.", (double)status->workers},
+        {"unshard_requests_in_flight", NULL, false, "Requests to the source under way.",
+         (double)status->in_flight},
+        {"unshard_requests_stalled", NULL, false,
+         "Requests to the source that have been under way for unusually long.",
+         (double)status->stalled},
+        {"unshard_oldest_request_seconds", "seconds", false,
+         "Age of the oldest request to the source under way.", status->oldest_request_seconds},
+        {"unshard_buffer_bytes", "bytes", false, "Memory of the buffers.",
+         (double)status->buffer_bytes},
+        {"unshard_buffer_used_bytes", "bytes", false, "Memory of the buffers in use.",
+         (double)status->buffer_used_bytes},
+        {"unshard_unconsumed_bytes", "bytes", false,
+         "Prefetched and not yet passed by a reader, as far as can be seen.",
+         (double)status->unconsumed_bytes},
+        {"unshard_staged_bytes", "bytes", false,
+         "Held back until the shard that they belong to has been verified.",
+         (double)status->bytes_staged},
+        {"unshard_dropped_bytes", "bytes", true,
+         "Taken out of the page cache again behind readers.", (double)status->bytes_dropped},
+        {"unshard_window_bytes", "bytes", false,
+         "How far prefetching goes ahead of readers; absent without a limit.",
+         status->window_limited ? (double)status->window_bytes : ABSENT},
+        {"unshard_read_ahead_bytes", "bytes", false,
+         "What the kernel reads at once for a reader that finds nothing in the page cache.",
+         status->read_ahead_bytes > 0 ? (double)status->read_ahead_bytes : ABSENT},
+        {"unshard_readers", NULL, false, "Open files of the mount.", (double)status->readers},
+        {"unshard_reads", NULL, true, "READ requests from the kernel.", (double)status->reads},
+        {"unshard_evicted_chunks", NULL, true, "Chunks found to have left the page cache.",
+         (double)status->chunks_evicted},
+        {"unshard_store_errors", NULL, true,
+         "Attempts to put a chunk in the page cache that failed.", (double)status->store_errors},
+        {"unshard_failed_components", NULL, false, "Components that have failed.",
+         (double)status->errors},
+    };
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         const struct figure *figure = &figures[i];
-        if (!cJSON_IsNumber(cJSON_GetObjectItemCaseSensitive(to->root, figure->key)))
+        if (figure->value < 0)
             continue;
         begin_family(to, figure->name, figure->counter ? "counter" : "gauge", figure->unit,
                      figure->help);
         begin_sample(to, figure->name, figure->counter ? "_total" : "");
-        end_sample(to, field_number(to->root, figure->key));
+        end_sample(to, figure->value);
     }
+}
+
+static const char *or_empty(const char *string)
+{
+    return string != NULL ? string : "";
 }
 
 static void append_info(struct exposition *to)
 {
     begin_family(to, "unshard_mount_info", "gauge", NULL, "What is mounted; always 1.");
     begin_sample(to, "unshard_mount_info", "");
-    append_label(&to->text, "source", field_string(to->root, "source", ""));
-    append_label(&to->text, "version", field_string(to->root, "version", ""));
-    append_label(&to->text, "prefetch", field_string(to->root, "prefetch", ""));
+    append_label(&to->text, "source", or_empty(to->status->source));
+    append_label(&to->text, "version", or_empty(to->status->version));
+    append_label(&to->text, "prefetch", prefetch_name(to->status->prefetch));
     end_sample(to, 1);
 }
 
 static void append_mount_state(struct exposition *to)
 {
-    const char *state = field_string(to->root, "state", "");
     begin_family(to, "unshard_state", "gauge", NULL, "1 for the state that the mount is in.");
-    for (size_t i = 0; i < sizeof mount_states / sizeof *mount_states; i++) {
+    for (unsigned i = UNSHARD_MOUNT_UNKNOWN + 1; i < UNSHARD_MOUNT_STATE_COUNT; i++) {
         begin_sample(to, "unshard_state", "");
-        append_label(&to->text, "state", mount_states[i]);
-        end_sample(to, strcmp(state, mount_states[i]) == 0);
+        append_label(&to->text, "state", unshard_mount_state_name(i));
+        end_sample(to, to->status->state == i);
     }
 }
 
 /* ---- components --------------------------------------------------------------------------------
  */
 
-static bool has_twin_before(const cJSON *component)
+static bool has_twin_before(const struct unshard_status *status, uint32_t number)
 {
-    for (const cJSON *other = component->prev; other != NULL && other->next != NULL;
-         other = other->prev)
-        if (strcmp(field_string(other, "name", ""), field_string(component, "name", "")) == 0)
+    for (uint32_t i = 0; i < number; i++)
+        if (strcmp(status->components[i].name, status->components[number].name) == 0)
             return true;
     return false;
 }
 
 /* Names are unique but for odd sets of files, which are numbered: no sample may come twice. */
-static void append_component_label(struct exposition *to, const cJSON *component, unsigned number)
+static void append_component_label(struct exposition *to, uint32_t number)
 {
-    const char *name = field_string(component, "name", "");
-    if (!has_twin_before(component)) {
+    const char *name = to->status->components[number].name;
+    if (!has_twin_before(to->status, number)) {
         append_label(&to->text, "component", name);
         return;
     }
     struct text numbered = {0};
-    text_printf(&numbered, "%s #%u", name, number);
+    text_printf(&numbered, "%s #%u", name, number + 1);
     char *string = text_take(&numbered);
-    append_label(&to->text, "component", string != NULL ? string : "");
+    append_label(&to->text, "component", or_empty(string));
     to->text.failed |= string == NULL;
     free(string);
 }
 
-static void append_component_figure(struct exposition *to, const char *name, const char *unit,
-                                    const char *key, const char *help)
+/* A sample of a component that has no further labels. */
+static void append_component(struct exposition *to, const char *name, uint32_t number, double value)
 {
-    const cJSON *component;
-    unsigned number = 0;
-    begin_family(to, name, "gauge", unit, help);
-    cJSON_ArrayForEach(component, field_array(to->root, "components"))
-    {
-        begin_sample(to, name, "");
-        append_component_label(to, component, ++number);
-        end_sample(to, field_number(component, key));
-    }
+    begin_sample(to, name, "");
+    append_component_label(to, number);
+    end_sample(to, value);
+}
+
+static void append_sizes(struct exposition *to)
+{
+    static const char size[] = "unshard_component_size_bytes";
+    static const char published[] = "unshard_component_published_bytes";
+    static const char evicted[] = "unshard_component_evicted";
+    const struct unshard_component_status *components = to->status->components;
+    begin_family(to, size, "gauge", "bytes", "Size of the component's shards.");
+    for (uint32_t i = 0; i < to->status->component_count; i++)
+        append_component(to, size, i, (double)components[i].bytes_total);
+    begin_family(to, published, "gauge", "bytes", "In the page cache or handed to readers.");
+    for (uint32_t i = 0; i < to->status->component_count; i++)
+        append_component(to, published, i, (double)components[i].bytes_published);
+    begin_family(to, evicted, "gauge", NULL, "1 when its page cache was given back by request.");
+    for (uint32_t i = 0; i < to->status->component_count; i++)
+        append_component(to, evicted, i, components[i].evicted);
+}
+
+static double verified_bytes(const struct unshard_component_status *component)
+{
+    double bytes = 0;
+    for (uint32_t i = 0; i < component->shard_count; i++)
+        if (component->shards[i]->state == UNSHARD_STATE_VERIFIED)
+            bytes += (double)component->shards[i]->bytes_total;
+    return bytes;
 }
 
 static void append_verified(struct exposition *to)
 {
-    const char *const name = "unshard_component_verified_bytes";
-    const cJSON *component, *shard;
-    unsigned number = 0;
+    static const char name[] = "unshard_component_verified_bytes";
     begin_family(to, name, "gauge", "bytes",
                  "Size of the shards that match a digest that was known before.");
-    cJSON_ArrayForEach(component, field_array(to->root, "components"))
-    {
-        double bytes = 0;
-        cJSON_ArrayForEach(shard, field_array(component, "shards"))
-        {
-            if (field_is(shard, "state", "verified"))
-                bytes += field_number(shard, "bytes_total");
-        }
-        begin_sample(to, name, "");
-        append_component_label(to, component, ++number);
-        end_sample(to, bytes);
-    }
+    for (uint32_t i = 0; i < to->status->component_count; i++)
+        append_component(to, name, i, verified_bytes(&to->status->components[i]));
 }
 
-static void append_component_states(struct exposition *to)
+/* One sample for each state that a shard or component can be in: what `value` says of it. */
+static void append_by_state(struct exposition *to, const char *name, const char *help,
+                            unsigned (*value)(const struct unshard_component_status *,
+                                              enum unshard_state))
 {
-    const cJSON *component;
-    unsigned number = 0;
-    begin_family(to, "unshard_component_state", "gauge", NULL,
-                 "1 for the state that the component is in.");
-    cJSON_ArrayForEach(component, field_array(to->root, "components"))
-    {
-        number++;
-        for (size_t i = 0; i < sizeof shard_states / sizeof *shard_states; i++) {
-            begin_sample(to, "unshard_component_state", "");
-            append_component_label(to, component, number);
-            append_label(&to->text, "state", shard_states[i]);
-            end_sample(to, field_is(component, "state", shard_states[i]));
+    begin_family(to, name, "gauge", NULL, help);
+    for (uint32_t i = 0; i < to->status->component_count; i++)
+        for (unsigned state = UNSHARD_STATE_UNKNOWN + 1; state < UNSHARD_STATE_COUNT; state++) {
+            begin_sample(to, name, "");
+            append_component_label(to, i);
+            append_label(&to->text, "state", unshard_state_name(state));
+            end_sample(to, value(&to->status->components[i], state));
         }
-    }
 }
 
-static unsigned shards_in_state(const cJSON *component, const char *state)
+static unsigned is_in_state(const struct unshard_component_status *component,
+                            enum unshard_state state)
+{
+    return component->state == state;
+}
+
+static unsigned shards_in_state(const struct unshard_component_status *component,
+                                enum unshard_state state)
 {
     unsigned count = 0;
-    const cJSON *shard;
-    cJSON_ArrayForEach(shard, field_array(component, "shards"))
-    {
-        count += field_is(shard, "state", state);
-    }
+    for (uint32_t i = 0; i < component->shard_count; i++)
+        count += component->shards[i]->state == state;
     return count;
-}
-
-static void append_shard_counts(struct exposition *to)
-{
-    const cJSON *component;
-    unsigned number = 0;
-    begin_family(to, "unshard_component_shards", "gauge", NULL, "Shards in each state.");
-    cJSON_ArrayForEach(component, field_array(to->root, "components"))
-    {
-        number++;
-        for (size_t i = 0; i < sizeof shard_states / sizeof *shard_states; i++) {
-            begin_sample(to, "unshard_component_shards", "");
-            append_component_label(to, component, number);
-            append_label(&to->text, "state", shard_states[i]);
-            end_sample(to, shards_in_state(component, shard_states[i]));
-        }
-    }
 }
 
 /* Only shards that fail have samples of their own: a checkpoint may have thousands. */
 static void append_failed_shards(struct exposition *to)
 {
-    const cJSON *component, *shard;
-    unsigned number = 0;
     begin_family(to, "unshard_shard_failed", "gauge", NULL, "1 for each shard that fails.");
-    cJSON_ArrayForEach(component, field_array(to->root, "components"))
-    {
-        number++;
-        cJSON_ArrayForEach(shard, field_array(component, "shards"))
-        {
-            const cJSON *error = field_object(shard, "error");
-            if (error == NULL)
+    for (uint32_t i = 0; i < to->status->component_count; i++) {
+        const struct unshard_component_status *component = &to->status->components[i];
+        for (uint32_t k = 0; k < component->shard_count; k++) {
+            const struct unshard_file_status *shard = component->shards[k];
+            if (shard->error == NULL)
                 continue;
             begin_sample(to, "unshard_shard_failed", "");
-            append_component_label(to, component, number);
-            append_label(&to->text, "shard", field_string(shard, "file", ""));
-            append_label(&to->text, "code", field_string(error, "code", ""));
+            append_component_label(to, i);
+            append_label(&to->text, "shard", shard->path);
+            append_label(&to->text, "code", shard->error->code);
             end_sample(to, 1);
         }
     }
@@ -293,44 +284,32 @@ static void append_failed_shards(struct exposition *to)
 
 static void append_failed_components(struct exposition *to)
 {
-    const cJSON *component;
-    unsigned number = 0;
     begin_family(to, "unshard_component_failed", "gauge", NULL,
                  "1 for each component that fails as a whole, a missing shard included.");
-    cJSON_ArrayForEach(component, field_array(to->root, "components"))
-    {
-        const cJSON *error = field_object(component, "error");
-        number++;
+    for (uint32_t i = 0; i < to->status->component_count; i++) {
+        const struct unshard_error *error = to->status->components[i].error;
         if (error == NULL)
             continue;
         begin_sample(to, "unshard_component_failed", "");
-        append_component_label(to, component, number);
-        append_label(&to->text, "code", field_string(error, "code", ""));
+        append_component_label(to, i);
+        append_label(&to->text, "code", error->code);
         end_sample(to, 1);
     }
 }
 
-char *unshard_status_metrics(const char *json)
+char *unshard_status_metrics(const struct unshard_status *status)
 {
-    cJSON *root = status_parse(json);
-    if (root == NULL)
-        return NULL;
-    struct exposition to = {.root = root, .mountpoint = field_string(root, "mountpoint", "")};
+    struct exposition to = {.status = status, .mountpoint = or_empty(status->mountpoint)};
     append_info(&to);
     append_mount_state(&to);
     append_figures(&to);
-    append_component_figure(&to, "unshard_component_size_bytes", "bytes", "bytes_total",
-                            "Size of the component's shards.");
-    append_component_figure(&to, "unshard_component_published_bytes", "bytes", "bytes_published",
-                            "In the page cache or handed to readers.");
-    append_component_figure(&to, "unshard_component_evicted", NULL, "evicted",
-                            "1 when its page cache was given back by request.");
+    append_sizes(&to);
     append_verified(&to);
-    append_component_states(&to);
-    append_shard_counts(&to);
+    append_by_state(&to, "unshard_component_state", "1 for the state that the component is in.",
+                    is_in_state);
+    append_by_state(&to, "unshard_component_shards", "Shards in each state.", shards_in_state);
     append_failed_components(&to);
     append_failed_shards(&to);
     text_append_string(&to.text, "# EOF\n");
-    cJSON_Delete(root);
     return text_take(&to.text);
 }

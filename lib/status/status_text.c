@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The status JSON as text for a person. What is wrong comes first, then where the whole stands,
- * then a line per component and shard. The JSON may come from another version of the program or
- * from a file anybody wrote: every field is optional, and no byte of a name reaches the terminal
- * unquoted. */
-#include "status/status_text.h"
+ * The status as text for a person. What is wrong comes first, then where the whole stands, then a
+ * line per component and shard. No byte of a name reaches the terminal unquoted. */
 #include "base/error.h"
 #include "base/text.h"
-#include "status/json_fields.h"
-#include "unshard.h"
+#include "status/words.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +32,21 @@ struct progress {
 
 static const char *quote(char out[QUOTED_CAPACITY], const char *string)
 {
+    char name[STATUS_NAME_CAPACITY];
+    string = status_name(name, string);
     return error_printable(out, QUOTED_CAPACITY, string, strlen(string));
+}
+
+static const char *or_unknown(const char *string)
+{
+    return string != NULL ? string : "?";
+}
+
+/* What to call a component: its name, but for the root's (".") that of its view. */
+static const char *label_of(const struct unshard_component_status *component)
+{
+    bool root = strcmp(component->name, ".") == 0 && component->view != NULL;
+    return root ? component->view : component->name;
 }
 
 /* ---- errors ------------------------------------------------------------------------------------
@@ -45,58 +54,59 @@ static const char *quote(char out[QUOTED_CAPACITY], const char *string)
 
 /* "  FILE: MESSAGE (CODE, offset N, EIO, TIME)". Most messages begin with the file already; name is
  * NULL when all do. */
-static void append_error(struct text *text, const char *name, const cJSON *error)
+static void append_error(struct text *text, const char *name, const struct unshard_error *error)
 {
-    char quoted[QUOTED_CAPACITY];
-    const char *message = field_string(error, "message", "no message");
-    if (name == NULL || strstr(message, name))
+    char quoted[QUOTED_CAPACITY], when[STATUS_TIME_CAPACITY], utf8[STATUS_NAME_CAPACITY];
+    if (name == NULL || strstr(error->message, status_name(utf8, name)) != NULL)
         text_append_string(text, "  ");
     else
         text_printf(text, "  %s: ", quote(quoted, name));
-    text_printf(text, "%s (", quote(quoted, message));
-    text_printf(text, "%s", quote(quoted, field_string(error, "code", "error")));
-    const cJSON *offset = cJSON_GetObjectItemCaseSensitive(error, "offset");
-    if (cJSON_IsNumber(offset))
-        text_printf(text, ", offset %llu", (unsigned long long)field_bytes(error, "offset"));
-    int number = (int)field_count(error, "errno");
-    if (number > 0 && strerrorname_np(number))
-        text_printf(text, ", %s", strerrorname_np(number));
-    const char *time = field_string(error, "time", NULL);
-    if (time)
-        text_printf(text, ", %s", quote(quoted, time));
+    text_printf(text, "%s (", quote(quoted, error->message));
+    text_printf(text, "%s", quote(quoted, error->code));
+    if (error->offset != UNSHARD_NO_OFFSET)
+        text_printf(text, ", offset %llu", (unsigned long long)error->offset);
+    if (error->errno_value > 0 && strerrorname_np(error->errno_value) != NULL)
+        text_printf(text, ", %s", strerrorname_np(error->errno_value));
+    if (error->time != 0)
+        text_printf(text, ", %s", status_time(when, error->time));
     text_append_string(text, ")\n");
 }
 
-static void append_errors(struct text *text, const cJSON *root)
+/* What concerns no component, as the JSON has it among the problems. */
+static void append_problems(struct text *text, const struct unshard_status *status)
 {
-    bool any = false;
-    const cJSON *component, *shard, *problem;
-    cJSON_ArrayForEach(problem, field_array(root, "problems"))
-    {
-        text_append_string(text, any ? "" : "ERRORS\n");
-        append_error(text, NULL, problem);
-        any = true;
+    for (uint32_t i = 0; i < status->problem_count; i++)
+        append_error(text, NULL, &status->problems[i]);
+    for (uint32_t i = 0; i < status->file_count; i++)
+        if (status->files[i]->component == NULL && status->files[i]->error != NULL)
+            append_error(text, NULL, status->files[i]->error);
+}
+
+static void append_component_errors(struct text *text,
+                                    const struct unshard_component_status *component)
+{
+    bool shard_failed = false;
+    for (uint32_t i = 0; i < component->shard_count; i++) {
+        const struct unshard_file_status *shard = component->shards[i];
+        if (shard->error != NULL)
+            append_error(text, shard->path, shard->error);
+        shard_failed = shard_failed || shard->error != NULL;
     }
-    cJSON_ArrayForEach(component, field_array(root, "components"))
-    {
-        bool shard_failed = false;
-        cJSON_ArrayForEach(shard, field_array(component, "shards"))
-        {
-            if (!field_object(shard, "error"))
-                continue;
-            text_append_string(text, any ? "" : "ERRORS\n");
-            append_error(text, field_string(shard, "file", "?"), field_object(shard, "error"));
-            any = shard_failed = true;
-        }
-        /* A component's error repeats that of its shard, where there is one. */
-        if (!field_object(component, "error") || shard_failed)
-            continue;
-        text_append_string(text, any ? "" : "ERRORS\n");
-        append_error(text, status_component_label(component), field_object(component, "error"));
-        any = true;
-    }
-    if (any)
-        text_append_string(text, "\n");
+    /* A component's error repeats that of its shard, where there is one. */
+    if (component->error != NULL && !shard_failed)
+        append_error(text, label_of(component), component->error);
+}
+
+static void append_errors(struct text *text, const struct unshard_status *status)
+{
+    struct text errors = {0};
+    append_problems(&errors, status);
+    for (uint32_t i = 0; i < status->component_count; i++)
+        append_component_errors(&errors, &status->components[i]);
+    if (errors.length > 0)
+        text_printf(text, "ERRORS\n%s\n", errors.data);
+    text->failed |= errors.failed;
+    text_free(&errors);
 }
 
 /* ---- header ------------------------------------------------------------------------------------
@@ -111,111 +121,91 @@ static void append_remaining_time(struct text *text, const struct progress *all,
                 unshard_human_duration(duration, (double)(all->total - all->done) / rate));
 }
 
-static void append_totals(struct text *text, const cJSON *root)
+static void append_totals(struct text *text, const struct unshard_status *status)
 {
-    char quoted[QUOTED_CAPACITY], done[UNSHARD_HUMAN_CAPACITY], total[UNSHARD_HUMAN_CAPACITY];
-    char rate_text[UNSHARD_HUMAN_CAPACITY];
-    struct progress all = {field_bytes(root, "bytes_published"), field_bytes(root, "bytes_total")};
-    double rate = field_number(root, "rate_bytes_per_second");
-    text_printf(text, "%s: %s of %s (%u %%)", quote(quoted, field_string(root, "state", "unknown")),
+    char done[UNSHARD_HUMAN_CAPACITY], total[UNSHARD_HUMAN_CAPACITY], rate[UNSHARD_HUMAN_CAPACITY];
+    struct progress all = {status->bytes_published, status->bytes_total};
+    text_printf(text, "%s: %s of %s (%u %%)", unshard_mount_state_name(status->state),
                 unshard_human_bytes(done, all.done), unshard_human_bytes(total, all.total),
                 unshard_human_percent(all.done, all.total));
-    text_printf(text, ", %s", unshard_human_rate(rate_text, rate));
-    append_remaining_time(text, &all, rate);
-    unsigned errors = field_count(root, "errors");
-    if (errors > 0)
-        text_printf(text, ", %u error%s", errors, errors == 1 ? "" : "s");
+    text_printf(text, ", %s", unshard_human_rate(rate, status->rate_bytes_per_second));
+    append_remaining_time(text, &all, status->rate_bytes_per_second);
+    if (status->errors > 0)
+        text_printf(text, ", %u error%s", status->errors, status->errors == 1 ? "" : "s");
 }
 
 /* A request that has been under way for so long is worth a line. */
 #define OLD_REQUEST_SECONDS 5
 
 /* "stalled: 3 requests; the oldest for 37 s: model-00002-of-00005.safetensors at offset 4194304" */
-static void append_stalled(struct text *text, const cJSON *root)
+static void append_stalled(struct text *text, const struct unshard_status *status)
 {
     char quoted[QUOTED_CAPACITY], age[UNSHARD_HUMAN_CAPACITY];
-    double oldest = field_number(root, "oldest_request_seconds");
-    const cJSON *request = cJSON_GetArrayItem(field_array(root, "stuck"), 0);
-    unsigned stalled = field_count(root, "stalled");
-    if (oldest < OLD_REQUEST_SECONDS)
+    if (status->oldest_request_seconds < OLD_REQUEST_SECONDS)
         return;
-    text_printf(text, "stalled: %u request%s to the source; the oldest waits %s", stalled,
-                stalled == 1 ? "" : "s", unshard_human_duration(age, oldest));
-    if (cJSON_IsObject(request))
-        text_printf(text, ": %s at offset %llu", quote(quoted, field_string(request, "file", "?")),
-                    (unsigned long long)field_bytes(request, "offset"));
+    text_printf(text, "stalled: %u request%s to the source; the oldest waits %s", status->stalled,
+                status->stalled == 1 ? "" : "s",
+                unshard_human_duration(age, status->oldest_request_seconds));
+    if (status->stuck_count > 0)
+        text_printf(text, ": %s at offset %llu", quote(quoted, status->stuck[0].file),
+                    (unsigned long long)status->stuck[0].offset);
     text_append_string(text, "\n");
 }
 
-static void append_evicted(struct text *text, const cJSON *root)
+static void append_evicted(struct text *text, uint64_t chunks)
 {
-    unsigned chunks = field_count(root, "chunks_evicted");
     if (chunks > 0)
-        text_printf(text, "%u chunk%s left the page cache and had to be read again\n", chunks,
-                    chunks == 1 ? "" : "s");
-}
-
-static void append_setting(struct text *text, const cJSON *root, const char *key)
-{
-    char quoted[QUOTED_CAPACITY];
-    const char *value = field_string(root, key, NULL);
-    if (value)
-        text_printf(text, " %s=%s,", key, quote(quoted, value));
+        text_printf(text, "%llu chunk%s left the page cache and had to be read again\n",
+                    (unsigned long long)chunks, chunks == 1 ? "" : "s");
 }
 
 /* What is in effect, whether it was asked for or found out. */
-static void append_settings(struct text *text, const cJSON *root)
+static void append_settings(struct text *text, const struct unshard_status *status)
 {
     char chunk[UNSHARD_HUMAN_CAPACITY], window[UNSHARD_HUMAN_CAPACITY],
         ahead[UNSHARD_HUMAN_CAPACITY];
-    if (field_bytes(root, "chunk_bytes") == 0)
+    if (status->chunk_bytes == 0)
         return;
-    text_append_string(text, "settings:");
-    append_setting(text, root, "prefetch");
-    append_setting(text, root, "verify");
-    text_printf(text, " %u workers, chunk %s, window %s", field_count(root, "workers"),
-                unshard_human_bytes(chunk, field_bytes(root, "chunk_bytes")),
-                field_bytes(root, "window_bytes")
-                    ? unshard_human_bytes(window, field_bytes(root, "window_bytes"))
-                    : "unlimited");
-    if (field_bytes(root, "read_ahead_bytes") > 0)
-        text_printf(text, ", read-ahead %s",
-                    unshard_human_bytes(ahead, field_bytes(root, "read_ahead_bytes")));
+    text_printf(text, "settings: prefetch=%s, verify=%s,", prefetch_name(status->prefetch),
+                verify_name(status->verify));
+    text_printf(text, " %u workers, chunk %s, window %s", status->workers,
+                unshard_human_bytes(chunk, status->chunk_bytes),
+                status->window_bytes > 0 ? unshard_human_bytes(window, status->window_bytes)
+                                         : "unlimited");
+    if (status->read_ahead_bytes > 0)
+        text_printf(text, ", read-ahead %s", unshard_human_bytes(ahead, status->read_ahead_bytes));
     text_append_string(text, "\n");
 }
 
-static void append_work(struct text *text, const cJSON *root)
+static void append_work(struct text *text, const struct unshard_status *status)
 {
     char used[UNSHARD_HUMAN_CAPACITY], buffer[UNSHARD_HUMAN_CAPACITY],
         ahead[UNSHARD_HUMAN_CAPACITY];
-    text_printf(text, "%u of %u jobs busy, buffers %s of %s, %u reader%s",
-                field_count(root, "in_flight"), field_count(root, "jobs"),
-                unshard_human_bytes(used, field_bytes(root, "buffer_used_bytes")),
-                unshard_human_bytes(buffer, field_bytes(root, "buffer_bytes")),
-                field_count(root, "readers"), field_count(root, "readers") == 1 ? "" : "s");
-    if (field_bytes(root, "unconsumed_bytes") > 0)
+    text_printf(text, "%u of %u jobs busy, buffers %s of %s, %u reader%s", status->in_flight,
+                status->jobs, unshard_human_bytes(used, status->buffer_used_bytes),
+                unshard_human_bytes(buffer, status->buffer_bytes), status->readers,
+                status->readers == 1 ? "" : "s");
+    if (status->unconsumed_bytes > 0)
         text_printf(text, ", %s ahead of them",
-                    unshard_human_bytes(ahead, field_bytes(root, "unconsumed_bytes")));
+                    unshard_human_bytes(ahead, status->unconsumed_bytes));
     text_append_string(text, "\n");
 }
 
-static void append_header(struct text *text, const cJSON *root)
+static void append_header(struct text *text, const struct unshard_status *status)
 {
     char quoted[QUOTED_CAPACITY];
-    text_printf(text, "%s", quote(quoted, field_string(root, "source", "?")));
-    const char *mountpoint = field_string(root, "mountpoint", NULL);
-    if (mountpoint)
-        text_printf(text, " on %s", quote(quoted, mountpoint));
+    text_append_string(text, quote(quoted, or_unknown(status->source)));
+    if (status->mountpoint != NULL)
+        text_printf(text, " on %s", quote(quoted, status->mountpoint));
     text_append_string(text, "\n");
-    append_totals(text, root);
+    append_totals(text, status);
     text_append_string(text, "\n");
-    const char *reason = field_string(root, "paused_reason", NULL);
-    if (reason)
-        text_printf(text, "paused: %s\n", quote(quoted, reason));
-    append_stalled(text, root);
-    append_work(text, root);
-    append_evicted(text, root);
-    append_settings(text, root);
+    if (status->paused_reason != NULL)
+        text_printf(text, "paused: %s\n", quote(quoted, status->paused_reason));
+    append_stalled(text, status);
+    append_work(text, status);
+    append_evicted(text, status->chunks_evicted);
+    append_settings(text, status);
 }
 
 /* ---- components and shards ---------------------------------------------------------------------
@@ -223,7 +213,7 @@ static void append_header(struct text *text, const cJSON *root)
 
 /* One line: name, bar, percentage, bytes, state. indent is part of the name's column. */
 static void append_line(struct text *text, const struct layout *layout, unsigned indent,
-                        const char *name, const struct progress *progress, const char *state)
+                        const char *name, struct progress progress, const char *state)
 {
     char quoted[QUOTED_CAPACITY], bar[BAR_CAPACITY], done[UNSHARD_HUMAN_CAPACITY],
         total[UNSHARD_HUMAN_CAPACITY];
@@ -234,14 +224,13 @@ static void append_line(struct text *text, const struct layout *layout, unsigned
     unsigned pad = columns < column ? (unsigned)(column - columns) : 0;
     text_printf(text, "%*s%s%*s ", (int)indent, "", shown, (int)pad, "");
     if (layout->width)
-        text_printf(
-            text, "%s ",
-            unshard_human_bar(bar, sizeof bar, layout->bar, progress->done, progress->total));
-    text_printf(text, "%3u %% ", unshard_human_percent(progress->done, progress->total));
+        text_printf(text, "%s ",
+                    unshard_human_bar(bar, sizeof bar, layout->bar, progress.done, progress.total));
+    text_printf(text, "%3u %% ", unshard_human_percent(progress.done, progress.total));
     if (!layout->narrow)
-        text_printf(text, "%10s ", unshard_human_bytes(done, progress->done));
-    text_printf(text, "of %10s  ", unshard_human_bytes(total, progress->total));
-    text_printf(text, "%s\n", quote(quoted, state));
+        text_printf(text, "%10s ", unshard_human_bytes(done, progress.done));
+    text_printf(text, "of %10s  ", unshard_human_bytes(total, progress.total));
+    text_printf(text, "%s\n", state);
 }
 
 static const char *base_name(const char *path)
@@ -251,10 +240,11 @@ static const char *base_name(const char *path)
 }
 
 /* The ending says nothing that the component's format does not, and the number needs the room. */
-static const char *shard_name(const cJSON *shard, char out[NAME_CAPACITY])
+static const char *shard_name(const struct unshard_file_status *shard, char out[NAME_CAPACITY])
 {
     static const char ending[] = ".safetensors";
-    const char *name = base_name(field_string(shard, "file", "?"));
+    char quoted[STATUS_NAME_CAPACITY];
+    const char *name = base_name(status_name(quoted, shard->path));
     size_t length = strlen(name), ending_length = sizeof ending - 1;
     if (length > ending_length && strcmp(name + length - ending_length, ending) == 0)
         length -= ending_length;
@@ -263,31 +253,30 @@ static const char *shard_name(const cJSON *shard, char out[NAME_CAPACITY])
     return out;
 }
 
-static void append_shard(struct text *text, const struct layout *layout, const cJSON *shard)
+static void append_shard(struct text *text, const struct layout *layout,
+                         const struct unshard_file_status *shard)
 {
-    struct progress progress = {field_bytes(shard, "bytes_read"),
-                                field_bytes(shard, "bytes_total")};
     char name[NAME_CAPACITY];
-    append_line(text, layout, 2, shard_name(shard, name), &progress,
-                field_string(shard, "state", "unknown"));
+    append_line(text, layout, 2, shard_name(shard, name),
+                (struct progress){shard->bytes_read, shard->bytes_total},
+                unshard_state_name(shard->state));
 }
 
 /* "  163 shards: 12 pending, 8 reading, 143 verified" */
-static void append_shard_counts(struct text *text, const cJSON *shards)
+static void append_shard_counts(struct text *text, const struct unshard_component_status *component)
 {
-    static const char *const states[] = {"failed", "pending", "reading", "unverified", "verified"};
-    text_printf(text, "  %d shards:", cJSON_GetArraySize(shards));
+    static const enum unshard_state order[] = {UNSHARD_STATE_FAILED, UNSHARD_STATE_PENDING,
+                                               UNSHARD_STATE_READING, UNSHARD_STATE_UNVERIFIED,
+                                               UNSHARD_STATE_VERIFIED};
+    unsigned counts[UNSHARD_STATE_COUNT] = {0};
+    for (uint32_t i = 0; i < component->shard_count; i++)
+        counts[component->shards[i]->state]++;
+    text_printf(text, "  %u shards:", component->shard_count);
     const char *separator = " ";
-    for (size_t i = 0; i < sizeof states / sizeof *states; i++) {
-        unsigned count = 0;
-        const cJSON *shard;
-        cJSON_ArrayForEach(shard, shards)
-        {
-            count += strcmp(field_string(shard, "state", ""), states[i]) == 0;
-        }
-        if (count == 0)
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
+        if (counts[order[i]] == 0)
             continue;
-        text_printf(text, "%s%u %s", separator, count, states[i]);
+        text_printf(text, "%s%u %s", separator, counts[order[i]], unshard_state_name(order[i]));
         separator = ", ";
     }
     text_append_string(text, "\n");
@@ -295,76 +284,72 @@ static void append_shard_counts(struct text *text, const cJSON *shards)
 
 /* Lists the shards in `state`, at most `limit` of them. */
 static void append_shards_in_state(struct text *text, const struct layout *layout,
-                                   const cJSON *shards, const char *state, unsigned limit)
+                                   const struct unshard_component_status *component,
+                                   enum unshard_state state, unsigned limit)
 {
     unsigned count = 0;
-    const cJSON *shard;
-    cJSON_ArrayForEach(shard, shards)
-    {
-        if (strcmp(field_string(shard, "state", ""), state) == 0 && count++ < limit)
-            append_shard(text, layout, shard);
-    }
+    for (uint32_t i = 0; i < component->shard_count; i++)
+        if (component->shards[i]->state == state && count++ < limit)
+            append_shard(text, layout, component->shards[i]);
     if (count > limit)
-        text_printf(text, "  and %u more %s\n", count - limit, state);
+        text_printf(text, "  and %u more %s\n", count - limit, unshard_state_name(state));
 }
 
-static void append_shards(struct text *text, const struct layout *layout, const cJSON *shards)
+static void append_shards(struct text *text, const struct layout *layout,
+                          const struct unshard_component_status *component)
 {
-    const cJSON *shard;
-    if (cJSON_GetArraySize(shards) <= SHARDS_LISTED) {
-        cJSON_ArrayForEach(shard, shards)
-        {
-            append_shard(text, layout, shard);
-        }
+    if (component->shard_count <= SHARDS_LISTED) {
+        for (uint32_t i = 0; i < component->shard_count; i++)
+            append_shard(text, layout, component->shards[i]);
         return;
     }
-    append_shard_counts(text, shards);
-    append_shards_in_state(text, layout, shards, "failed", SHARDS_LISTED);
-    append_shards_in_state(text, layout, shards, "reading", SHARDS_LISTED / 2);
+    append_shard_counts(text, component);
+    append_shards_in_state(text, layout, component, UNSHARD_STATE_FAILED, SHARDS_LISTED);
+    append_shards_in_state(text, layout, component, UNSHARD_STATE_READING, SHARDS_LISTED / 2);
 }
 
-static void append_notes(struct text *text, const char *indent, const cJSON *notes)
+static void append_notes(struct text *text, const char *indent, const char *const *notes,
+                         uint32_t count)
 {
     char quoted[QUOTED_CAPACITY];
-    const cJSON *note;
-    cJSON_ArrayForEach(note, notes)
-    {
-        if (cJSON_IsString(note))
-            text_printf(text, "%snote: %s\n", indent, quote(quoted, note->valuestring));
-    }
+    for (uint32_t i = 0; i < count; i++)
+        text_printf(text, "%snote: %s\n", indent, quote(quoted, notes[i]));
 }
 
-static void append_component(struct text *text, const struct layout *layout, const cJSON *component)
+static void append_component(struct text *text, const struct layout *layout,
+                             const struct unshard_component_status *component)
 {
-    struct progress progress = {field_bytes(component, "bytes_published"),
-                                field_bytes(component, "bytes_total")};
     char state[NAME_CAPACITY];
-    snprintf(state, sizeof state, "%s%s", field_string(component, "state", "unknown"),
-             field_number(component, "evicted") > 0 ? ", evicted" : "");
+    snprintf(state, sizeof state, "%s%s", unshard_state_name(component->state),
+             component->evicted ? ", evicted" : "");
     text_append_string(text, "\n");
-    append_line(text, layout, 0, status_component_label(component), &progress, state);
-    append_shards(text, layout, field_array(component, "shards"));
-    append_notes(text, "  ", field_array(component, "notes"));
+    append_line(text, layout, 0, label_of(component),
+                (struct progress){component->bytes_published, component->bytes_total}, state);
+    append_shards(text, layout, component);
+    append_notes(text, "  ", component->notes, component->note_count);
 }
 
-/* The name column takes what the longest name needs; on a terminal at most half of the width. */
-static struct layout layout_for(const cJSON *root, unsigned width)
+static size_t longest_name(const struct unshard_status *status)
 {
-    struct layout layout = {.width = width};
+    char name[NAME_CAPACITY], quoted[STATUS_NAME_CAPACITY];
     size_t longest = 8;
-    const cJSON *component, *shard;
-    cJSON_ArrayForEach(component, field_array(root, "components"))
-    {
-        size_t columns = unshard_human_columns(status_component_label(component));
+    for (uint32_t i = 0; i < status->component_count; i++) {
+        const struct unshard_component_status *component = &status->components[i];
+        size_t columns = unshard_human_columns(status_name(quoted, label_of(component)));
         longest = columns > longest ? columns : longest;
-        cJSON_ArrayForEach(shard, field_array(component, "shards"))
-        {
-            char name[NAME_CAPACITY];
-            columns = 2 + unshard_human_columns(shard_name(shard, name));
+        for (uint32_t k = 0; k < component->shard_count; k++) {
+            columns = 2 + unshard_human_columns(shard_name(component->shards[k], name));
             longest = columns > longest ? columns : longest;
         }
     }
-    layout.narrow = width > 0 && width < NARROW;
+    return longest;
+}
+
+/* The name column takes what the longest name needs; on a terminal at most half of the width. */
+static struct layout layout_for(const struct unshard_status *status, unsigned width)
+{
+    struct layout layout = {.width = width, .narrow = width > 0 && width < NARROW};
+    size_t longest = longest_name(status);
     const unsigned least_bar = 4;
     /* Percentage, bytes, state, spaces and brackets. */
     unsigned figures = layout.narrow ? 36 : 47;
@@ -378,63 +363,46 @@ static struct layout layout_for(const cJSON *root, unsigned width)
     return layout;
 }
 
-char *unshard_status_text(const char *json, unsigned width)
+char *unshard_status_text(const struct unshard_status *status, unsigned width)
 {
-    cJSON *root = status_parse(json);
-    if (!root)
-        return NULL;
     struct text text = {0};
-    struct layout layout = layout_for(root, width);
-    append_errors(&text, root);
-    append_header(&text, root);
-    const cJSON *component;
-    cJSON_ArrayForEach(component, field_array(root, "components"))
-    {
-        append_component(&text, &layout, component);
-    }
-    if (cJSON_GetArraySize(field_array(root, "notes")) > 0) {
+    struct layout layout = layout_for(status, width);
+    append_errors(&text, status);
+    append_header(&text, status);
+    for (uint32_t i = 0; i < status->component_count; i++)
+        append_component(&text, &layout, &status->components[i]);
+    if (status->note_count > 0) {
         text_append_string(&text, "\n");
-        append_notes(&text, "", field_array(root, "notes"));
+        append_notes(&text, "", status->notes, status->note_count);
     }
-    cJSON_Delete(root);
     return text_take(&text);
 }
 
-/* ", transformer 45 %, vae 100 %": of the components that are not done, the first few. */
-static void append_unfinished(struct text *text, const cJSON *root)
+/* "; transformer 45 % reading; vae 0 % failed": of those that are not done, the first few. */
+static void append_unfinished(struct text *text, const struct unshard_status *status)
 {
     char quoted[QUOTED_CAPACITY];
     unsigned listed = 0;
-    const cJSON *component;
-    cJSON_ArrayForEach(component, field_array(root, "components"))
-    {
-        uint64_t done = field_bytes(component, "bytes_published");
-        uint64_t total = field_bytes(component, "bytes_total");
-        if (listed == COMPONENTS_SUMMARISED)
-            break;
-        if (done >= total && !field_object(component, "error"))
+    for (uint32_t i = 0; i < status->component_count && listed < COMPONENTS_SUMMARISED; i++) {
+        const struct unshard_component_status *component = &status->components[i];
+        if (component->bytes_published >= component->bytes_total && component->error == NULL)
             continue;
-        text_printf(text, "; %s ", quote(quoted, status_component_label(component)));
-        text_printf(text, "%u %% %s", unshard_human_percent(done, total),
-                    quote(quoted, field_string(component, "state", "unknown")));
+        text_printf(text, "; %s %u %% %s", quote(quoted, label_of(component)),
+                    unshard_human_percent(component->bytes_published, component->bytes_total),
+                    unshard_state_name(component->state));
         listed++;
     }
 }
 
-char *status_summary_line(const char *json)
+char *unshard_status_summary(const struct unshard_status *status)
 {
-    cJSON *root = status_parse(json);
-    if (!root)
-        return NULL;
     struct text text = {0};
-    char quoted[QUOTED_CAPACITY];
-    text_printf(&text, "%s ", quote(quoted, field_string(root, "time", "-")));
-    text_printf(&text, "%s ", quote(quoted, field_string(root, "source", "-")));
-    append_totals(&text, root);
-    const char *reason = field_string(root, "paused_reason", NULL);
-    if (reason)
-        text_printf(&text, ", paused: %s", quote(quoted, reason));
-    append_unfinished(&text, root);
-    cJSON_Delete(root);
+    char quoted[QUOTED_CAPACITY], when[STATUS_TIME_CAPACITY];
+    text_printf(&text, "%s ", status->time != 0 ? status_time(when, status->time) : "-");
+    text_printf(&text, "%s ", status->source != NULL ? quote(quoted, status->source) : "-");
+    append_totals(&text, status);
+    if (status->paused_reason != NULL)
+        text_printf(&text, ", paused: %s", quote(quoted, status->paused_reason));
+    append_unfinished(&text, status);
     return text_take(&text);
 }

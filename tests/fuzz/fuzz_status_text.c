@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The text of a status: `unshard status FILE` takes it from any file. The first byte is the width.
- */
+ * A status that is read from JSON, which `unshard status FILE` takes from any file, and its
+ * renderings. The first byte is the width. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +20,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     memcpy(json, data + 1, size - 1);
     json[size - 1] = '\0';
-    free(unshard_status_text(json, data[0]));
+    struct unshard_status *status = unshard_status_parse(json);
     free(json);
+    if (status == NULL)
+        return 0;
+    free(unshard_status_text(status, data[0]));
+    free(unshard_status_summary(status));
+    free(unshard_status_metrics(status));
+    free(unshard_status_json(status));
+    unshard_status_free(status);
     return 0;
 }

@@ -70,6 +70,19 @@ static void wait_for_answers(void)
         fail("a read was not answered");
 }
 
+static void render(struct unshard_engine *engine, uint32_t view)
+{
+    struct unshard_status *status = unshard_status_take(engine, view);
+    if (status == NULL)
+        return;
+    free(unshard_status_json(status));
+    free(unshard_status_text(status, 80));
+    free(unshard_status_metrics(status));
+    free(unshard_status_errors(status));
+    free(unshard_status_digests(status));
+    unshard_status_free(status);
+}
+
 static void read_views(const struct unshard_checkpoint *checkpoint)
 {
     struct unshard_fetch_options options = {.prefetch = UNSHARD_PREFETCH_OFF,
@@ -86,8 +99,8 @@ static void read_views(const struct unshard_checkpoint *checkpoint)
         unshard_engine_read(engine, i, 0, size < MOST_READ ? size : MOST_READ, read_done, NULL);
     }
     wait_for_answers();
-    free(unshard_status_json(engine));
-    free(unshard_status_errors(engine));
+    for (uint32_t i = 0; i <= checkpoint->view_count; i++)
+        render(engine, i < checkpoint->view_count ? i : UNSHARD_NO_VIEW);
     unshard_engine_stop(engine);
 }
 

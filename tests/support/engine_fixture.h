@@ -370,10 +370,22 @@ static inline void check_read(struct fixture *fixture, struct unshard_engine *en
     check_read_by(unshard_engine_read, fixture, engine, offset, size);
 }
 
+/* The status as it is now, rendered; the caller frees it. */
+static inline char *rendered(struct unshard_engine *engine,
+                             char *(*render)(const struct unshard_status *))
+{
+    struct unshard_status *status = unshard_status_take(engine, UNSHARD_NO_VIEW);
+    assert_non_null(status);
+    char *text = render(status);
+    unshard_status_free(status);
+    assert_non_null(text);
+    return text;
+}
+
 static inline bool status_has(struct unshard_engine *engine, const char *text)
 {
-    char *json = unshard_status_json(engine);
-    bool found = json != NULL && strstr(json, text) != NULL;
+    char *json = rendered(engine, unshard_status_json);
+    bool found = strstr(json, text) != NULL;
     free(json);
     return found;
 }
@@ -384,7 +396,7 @@ static inline void wait_for_absence(struct unshard_engine *engine, const char *t
     do {
         clock_gettime(CLOCK_REALTIME, &now);
         if (now.tv_sec >= until.tv_sec)
-            fail_msg("still in the status: %s\n%s", text, unshard_status_json(engine));
+            fail_msg("still in the status: %s\n%s", text, rendered(engine, unshard_status_json));
     } while (status_has(engine, text));
 }
 
@@ -394,7 +406,7 @@ static inline void wait_for_status(struct unshard_engine *engine, const char *te
     do {
         clock_gettime(CLOCK_REALTIME, &now);
         if (now.tv_sec >= until.tv_sec)
-            fail_msg("not in the status: %s\n%s", text, unshard_status_json(engine));
+            fail_msg("not in the status: %s\n%s", text, rendered(engine, unshard_status_json));
     } while (!status_has(engine, text));
 }
 

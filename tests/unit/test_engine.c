@@ -88,8 +88,7 @@ static void test_window_bounds_what_nobody_has_read(void **state)
     struct timespec until = deadline(), now;
     do { /* until it says that it waits */
         free(json);
-        json = unshard_status_json(engine);
-        assert_non_null(json);
+        json = rendered(engine, unshard_status_json);
         clock_gettime(CLOCK_REALTIME, &now);
         assert_true(now.tv_sec < until.tv_sec);
     } while (strstr(json, "window ahead of readers is full") == NULL);
@@ -109,9 +108,9 @@ static void test_window_bounds_what_nobody_has_read(void **state)
 static uint64_t figure(struct unshard_engine *engine, const char *name)
 {
     char pattern[64];
-    char *json = unshard_status_json(engine);
+    char *json = rendered(engine, unshard_status_json);
     snprintf(pattern, sizeof pattern, "\"%s\":\t", name);
-    const char *at = json != NULL ? strstr(json, pattern) : NULL;
+    const char *at = strstr(json, pattern);
     assert_non_null(at);
     uint64_t value = strtoull(at + strlen(pattern), NULL, 10);
     free(json);
@@ -314,7 +313,7 @@ static void test_truncated_file_fails_only_its_ranges(void **state)
     assert_int_equal(read_view(engine, 5000, data, 16, &got), EIO);
     uint64_t second = fixture->view.map.extents[2].view_offset;
     check_read(fixture, engine, second, 100000);
-    char *errors = unshard_status_errors(engine);
+    char *errors = rendered(engine, unshard_status_errors);
     assert_non_null(strstr(errors, "shard=\"s0\" code=truncated offset=100"));
     assert_null(strstr(errors, "s1"));
     free(errors);
@@ -338,7 +337,7 @@ static void test_bytes_that_change_silently_are_noticed(void **state)
     assert_int_equal(futimens(fd, times), 0);
     close(fd);
     assert_int_equal(read_view(engine, 5000, data, 16, &got), EIO);
-    char *errors = unshard_status_errors(engine);
+    char *errors = rendered(engine, unshard_status_errors);
     assert_non_null(strstr(errors, "when it was read before"));
     free(errors);
     unshard_engine_stop(engine);

@@ -423,7 +423,7 @@ static void test_strict_serves_nothing_of_what_does_not_match(void **state)
     assert_int_equal(read_all(fixture, engine), pages_of_file(fixture, WRONG_FILE));
     assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
     assert_int_equal(cache.wrong, 0);
-    char *errors = unshard_status_errors(engine);
+    char *errors = rendered(engine, unshard_status_errors);
     assert_non_null(strstr(errors, "code=mismatch"));
     assert_non_null(strstr(errors, "s2: does not match: sha256 is"));
     assert_null(strstr(errors, "s1"));
@@ -480,7 +480,7 @@ static void test_only_the_bad_chunk_fails(void **state)
         start(fixture, NULL, verifying(UNSHARD_VERIFY_STRICT, UNSHARD_PREFETCH_OFF));
     uint64_t bad = read_all(fixture, engine);
     assert_in_range(bad, CHUNK / PAGE, CHUNK / PAGE + 1);
-    char *errors = unshard_status_errors(engine);
+    char *errors = rendered(engine, unshard_status_errors);
     assert_non_null(strstr(errors, "s2: the chunk at 65536 does not match"));
     assert_non_null(strstr(errors, "(a manifest)"));
     free(errors);

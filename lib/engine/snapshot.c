@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The one place where a status is filled in. What changes is copied under the engine's lock; what
+ * follows from that (the words for components and for the whole, sums, lists) is worked out without
+ * it.
+ *
+ * Tensors that are put together on reading ("gathered") are no file of the source: what became of
+ * them is told of the shards that their bytes come from.
+ */
+#include "engine/engine_internal.h"
+#include "formats/gather.h"
+#include "status/status_memory.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MOST_STUCK 16U
+
+struct taken_file {
+    struct unshard_file_status status;
+    bool taken, shown; /* shown: a view shows some of it as it lies there */
+};
+
+struct taking {
+    struct unshard_engine *engine;
+    const struct unshard_checkpoint *checkpoint;
+    struct unshard_status *status;
+    struct arena *arena;
+    struct taken_file *files; /* by the numbers of the source files, gathered ones too */
+    uint32_t *numbers;        /* of those that are taken */
+    uint32_t count;
+    bool plan_done, no_stores;
+    bool failed; /* memory is short */
+};
+
+/* ---- under the lock ----------------------------------------------------------------------------
+ */
+
+static const struct unshard_error *copy_error(struct taking *taking,
+                                              const struct unshard_error *error)
+{
+    struct unshard_error *copy = arena_alloc(taking->arena, sizeof *copy);
+    taking->failed |= copy == NULL;
+    if (copy != NULL)
+        *copy = *error;
+    return copy;
+}
+
+static const char *copy_string(struct taking *taking, const char *string)
+{
+    const char *copy = arena_copy_string(taking->arena, string, strlen(string));
+    taking->failed |= copy == NULL;
+    return copy;
+}
+
+static const struct unshard_mismatch *copy_mismatch(struct taking *taking,
+                                                    const struct mismatch *mismatch)
+{
+    struct unshard_mismatch *copy = arena_alloc(taking->arena, sizeof *copy);
+    taking->failed |= copy == NULL;
+    if (copy != NULL)
+        *copy = (struct unshard_mismatch){.algorithm = copy_string(taking, mismatch->algorithm),
+                                          .expected = copy_string(taking, mismatch->expected),
+                                          .actual = copy_string(taking, mismatch->actual),
+                                          .origin = mismatch->origin};
+    return copy;
+}
+
+static enum unshard_state state_of(const struct file_state *file, bool ill)
+{
+    bool all_checked = file->check == CHECK_CHUNKS && file->chunk_count > file->chunks_unshown &&
+                       file->chunks_checked + file->chunks_unshown == file->chunk_count;
+    if (gate_is_blocked(&file->gate) || (ill && (file->chunks_failed > 0 || file->retrying == 0)))
+        return UNSHARD_STATE_FAILED;
+    if (file->verified || all_checked)
+        return UNSHARD_STATE_VERIFIED;
+    if (file->chunk_count == file->chunks_seen + file->chunks_unshown && file->check != CHECK_WHOLE)
+        return UNSHARD_STATE_UNVERIFIED;
+    return file->chunks_seen > 0 || file->retrying > 0 ? UNSHARD_STATE_READING
+                                                       : UNSHARD_STATE_PENDING;
+}
+
+/* What is gathered was checked by the digests of the shards that it was taken from. */
+static enum unshard_state gathered_state(const struct unshard_engine *engine,
+                                         const struct gathered *gathered, enum unshard_state state)
+{
+    bool checked = state == UNSHARD_STATE_UNVERIFIED;
+    for (uint32_t i = 0; i < gathered->source_count && checked; i++)
+        checked = engine->files[gathered->sources[i].file].check == CHECK_CHUNKS;
+    return checked ? UNSHARD_STATE_VERIFIED : state;
+}
+
+/* What the file is checked by; NULL, NULL: nothing is known of it. */
+static void take_digest(const struct file_state *file, struct unshard_file_status *out)
+{
+    if (file->whole != NULL) {
+        out->algorithm = digest_algorithm_name(file->whole->digest.algorithm);
+        out->origin = file->whole->origin;
+    } else if (file->check == CHECK_CHUNKS) {
+        out->algorithm = digest_algorithm_name(file->trusted.algorithm);
+        out->origin = file->trusted.origin;
+    }
+}
+
+/* One that is shown as it is may have become longer or shorter. */
+static uint64_t size_of(const struct source_file *source, const struct file_state *file)
+{
+    return source->as_is ? file->size : source->size;
+}
+
+static void take_file(struct taking *taking, uint32_t number)
+{
+    const struct source_file *source = &taking->checkpoint->files[number];
+    const struct file_state *file = &taking->engine->files[number];
+    const struct unshard_error *error = file_error(taking->engine, number);
+    const struct mismatch *mismatch = file_mismatch(file);
+    struct taken_file *taken = &taking->files[number];
+    if (taken->taken)
+        return;
+    taken->taken = true;
+    taken->shown = file->chunks_unshown < file->chunk_count;
+    taking->numbers[taking->count++] = number;
+    struct unshard_file_status *out = &taken->status;
+    *out = (struct unshard_file_status){
+        .path = source->path,
+        .component = source->component != NO_COMPONENT
+                         ? taking->checkpoint->components[source->component].name
+                         : NULL,
+        .state = state_of(file, error != NULL),
+        .bytes_total = size_of(source, file) - file->unshown_bytes,
+        .bytes_read = file->bytes_seen,
+        .bytes_published = file->bytes_published,
+        .error = error != NULL ? copy_error(taking, error) : NULL,
+        .mismatch = mismatch->known ? copy_mismatch(taking, mismatch) : NULL};
+    take_digest(file, out);
+    if (source->gathered != NULL)
+        out->state = gathered_state(taking->engine, source->gathered, out->state);
+}
+
+/* The file, or those that it is gathered from, too. */
+static void take_shown_file(struct taking *taking, uint32_t number)
+{
+    const struct gathered *gathered = taking->checkpoint->files[number].gathered;
+    take_file(taking, number);
+    for (uint32_t i = 0; gathered != NULL && i < gathered->source_count; i++)
+        take_file(taking, gathered->sources[i].file);
+}
+
+/* All that a view shows, its component, and what is gathered from any of them. */
+static void take_files_of_view(struct taking *taking, uint32_t number)
+{
+    const struct view *view = &taking->checkpoint->views[number];
+    uint32_t last = EXTENT_LITERAL;
+    for (size_t i = 0; i < view->map.count; i++) {
+        uint32_t file = view->map.extents[view->map.by_source[i]].source;
+        if (file != EXTENT_LITERAL && file != last)
+            take_shown_file(taking, file);
+        last = file;
+    }
+    /* These come first: see list_files. */
+    taking->status->file_count = taking->count;
+    if (view->component != NO_COMPONENT) {
+        const struct component *component = &taking->checkpoint->components[view->component];
+        for (uint32_t i = 0; i < component->file_count; i++)
+            take_file(taking, component->files[i]);
+    }
+    for (uint32_t i = 0, count = taking->count; i < count; i++) {
+        const struct file_state *file = &taking->engine->files[taking->numbers[i]];
+        for (size_t k = 0; k < file->dependent_count; k++)
+            take_file(taking, taking->engine->dependents[file->first_dependent + k]);
+    }
+}
+
+static void take_all_files(struct taking *taking)
+{
+    for (uint32_t i = 0; i < taking->checkpoint->file_count; i++)
+        take_file(taking, i);
+    taking->status->file_count = taking->count;
+}
+
+static double seconds_of(uint64_t nanoseconds)
+{
+    return (double)((nanoseconds + 500000) / 1000000) / 1000;
+}
+
+static void take_reading(struct taking *taking, uint64_t now)
+{
+    const struct unshard_engine *engine = taking->engine;
+    struct unshard_status *out = taking->status;
+    struct unshard_stuck_read *stuck = arena_alloc_array(taking->arena, MOST_STUCK, sizeof *stuck);
+    uint64_t oldest = 0;
+    taking->failed |= stuck == NULL;
+    for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next) {
+        uint64_t age = now - fetch->since_ns;
+        oldest = age > oldest ? age : oldest;
+        if (stuck != NULL && fetch->stalled && out->stuck_count < MOST_STUCK)
+            stuck[out->stuck_count++] =
+                (struct unshard_stuck_read){.file = taking->checkpoint->files[fetch->file].path,
+                                            .offset = (uint64_t)fetch->index * engine->chunk_bytes,
+                                            .seconds = seconds_of(age)};
+    }
+    out->stuck = stuck;
+    out->oldest_request_seconds = seconds_of(oldest);
+    out->in_flight = engine->reading_count;
+    out->stalled = engine->stalled_count;
+}
+
+static void take_figures(struct taking *taking)
+{
+    const struct unshard_engine *engine = taking->engine;
+    struct unshard_status *out = taking->status;
+    size_t unused = engine->buffers.free_count + engine->buffers.kept.count;
+    out->bytes_read = engine->bytes_read;
+    out->bytes_stored = __atomic_load_n(&engine->bytes_stored, __ATOMIC_RELAXED);
+    out->rate_bytes_per_second = engine->rate;
+    out->workers = engine->reader_count;
+    out->jobs = jobs_allowed(&engine->jobs);
+    out->chunk_bytes = engine->chunk_bytes;
+    out->buffer_bytes = engine->buffers.count * (uint64_t)engine->chunk_bytes;
+    out->buffer_used_bytes = out->buffer_bytes - unused * (uint64_t)engine->chunk_bytes;
+    out->window_limited = engine->window_limited;
+    out->window_bytes = engine->window_limited ? engine->window_bytes : 0;
+    out->unconsumed_bytes = engine->unconsumed_bytes;
+    out->reads = engine->reads;
+    out->chunks_evicted = engine->chunks_evicted;
+    out->store_errors = engine->store_errors;
+    out->bytes_dropped = engine->bytes_dropped;
+    out->bytes_staged = engine->staged_bytes;
+    out->paused_reason = engine->paused_reason;
+    for (uint32_t v = 0; v < taking->checkpoint->view_count; v++)
+        out->readers += engine->views[v].opened;
+    taking->plan_done = engine->plan_done;
+    taking->no_stores = engine->no_stores;
+}
+
+/* What the whole checkpoint has, and the source. */
+static void take_problems(struct taking *taking)
+{
+    const struct unshard_checkpoint *checkpoint = taking->checkpoint;
+    uint32_t gone = taking->engine->source_gone, count = checkpoint->problem_count;
+    struct unshard_error *problems =
+        arena_alloc_array(taking->arena, gone + count, sizeof *problems);
+    taking->failed |= problems == NULL;
+    if (problems == NULL)
+        return;
+    if (gone > 0)
+        problems[0] = taking->engine->source_error;
+    if (count > 0)
+        memcpy(problems + gone, checkpoint->problems, count * sizeof *problems);
+    taking->status->problems = problems;
+    taking->status->problem_count = gone + count;
+}
+
+/* ---- from what was taken -----------------------------------------------------------------------
+ */
+
+static bool is_done(enum unshard_state state)
+{
+    return state == UNSHARD_STATE_VERIFIED || state == UNSHARD_STATE_UNVERIFIED;
+}
+
+/* Of a shard of which a part is gathered: the worst of both; else done when both are, begun when
+ * one is. */
+static enum unshard_state joint_state(const struct taken_file *shard, enum unshard_state part)
+{
+    enum unshard_state own = shard->status.state;
+    bool matched = own == UNSHARD_STATE_VERIFIED; /* all of it */
+    if (own == UNSHARD_STATE_FAILED || part == UNSHARD_STATE_FAILED)
+        return UNSHARD_STATE_FAILED;
+    if (matched || own == part || (is_done(part) && is_done(own)))
+        return shard->shown || matched ? own : part;
+    return shard->shown ? UNSHARD_STATE_READING : part;
+}
+
+/* Messages begin with the path. */
+static bool names_file(const struct unshard_error *error, const char *path)
+{
+    size_t length = strlen(path);
+    return error != NULL && strncmp(error->message, path, length) == 0 &&
+           error->message[length] == ':';
+}
+
+/* Tells a shard what became of the part of it that is gathered. */
+static void fold_into(const struct taken_file *part, double share, uint64_t bytes,
+                      struct taken_file *shard)
+{
+    struct unshard_file_status *out = &shard->status;
+    bool to_blame = names_file(part->status.error, out->path);
+    out->bytes_total += bytes;
+    out->bytes_read += (uint64_t)((double)part->status.bytes_read * share);
+    out->bytes_published += (uint64_t)((double)part->status.bytes_published * share);
+    if (to_blame)
+        out->error = part->status.error;
+    if (part->status.state != UNSHARD_STATE_FAILED || to_blame)
+        out->state = joint_state(shard, part->status.state);
+}
+
+static void fold_gathered(struct taking *taking)
+{
+    for (uint32_t i = 0; i < taking->count; i++) {
+        const struct taken_file *part = &taking->files[taking->numbers[i]];
+        const struct gathered *gathered = taking->checkpoint->files[taking->numbers[i]].gathered;
+        if (gathered == NULL || (!part->shown && part->status.error == NULL))
+            continue; /* nobody waits for it */
+        for (uint32_t k = 0; k < gathered->source_count; k++) {
+            const struct gathered_source *source = &gathered->sources[k];
+            if (taking->files[source->file].taken)
+                fold_into(part, (double)source->bytes / (double)gathered->size, source->bytes,
+                          &taking->files[source->file]);
+        }
+    }
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The first file_count of the files that were taken, without gathered ones, in their order. */
+static void list_files(struct taking *taking)
+{
+    struct unshard_status *out = taking->status;
+    uint32_t candidates = out->file_count;
+    const struct unshard_file_status **files =
+        arena_alloc_array(taking->arena, candidates, sizeof(struct unshard_file_status *));
+    out->files = files;
+    out->file_count = 0;
+    taking->failed |= files == NULL;
+    if (files == NULL)
+        return;
+    qsort(taking->numbers, candidates, sizeof *taking->numbers, compare_numbers);
+    for (uint32_t i = 0; i < candidates; i++)
+        if (taking->checkpoint->files[taking->numbers[i]].gathered == NULL)
+            files[out->file_count++] = &taking->files[taking->numbers[i]].status;
+}
+
+/* Its layout is not known, and only another mount can learn it. */
+static bool is_unreadable(const struct unshard_checkpoint *checkpoint,
+                          const struct component *component)
+{
+    return component->failed &&
+           (component->view == UNSHARD_NO_VIEW || checkpoint->views[component->view].unreadable);
+}
+
+static enum unshard_state component_state(const struct taking *taking,
+                                          const struct component *component)
+{
+    unsigned counts[UNSHARD_STATE_COUNT] = {0};
+    for (uint32_t i = 0; i < component->file_count; i++)
+        counts[taking->files[component->files[i]].status.state]++;
+    unsigned verified = counts[UNSHARD_STATE_VERIFIED];
+    unsigned done = verified + counts[UNSHARD_STATE_UNVERIFIED];
+    if (is_unreadable(taking->checkpoint, component) || counts[UNSHARD_STATE_FAILED] > 0)
+        return UNSHARD_STATE_FAILED;
+    if (done == component->file_count)
+        return verified == done && done > 0 ? UNSHARD_STATE_VERIFIED : UNSHARD_STATE_UNVERIFIED;
+    return done + counts[UNSHARD_STATE_READING] > 0 ? UNSHARD_STATE_READING : UNSHARD_STATE_PENDING;
+}
+
+static void add_shards(struct taking *taking, const struct component *component,
+                       struct unshard_component_status *out)
+{
+    const struct unshard_file_status **shards = arena_alloc_array(
+        taking->arena, component->file_count, sizeof(struct unshard_file_status *));
+    taking->failed |= shards == NULL;
+    for (uint32_t i = 0; shards != NULL && i < component->file_count; i++) {
+        shards[i] = &taking->files[component->files[i]].status;
+        out->bytes_total += shards[i]->bytes_total;
+        out->bytes_published += shards[i]->bytes_published;
+    }
+    out->shards = shards;
+    out->shard_count = shards != NULL ? component->file_count : 0;
+}
+
+static void fill_component(struct taking *taking, const struct component *component,
+                           struct unshard_component_status *out)
+{
+    *out = (struct unshard_component_status){.name = component->name,
+                                             .view = component->view_path,
+                                             .format = component->format,
+                                             .prefix = component->prefix,
+                                             .state = component_state(taking, component),
+                                             .evicted = out->evicted,
+                                             .notes = component->notes,
+                                             .note_count = component->note_count};
+    add_shards(taking, component, out);
+    if (component->prefix != NULL && out->bytes_total > 0) {
+        /* One of several in its files: what is there of these is there of it, on average. */
+        out->bytes_published = (uint64_t)((double)component->bytes * (double)out->bytes_published /
+                                          (double)out->bytes_total);
+        out->bytes_total = component->bytes;
+    }
+    if (component->failed && out->state == UNSHARD_STATE_FAILED)
+        out->error = &component->error;
+}
+
+/* A file counts once, however many components it holds. */
+static void sum_up(struct unshard_status *status)
+{
+    for (uint32_t i = 0; i < status->file_count; i++) {
+        const struct unshard_file_status *file = status->files[i];
+        if (file->component == NULL)
+            continue;
+        status->bytes_total += file->bytes_total;
+        status->bytes_published += file->bytes_published;
+    }
+}
+
+static unsigned count_failed_components(const struct unshard_status *status)
+{
+    unsigned count = 0;
+    for (uint32_t i = 0; i < status->component_count; i++)
+        count += status->components[i].state == UNSHARD_STATE_FAILED;
+    return count;
+}
+
+static unsigned count_other_failed_files(const struct unshard_status *status)
+{
+    unsigned count = 0;
+    for (uint32_t i = 0; i < status->file_count; i++)
+        count += status->files[i]->component == NULL && status->files[i]->error != NULL;
+    return count;
+}
+
+/* new_problems: what has gone wrong since the mount was made, and not in a component. */
+static enum unshard_mount_state mount_state(const struct taking *taking, unsigned failed,
+                                            unsigned new_problems)
+{
+    const struct unshard_status *status = taking->status;
+    if (taking->no_stores)
+        return UNSHARD_MOUNT_STOPPING;
+    if (failed > 0)
+        return failed == status->component_count ? UNSHARD_MOUNT_FAILED : UNSHARD_MOUNT_DEGRADED;
+    if (new_problems > 0)
+        return UNSHARD_MOUNT_DEGRADED;
+    if (status->paused_reason != NULL)
+        return UNSHARD_MOUNT_PAUSED;
+    /* A chunk that was read and is not yet stored still has its buffer. */
+    bool busy = status->in_flight > 0 || status->buffer_used_bytes > 0;
+    bool planned = status->prefetch == UNSHARD_PREFETCH_ALL && !taking->plan_done;
+    return planned || busy ? UNSHARD_MOUNT_PREFETCHING : UNSHARD_MOUNT_READY;
+}
+
+static void judge(struct taking *taking)
+{
+    struct unshard_status *status = taking->status;
+    unsigned failed = count_failed_components(status);
+    unsigned other = count_other_failed_files(status);
+    unsigned gone = status->problem_count - taking->checkpoint->problem_count;
+    status->state = mount_state(taking, failed, other + gone);
+    status->errors = failed + other + status->problem_count;
+}
+
+/* ---- the whole, and one view -------------------------------------------------------------------
+ */
+
+/* Everything that does not change, or is asked for without the lock. */
+static void fill_constants(struct taking *taking)
+{
+    const struct unshard_engine *engine = taking->engine;
+    struct unshard_mount_facts facts = {0};
+    struct unshard_status *out = taking->status;
+    if (engine->publisher.describe != NULL)
+        engine->publisher.describe(engine->publisher.context, &facts);
+    out->version = UNSHARD_VERSION;
+    out->pid = getpid();
+    out->source = taking->checkpoint->source;
+    out->mountpoint = facts.mountpoint;
+    out->connection = facts.connection;
+    out->read_ahead_bytes = facts.read_ahead_bytes;
+    out->time = (int64_t)time(NULL);
+    out->verify = engine->options.verify;
+    out->prefetch = engine->options.prefetch;
+    out->notes = taking->checkpoint->notes;
+    out->note_count = taking->checkpoint->note_count;
+}
+
+/* By request, and of any of its views. The caller holds engine->lock. */
+static void take_evicted(struct taking *taking, struct unshard_component_status *components)
+{
+    for (uint32_t v = 0; v < taking->checkpoint->view_count; v++) {
+        uint32_t component = taking->checkpoint->views[v].component;
+        if (component != NO_COMPONENT && taking->engine->views[v].evicted)
+            components[component].evicted = true;
+    }
+}
+
+static void take_whole(struct taking *taking)
+{
+    struct unshard_engine *engine = taking->engine;
+    struct unshard_status *out = taking->status;
+    uint32_t count = taking->checkpoint->component_count;
+    struct unshard_component_status *components =
+        arena_alloc_array(taking->arena, count, sizeof *components);
+    fill_constants(taking);
+    taking->failed |= components == NULL;
+    if (components == NULL)
+        return;
+    pthread_mutex_lock(&engine->lock);
+    uint64_t now = engine_now_ns();
+    take_all_files(taking);
+    take_evicted(taking, components);
+    take_reading(taking, now);
+    take_figures(taking);
+    take_problems(taking);
+    pthread_mutex_unlock(&engine->lock);
+    out->uptime_seconds = seconds_of(now - engine->start_ns);
+    fold_gathered(taking);
+    list_files(taking);
+    for (uint32_t i = 0; i < count; i++)
+        fill_component(taking, &taking->checkpoint->components[i], &components[i]);
+    out->components = components;
+    out->component_count = count;
+    sum_up(out);
+    judge(taking);
+}
+
+/* That of the component whose file the view is; where each file of it has a view of its own, of
+ * that file. */
+static enum unshard_state view_state(const struct taking *taking, const struct view *view)
+{
+    uint32_t file = view->map.count == 1 ? view->map.extents[0].source : EXTENT_LITERAL;
+    if (view->component == NO_COMPONENT)
+        return UNSHARD_STATE_UNVERIFIED;
+    if (file != EXTENT_LITERAL && taking->checkpoint->files[file].as_is)
+        return taking->files[file].status.state;
+    return taking->status->components[0].state;
+}
+
+static void take_one_view(struct taking *taking, uint32_t number)
+{
+    struct unshard_engine *engine = taking->engine;
+    struct unshard_status *out = taking->status;
+    const struct view *view = &taking->checkpoint->views[number];
+    struct unshard_component_status *component = arena_alloc(taking->arena, sizeof *component);
+    taking->failed |= component == NULL;
+    if (component == NULL)
+        return;
+    pthread_mutex_lock(&engine->lock);
+    take_files_of_view(taking, number);
+    pthread_mutex_unlock(&engine->lock);
+    fold_gathered(taking);
+    list_files(taking);
+    if (view->component != NO_COMPONENT) {
+        fill_component(taking, &taking->checkpoint->components[view->component], component);
+        if (!view->unreadable)
+            component->error = NULL;
+        out->components = component;
+        out->component_count = 1;
+    }
+    out->view_state = view_state(taking, view);
+}
+
+struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view)
+{
+    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    struct taking taking = {.engine = engine, .checkpoint = checkpoint};
+    taking.status = status_new(0, &taking.arena);
+    if (taking.status == NULL)
+        return NULL;
+    taking.files = arena_alloc_array(taking.arena, checkpoint->file_count, sizeof *taking.files);
+    taking.numbers = calloc(checkpoint->file_count + 1U, sizeof *taking.numbers);
+    taking.failed = taking.files == NULL || taking.numbers == NULL;
+    if (!taking.failed && view < checkpoint->view_count)
+        take_one_view(&taking, view);
+    else if (!taking.failed)
+        take_whole(&taking);
+    free(taking.numbers);
+    if (!taking.failed)
+        return taking.status;
+    unshard_status_free(taking.status);
+    return NULL;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What a status lies in. */
+#ifndef STATUS_STATUS_MEMORY_H
+#define STATUS_STATUS_MEMORY_H
+
+#include "base/arena.h"
+#include "unshard.h"
+
+/* A status of zeros, to be filled in from its arena, which gives at most so many bytes (0: without
+ * a limit), and freed by unshard_status_free. NULL when memory is short. */
+struct unshard_status *status_new(size_t most_bytes, struct arena **arena);
+
+#endif
