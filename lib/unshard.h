@@ -72,6 +72,9 @@ struct unshard_view_options {
     const char *split;
 };
 
+/* Whether a value of `split` says something: 0, or -EINVAL with *error, code "bad-option". Pure. */
+int unshard_split_check(const char *value, struct unshard_error *error);
+
 /* How its bytes are fetched. Zero in a field means the default. */
 struct unshard_fetch_options {
     enum unshard_prefetch prefetch;
@@ -143,6 +146,38 @@ bool unshard_view_readable(const struct unshard_checkpoint *checkpoint, uint32_t
 bool unshard_view_listed(const struct unshard_checkpoint *checkpoint, uint32_t view);
 /* The component that a view shows, or -1 for any other file (configuration, tokenizer...). */
 int32_t unshard_view_component(const struct unshard_checkpoint *checkpoint, uint32_t view);
+
+/* A component: a set of shards, or one file of weights, that loads as one. Its strings live as long
+ * as the checkpoint. */
+struct unshard_component {
+    const char *name;      /* "transformer"; "." of the root */
+    const char *view_path; /* where its file is, or would be, below the mount point; or NULL */
+    uint32_t view;         /* of that file; UNSHARD_NO_VIEW: there is none */
+    const char *format;    /* "safetensors"... */
+    uint64_t bytes;        /* of that file */
+    uint64_t tensor_count;
+    uint32_t shard_count;
+    const struct unshard_error *error; /* it has failed; else NULL */
+    const char *const *notes;          /* things worth a line; not errors */
+    uint32_t note_count;
+};
+struct unshard_shard {
+    const char *path; /* relative to the source */
+    uint64_t bytes;
+    const struct unshard_error *error; /* it cannot be used; else NULL */
+};
+uint32_t unshard_component_count(const struct unshard_checkpoint *checkpoint);
+struct unshard_component unshard_component(const struct unshard_checkpoint *checkpoint,
+                                           uint32_t component);
+struct unshard_shard unshard_component_shard(const struct unshard_checkpoint *checkpoint,
+                                             uint32_t component, uint32_t shard);
+/* What is wrong with the checkpoint and with no component: files of digests that cannot be used...
+ */
+const struct unshard_error *unshard_checkpoint_problems(const struct unshard_checkpoint *checkpoint,
+                                                        uint32_t *count);
+/* What is worth a line about the whole of it. */
+const char *const *unshard_checkpoint_notes(const struct unshard_checkpoint *checkpoint,
+                                            uint32_t *count);
 
 /* What `unshard ls` prints, as JSON text (with tensors when asked). The caller frees it; NULL when
  * memory is short. Reads headers again when tensors are asked for, so it may block. */

@@ -53,6 +53,8 @@ def fs_breaches(path):
             yield f"only fs/kernel/ includes {name}"
         elif parts[0] == "fs" and parts[1] != room and parts[1] not in FS[room]:
             yield f"{room}/ may not use {name}"
+        elif name != "unshard.h" and (parts[0] == "lib" or (ROOT / "lib" / name).exists()):
+            yield f"fs/ knows of lib/ only unshard.h, not {name}"
 
 
 def main():

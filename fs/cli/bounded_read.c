@@ -12,10 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/text.h"
-#include "base/write_all.h"
 #include "fs/cli/status_client.h"
 #include "fs/host/monotonic.h"
+#include "fs/host/write_whole.h"
 
 /* What the child sends: this byte, then the JSON or why there is none. */
 enum answer { ANSWER_JSON = 'j', ANSWER_FAILED = 'f' };
@@ -31,12 +30,12 @@ static void run_child(const char *path, int fd)
     signal(SIGPIPE, SIG_IGN);
     char *json = status_client_read(path, failure.message, sizeof failure.message, &failure.number);
     char kind = json ? ANSWER_JSON : ANSWER_FAILED;
-    if (write_all(fd, &kind, 1) != 0)
+    if (write_whole(fd, &kind, 1) != 0)
         return;
     if (json)
-        write_all(fd, json, strlen(json));
+        write_whole(fd, json, strlen(json));
     else
-        write_all(fd, &failure, sizeof failure);
+        write_whole(fd, &failure, sizeof failure);
 }
 
 void bounded_read_begin(struct bounded_read *read, const char *path)
@@ -63,7 +62,7 @@ void bounded_read_begin(struct bounded_read *read, const char *path)
 }
 
 /* Collects what the child sends until it closes the pipe. 0 or a positive errno. */
-static int collect(int fd, int timeout_ms, struct text *out)
+static int collect(int fd, int timeout_ms, FILE *out)
 {
     int64_t end = monotonic_ms() + timeout_ms;
     char piece[65536];
@@ -81,29 +80,41 @@ static int collect(int fd, int timeout_ms, struct text *out)
         if (count == 0)
             return 0;
         if (count > 0)
-            text_append(out, piece, (size_t)count);
+            fwrite(piece, 1, (size_t)count, out);
         else if (errno != EINTR)
             return errno;
     }
 }
 
-/* The text that the child sent: JSON to return, or why there is none. */
-static char *unpack(struct text *text, char *message, size_t capacity, int *error_number)
+/* What the child sends, all of it; *out is the caller's to free. 0 or a positive errno. */
+static int receive(int fd, int timeout_ms, char **out, size_t *length)
+{
+    FILE *stream = open_memstream(out, length);
+    if (!stream)
+        return errno;
+    int number = collect(fd, timeout_ms, stream);
+    bool short_of_memory = ferror(stream) != 0;
+    short_of_memory = fclose(stream) != 0 || short_of_memory;
+    return number == 0 && short_of_memory ? ENOMEM : number;
+}
+
+/* What the child sent: JSON to return, or why there is none. */
+static char *unpack(const char *answer, size_t length, char *message, size_t capacity,
+                    int *error_number)
 {
     struct failure failure;
     *error_number = EIO;
     snprintf(message, capacity, "the status could not be read");
-    if (text->failed || text->length == 0)
+    if (length == 0)
         return NULL;
-    if (text->data[0] == ANSWER_JSON) {
-        *error_number = 0;
-        memmove(text->data, text->data + 1, text->length); /* the terminator too */
-        text->length--;
-        return text_take(text);
+    if (answer[0] == ANSWER_JSON) {
+        char *json = strdup(answer + 1);
+        *error_number = json ? 0 : ENOMEM;
+        return json;
     }
-    if (text->length != 1 + sizeof failure)
+    if (length != 1 + sizeof failure)
         return NULL;
-    memcpy(&failure, text->data + 1, sizeof failure);
+    memcpy(&failure, answer + 1, sizeof failure);
     failure.message[sizeof failure.message - 1] = '\0';
     snprintf(message, capacity, "%s", failure.message);
     *error_number = failure.number;
@@ -113,14 +124,14 @@ static char *unpack(struct text *text, char *message, size_t capacity, int *erro
 char *bounded_read_end(struct bounded_read *read, const char *path, int timeout_ms, char *message,
                        size_t capacity, int *error_number)
 {
-    struct text text = {0};
-    char *json = NULL;
+    char *answer = NULL, *json = NULL;
+    size_t length = 0;
     int number = read->error_number;
     if (read->fd >= 0)
-        number = collect(read->fd, timeout_ms, &text);
+        number = receive(read->fd, timeout_ms, &answer, &length);
     *error_number = number;
     if (read->fd >= 0 && number == 0)
-        json = unpack(&text, message, capacity, error_number);
+        json = unpack(answer, length, message, capacity, error_number);
     else if (number == ETIMEDOUT)
         snprintf(message, capacity,
                  "%s did not answer within %g s; if its daemon does not run on, 'unshard umount "
@@ -128,7 +139,7 @@ char *bounded_read_end(struct bounded_read *read, const char *path, int timeout_
                  path, timeout_ms / 1000.0, path);
     else
         snprintf(message, capacity, "%s: %s", path, strerror(number));
-    text_free(&text);
+    free(answer);
     if (read->fd >= 0)
         close(read->fd);
     if (read->process > 0) {

@@ -3,7 +3,6 @@
  * unshard ls: what a mount of a checkpoint would hold. Works without a mount. */
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
-#include "tree/model.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -19,9 +18,10 @@ static const char *quote(char out[QUOTED_CAPACITY], const char *name)
 }
 
 static const char *view_path(const struct unshard_checkpoint *checkpoint,
-                             const struct component *component)
+                             const struct unshard_component *component)
 {
-    return component->view < checkpoint->view_count ? checkpoint->views[component->view].path : "-";
+    const char *path = unshard_view_path(checkpoint, component->view);
+    return path ? path : "-";
 }
 
 static int longer(int width, const char *name)
@@ -41,40 +41,39 @@ static void print_name(const char *name, int width)
 
 /* Their names follow one pattern, so of many the first and the last tell enough. A component that
  * is one file already has no shards to tell of. */
-static void print_shards(const struct unshard_checkpoint *checkpoint,
-                         const struct component *component)
+static void print_shards(const struct unshard_checkpoint *checkpoint, uint32_t component)
 {
     char quoted[QUOTED_CAPACITY], size[UNSHARD_HUMAN_CAPACITY];
-    uint32_t count = component->file_count;
+    uint32_t count = unshard_component(checkpoint, component).shard_count;
     for (uint32_t i = 0; i < count && count > 1; i++) {
-        const struct source_file *file = &checkpoint->files[component->files[i]];
         if (count > SHARDS_LISTED && i == 3) {
             printf("  ... %u more\n", count - 4);
             i = count - 1;
-            file = &checkpoint->files[component->files[i]];
         }
-        printf("  %s  %s", quote(quoted, file->path), unshard_human_bytes(size, file->size));
-        printf("%s%s\n", file->failed ? "  failed: " : "",
-               file->failed ? quote(quoted, file->error->message) : "");
+        struct unshard_shard shard = unshard_component_shard(checkpoint, component, i);
+        printf("  %s  %s", quote(quoted, shard.path), unshard_human_bytes(size, shard.bytes));
+        printf("%s%s\n", shard.error ? "  failed: " : "",
+               shard.error ? quote(quoted, shard.error->message) : "");
     }
 }
 
-static void print_component(const struct unshard_checkpoint *checkpoint,
-                            const struct component *component, int name_width, int path_width)
+static void print_component(const struct unshard_checkpoint *checkpoint, uint32_t number,
+                            int name_width, int path_width)
 {
     char quoted[QUOTED_CAPACITY], size[UNSHARD_HUMAN_CAPACITY];
-    print_name(component->name, name_width);
-    if (component->failed) {
-        printf("failed: %s\n", quote(quoted, component->error.message));
+    struct unshard_component component = unshard_component(checkpoint, number);
+    print_name(component.name, name_width);
+    if (component.error) {
+        printf("failed: %s\n", quote(quoted, component.error->message));
     } else {
-        print_name(view_path(checkpoint, component), path_width);
-        printf("%-12s %6u %8llu %10s\n", component->format, component->file_count,
-               (unsigned long long)component->tensor_count,
-               unshard_human_bytes(size, component->bytes));
+        print_name(view_path(checkpoint, &component), path_width);
+        printf("%-12s %6u %8llu %10s\n", component.format, component.shard_count,
+               (unsigned long long)component.tensor_count,
+               unshard_human_bytes(size, component.bytes));
     }
-    print_shards(checkpoint, component);
-    for (uint32_t i = 0; i < component->note_count; i++)
-        printf("  note: %s\n", quote(quoted, component->notes[i]));
+    print_shards(checkpoint, number);
+    for (uint32_t i = 0; i < component.note_count; i++)
+        printf("  note: %s\n", quote(quoted, component.notes[i]));
 }
 
 static void print_other_files(const struct unshard_checkpoint *checkpoint)
@@ -82,10 +81,11 @@ static void print_other_files(const struct unshard_checkpoint *checkpoint)
     char size[UNSHARD_HUMAN_CAPACITY];
     uint64_t bytes = 0;
     unsigned count = 0;
-    for (uint32_t i = 0; i < checkpoint->view_count; i++) {
-        if (checkpoint->views[i].component != NO_COMPONENT)
+    for (uint32_t i = 0; i < unshard_node_count(checkpoint); i++) {
+        const struct unshard_node *node = unshard_node(checkpoint, i);
+        if (node->view == UNSHARD_NO_VIEW || unshard_view_component(checkpoint, node->view) >= 0)
             continue;
-        bytes += checkpoint->views[i].size;
+        bytes += node->size;
         count++;
     }
     printf("\n%u other file%s, %s\n", count, count == 1 ? "" : "s",
@@ -96,20 +96,23 @@ static void print_table(const struct unshard_checkpoint *checkpoint)
 {
     char quoted[QUOTED_CAPACITY];
     int name_width = 9, path_width = 4;
-    for (uint32_t i = 0; i < checkpoint->component_count; i++) {
-        const struct component *component = &checkpoint->components[i];
-        name_width = longer(name_width, component->name);
-        path_width = longer(path_width, view_path(checkpoint, component));
+    uint32_t count = unshard_component_count(checkpoint), problem_count, note_count;
+    const struct unshard_error *problems = unshard_checkpoint_problems(checkpoint, &problem_count);
+    const char *const *notes = unshard_checkpoint_notes(checkpoint, &note_count);
+    for (uint32_t i = 0; i < count; i++) {
+        struct unshard_component component = unshard_component(checkpoint, i);
+        name_width = longer(name_width, component.name);
+        path_width = longer(path_width, view_path(checkpoint, &component));
     }
     printf("%-*s  %-*s  %-12s %6s %8s %10s\n", name_width, "COMPONENT", path_width, "FILE",
            "FORMAT", "SHARDS", "TENSORS", "SIZE");
-    for (uint32_t i = 0; i < checkpoint->component_count; i++)
-        print_component(checkpoint, &checkpoint->components[i], name_width, path_width);
+    for (uint32_t i = 0; i < count; i++)
+        print_component(checkpoint, i, name_width, path_width);
     print_other_files(checkpoint);
-    for (uint32_t i = 0; i < checkpoint->problem_count; i++)
-        printf("problem: %s\n", quote(quoted, checkpoint->problems[i].message));
-    for (uint32_t i = 0; i < checkpoint->note_count; i++)
-        printf("note: %s\n", quote(quoted, checkpoint->notes[i]));
+    for (uint32_t i = 0; i < problem_count; i++)
+        printf("problem: %s\n", quote(quoted, problems[i].message));
+    for (uint32_t i = 0; i < note_count; i++)
+        printf("note: %s\n", quote(quoted, notes[i]));
 }
 
 /* "[4096, 64]" */
@@ -168,11 +171,12 @@ static int print_all(const struct unshard_checkpoint *checkpoint, const struct o
     if (options->tensors && !options->json)
         print_tensors(json);
     free(json);
-    for (uint32_t i = 0; i < checkpoint->component_count; i++) {
-        if (checkpoint->components[i].failed)
+    for (uint32_t i = 0; i < unshard_component_count(checkpoint); i++)
+        if (unshard_component(checkpoint, i).error)
             return EXIT_STATUS_UNWELL;
-    }
-    return checkpoint->problem_count > 0 ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
+    uint32_t problem_count;
+    unshard_checkpoint_problems(checkpoint, &problem_count);
+    return problem_count > 0 ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
 }
 
 static int list(const struct options *options)

@@ -15,7 +15,6 @@
 #include "fs/cli/bounded_read.h"
 #include "fs/cli/status_client.h"
 #include "fs/host/mount_table.h"
-#include "tree/model.h"
 #include "unshard.h"
 
 #define ANSWER_MS 5000
@@ -59,14 +58,12 @@ static void check_file_system(struct doctor *doctor, const struct unshard_checkp
 {
     const char *source = unshard_checkpoint_source(checkpoint);
     struct stat status;
-    if (stat(source, &status) != 0 || checkpoint->component_count == 0)
+    if (stat(source, &status) != 0 || unshard_component_count(checkpoint) == 0 ||
+        unshard_component(checkpoint, 0).shard_count == 0)
         return;
     struct type_search search = {major(status.st_dev), minor(status.st_dev), "unknown"};
     mount_table_each(compare_device, &search);
-    const struct component *first = &checkpoint->components[0];
-    if (first->file_count == 0)
-        return;
-    if (reads_directly(source, checkpoint->files[first->files[0]].path))
+    if (reads_directly(source, unshard_component_shard(checkpoint, 0, 0).path))
         doctor_add(doctor, "source-reads", FINDING_GOOD, NULL, "on %.64s, read past its page cache",
                    search.type);
     else
@@ -80,8 +77,8 @@ static void check_file_system(struct doctor *doctor, const struct unshard_checkp
 static uint64_t bytes_of(const struct unshard_checkpoint *checkpoint)
 {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < checkpoint->component_count; i++)
-        bytes += checkpoint->components[i].bytes;
+    for (uint32_t i = 0; i < unshard_component_count(checkpoint); i++)
+        bytes += unshard_component(checkpoint, i).bytes;
     return bytes;
 }
 
@@ -106,24 +103,21 @@ static void check_size(struct doctor *doctor, const struct unshard_checkpoint *c
 static void check_components(struct doctor *doctor, const struct unshard_checkpoint *checkpoint)
 {
     char quoted[FINDING_CAPACITY];
-    unsigned failed = 0;
-    for (uint32_t i = 0; i < checkpoint->component_count; i++) {
-        const struct component *component = &checkpoint->components[i];
-        if (component->failed && failed++ == 0)
-            unshard_quote(quoted, sizeof quoted, component->error.message,
-                          strlen(component->error.message));
+    unsigned failed = 0, count = unshard_component_count(checkpoint);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct unshard_error *error = unshard_component(checkpoint, i).error;
+        if (error && failed++ == 0)
+            unshard_quote(quoted, sizeof quoted, error->message, strlen(error->message));
     }
     if (failed > 0)
         doctor_add(doctor, "source-components", FINDING_PROBLEM, "'unshard ls SOURCE' lists all",
-                   "%u of %u components cannot be loaded: %s", failed, checkpoint->component_count,
-                   quoted);
-    else if (checkpoint->component_count == 0)
+                   "%u of %u components cannot be loaded: %s", failed, count, quoted);
+    else if (count == 0)
         doctor_add(doctor, "source-components", FINDING_NOTE,
                    "name the directory that holds the weights, or one above it",
                    "no weights were found: all is shown as it is");
     else
-        doctor_add(doctor, "source-components", FINDING_GOOD, NULL, "%u found",
-                   checkpoint->component_count);
+        doctor_add(doctor, "source-components", FINDING_GOOD, NULL, "%u found", count);
 }
 
 void doctor_check_source(struct doctor *doctor, const char *path)

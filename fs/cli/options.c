@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/cli/options.h"
 #include "fs/cli/size_text.h"
-#include "tree/split_option.h"
 
 #include <errno.h>
 #include <math.h>
@@ -340,9 +339,8 @@ static int check_sizes(struct options *options)
 
 static int check_split(unsigned command, struct options *options)
 {
-    struct split_option split;
     struct unshard_error error = {0};
-    if (split_option_parse(options->mount.split, &split, &error) < 0)
+    if (unshard_split_check(options->mount.split, &error) < 0)
         return fail(options, "%.400s", error.message);
     options->mount.view.split = options->mount.split;
     if (command == COMMAND_EXPORT && !options->mount.split)

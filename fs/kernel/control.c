@@ -12,7 +12,6 @@
 #include "fs/host/log.h"
 #include "fs/host/monotonic.h"
 #include "fs/kernel/inode_table.h"
-#include "tree/model.h"
 
 #define MOST_WAITING 64u
 /* Running stores end when the reads that they wait for are answered. */
@@ -66,12 +65,14 @@ static void serve(struct control *control, const struct job *job)
     const struct unshard_checkpoint *checkpoint = filesystem->checkpoint;
     bool evict = job->command == CONTROL_EVICT;
     char name[512];
-    unshard_field(name, sizeof name,
-                  job->component == WHOLE_MOUNT ? "*"
-                                                : checkpoint->components[job->component].name);
+    unshard_field(
+        name, sizeof name,
+        job->component == WHOLE_MOUNT ? "*" : unshard_component(checkpoint, job->component).name);
     log_line(LOG_NOTICE, "control", "event=%s component=\"%s\"", evict ? "evict" : "warm", name);
-    for (uint32_t view = 0; view < checkpoint->view_count && !is_stopping(control); view++) {
-        if (job->component != WHOLE_MOUNT && checkpoint->views[view].component != job->component)
+    uint32_t count = unshard_view_count(checkpoint);
+    for (uint32_t view = 0; view < count && !is_stopping(control); view++) {
+        int32_t component = unshard_view_component(checkpoint, view);
+        if (job->component != WHOLE_MOUNT && component != (int32_t)job->component)
             continue;
         if (evict)
             evict_view(filesystem, view);
@@ -111,10 +112,10 @@ static int find_component(const struct unshard_checkpoint *checkpoint, const cha
     *out = WHOLE_MOUNT;
     if (!*name)
         return 0;
-    for (uint32_t i = 0; i < checkpoint->component_count; i++) {
-        const struct component *component = &checkpoint->components[i];
-        const char *path = component->view_path;
-        if (strcmp(component->name, name) != 0 && (!path || strcmp(path, name) != 0))
+    for (uint32_t i = 0; i < unshard_component_count(checkpoint); i++) {
+        struct unshard_component component = unshard_component(checkpoint, i);
+        const char *path = component.view_path;
+        if (strcmp(component.name, name) != 0 && (!path || strcmp(path, name) != 0))
             continue;
         *out = i;
         return 0;

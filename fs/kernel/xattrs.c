@@ -5,18 +5,17 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tree/model.h"
-
 static const char names[] = "user.unshard.state\0user.unshard.shards\0user.unshard.digest\0"
                             "user.unshard.errors";
 
 /* How many source files a view is made of. */
 static unsigned shard_count(const struct unshard_checkpoint *checkpoint, uint32_t view)
 {
-    int32_t component = unshard_view_component(checkpoint, view);
-    if (component < 0 || checkpoint->components[component].view != view)
+    int32_t number = unshard_view_component(checkpoint, view);
+    if (number < 0)
         return 1;
-    return checkpoint->components[component].file_count;
+    struct unshard_component component = unshard_component(checkpoint, (uint32_t)number);
+    return component.view == view ? component.shard_count : 1;
 }
 
 static char *state_word(const struct unshard_status *status)

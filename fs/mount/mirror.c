@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/write_all.h"
 #include "fs/host/close_others.h"
+#include "fs/host/write_whole.h"
 
 /* Before each text on the pipe. */
 struct header {
@@ -55,7 +55,7 @@ static int replace(const char *path, const char *text, size_t length)
     int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
     if (fd < 0)
         return -errno;
-    int result = write_all(fd, text, length);
+    int result = write_whole(fd, text, length);
     if (close(fd) && !result)
         result = -errno;
     if (!result && rename(temporary, path))

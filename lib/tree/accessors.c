@@ -81,3 +81,47 @@ bool unshard_view_readable(const struct unshard_checkpoint *checkpoint, uint32_t
 {
     return !checkpoint->views[view].unreadable;
 }
+
+uint32_t unshard_component_count(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->component_count;
+}
+
+struct unshard_component unshard_component(const struct unshard_checkpoint *checkpoint,
+                                           uint32_t component)
+{
+    const struct component *from = &checkpoint->components[component];
+    return (struct unshard_component){.name = from->name,
+                                      .view_path = from->view_path,
+                                      .view = from->view,
+                                      .format = from->format,
+                                      .bytes = from->bytes,
+                                      .tensor_count = from->tensor_count,
+                                      .shard_count = from->file_count,
+                                      .error = from->failed ? &from->error : NULL,
+                                      .notes = from->notes,
+                                      .note_count = from->note_count};
+}
+
+struct unshard_shard unshard_component_shard(const struct unshard_checkpoint *checkpoint,
+                                             uint32_t component, uint32_t shard)
+{
+    const struct source_file *file =
+        &checkpoint->files[checkpoint->components[component].files[shard]];
+    return (struct unshard_shard){
+        .path = file->path, .bytes = file->size, .error = file->failed ? file->error : NULL};
+}
+
+const struct unshard_error *unshard_checkpoint_problems(const struct unshard_checkpoint *checkpoint,
+                                                        uint32_t *count)
+{
+    *count = checkpoint->problem_count;
+    return checkpoint->problems;
+}
+
+const char *const *unshard_checkpoint_notes(const struct unshard_checkpoint *checkpoint,
+                                            uint32_t *count)
+{
+    *count = checkpoint->note_count;
+    return checkpoint->notes;
+}

@@ -79,3 +79,9 @@ int split_option_parse(const char *value, struct split_option *out, struct unsha
     }
     return out->prefixes.count > 0 ? 0 : refuse(error, value, strlen(value), "names no prefix");
 }
+
+int unshard_split_check(const char *value, struct unshard_error *error)
+{
+    struct split_option option;
+    return split_option_parse(value, &option, error);
+}
