@@ -7,7 +7,8 @@
  *   opening    no                    no                  the thread that opens, without the lock
  *   pinned     yes                   no                  those who have pinned it
  *   idle       yes                   yes                 whoever needs a place closes the oldest
- *   replaced   no                    no                  those who have pinned it; the last closes it
+ *   replaced   no                    no                  those who have pinned it; the last closes
+ * it
  *
  * No lock is held while a file is opened or closed.
  */

@@ -43,8 +43,8 @@ struct open_file {
 /* How many handles may be open, from RLIMIT_NOFILE as it is now. */
 size_t open_files_limit(void);
 
-/* Opens nothing yet. most: handles that are open at a time, at least 1. 0 or -ENOMEM. The checkpoint
- * must outlive *out. */
+/* Opens nothing yet. most: handles that are open at a time, at least 1. 0 or -ENOMEM. The
+ * checkpoint must outlive *out. */
 int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
                       struct open_files **out);
 /* Closes all. Nothing may be pinned. NULL is allowed. */

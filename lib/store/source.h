@@ -72,8 +72,8 @@ int source_read_cached(struct source *source, uint32_t file, uint64_t offset, vo
  * for it. Thread-safe. */
 void source_advise(struct source *source, uint32_t file, uint64_t offset, uint64_t length);
 
-/* Closes handles that nobody has read from since before_ns (of CLOCK_MONOTONIC), but for one of each
- * file. May block. Thread-safe. */
+/* Closes handles that nobody has read from since before_ns (of CLOCK_MONOTONIC), but for one of
+ * each file. May block. Thread-safe. */
 void source_close_idle(struct source *source, uint64_t before_ns);
 
 /* Tells whether reads of this file go past the page cache (for the status). Thread-safe. */
