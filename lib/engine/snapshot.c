@@ -182,7 +182,8 @@ static void take_all_files(struct taking *taking)
 
 static double seconds_of(uint64_t nanoseconds)
 {
-    return (double)((nanoseconds + 500000) / 1000000) / 1000;
+    uint64_t milliseconds = (nanoseconds + 500000) / 1000000;
+    return (double)milliseconds / 1000;
 }
 
 static void take_reading(struct taking *taking, uint64_t now)
