@@ -1,39 +1,155 @@
-/* SPDX-License-Identifier: MIT */
+/* SPDX-License-Identifier: MIT
+ *
+ * Whether tasks compute or wait is not known before: it is looked at after a moment, and as long as
+ * the processors are not busy with them there are more threads. */
 #include "base/parallel.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
 
-#define MOST_THREADS 64U
+#define MOST_THREADS 128U
+#define FIRST_LEAST 2U
+#define FIRST_MOST 16U
+/* More threads each time that tasks are found to wait. */
+#define GROWTH 8U
+#define MOMENT_NS 1000000
+/* Descriptors of a task, and what else is open. */
+#define DESCRIPTORS_EACH 4U
+#define OTHER_DESCRIPTORS 24U
 
-struct queue {
+struct crew {
     void (*task)(void *context, uint32_t number);
     void *context;
     uint32_t count;
     atomic_uint next;
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    pthread_t threads[MOST_THREADS];
+    unsigned started, running; /* the latter under the lock */
+    unsigned most, processors;
 };
 
 static void *work(void *argument)
 {
-    struct queue *queue = argument;
+    struct crew *crew = argument;
     uint32_t number;
-    while ((number = atomic_fetch_add(&queue->next, 1)) < queue->count)
-        queue->task(queue->context, number);
+    while ((number = atomic_fetch_add(&crew->next, 1)) < crew->count)
+        crew->task(crew->context, number);
+    pthread_mutex_lock(&crew->lock);
+    crew->running--;
+    pthread_cond_signal(&crew->ended);
+    pthread_mutex_unlock(&crew->lock);
     return NULL;
 }
 
-void parallel_run(uint32_t count, unsigned threads, void (*task)(void *context, uint32_t number),
-                  void *context)
+static uint64_t nanoseconds(clockid_t clock)
 {
-    struct queue queue = {.task = task, .context = context, .count = count};
-    pthread_t started[MOST_THREADS];
-    unsigned running = 0;
-    threads = threads < MOST_THREADS ? threads : MOST_THREADS;
-    while (running + 1 < threads && running + 1 < count &&
-           pthread_create(&started[running], NULL, work, &queue) == 0)
-        running++;
-    work(&queue);
-    for (unsigned i = 0; i < running; i++)
-        pthread_join(started[i], NULL);
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+/* False: no more can be had. */
+static bool start_threads(struct crew *crew, unsigned wanted)
+{
+    if (wanted > crew->most)
+        wanted = crew->most;
+    while (crew->started < wanted && atomic_load(&crew->next) < crew->count) {
+        pthread_mutex_lock(&crew->lock);
+        crew->running++;
+        pthread_mutex_unlock(&crew->lock);
+        if (pthread_create(&crew->threads[crew->started], NULL, work, crew) != 0) {
+            pthread_mutex_lock(&crew->lock);
+            crew->running--;
+            pthread_mutex_unlock(&crew->lock);
+            crew->most = crew->started;
+            return false;
+        }
+        crew->started++;
+    }
+    return true;
+}
+
+/* Waits until all have ended, for a moment at most. */
+static bool wait_a_moment(struct crew *crew)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += MOMENT_NS;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&crew->lock);
+    int result = 0;
+    while (crew->running > 0 && result == 0)
+        result = pthread_cond_timedwait(&crew->ended, &crew->lock, &until);
+    bool ended = crew->running == 0;
+    pthread_mutex_unlock(&crew->lock);
+    return ended;
+}
+
+/* More threads while the processors have time for them. */
+static void add_threads(struct crew *crew)
+{
+    uint64_t since = nanoseconds(CLOCK_MONOTONIC), used = nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
+    while (crew->started < crew->most && atomic_load(&crew->next) < crew->count &&
+           !wait_a_moment(crew)) {
+        uint64_t now = nanoseconds(CLOCK_MONOTONIC), cpu = nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
+        bool busy = cpu - used > (now - since) * crew->processors * 3 / 4;
+        if (!busy)
+            start_threads(crew, crew->started * GROWTH);
+        since = now;
+        used = cpu;
+    }
+}
+
+static void set_limits(struct crew *crew, uint32_t count)
+{
+    struct rlimit limit;
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    crew->processors = processors > 0 ? (unsigned)processors : 1;
+    crew->most = count < MOST_THREADS ? count : MOST_THREADS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur <= OTHER_DESCRIPTORS)
+        crew->most = 1;
+    else if ((limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH < crew->most)
+        crew->most = (unsigned)(limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
+}
+
+static unsigned first_threads(const struct crew *crew)
+{
+    return crew->processors < FIRST_LEAST  ? FIRST_LEAST
+           : crew->processors > FIRST_MOST ? FIRST_MOST
+                                           : crew->processors;
+}
+
+static void init_sync(struct crew *crew)
+{
+    pthread_condattr_t monotonic;
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&crew->ended, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+void parallel_run(uint32_t count, void (*task)(void *context, uint32_t number), void *context)
+{
+    struct crew crew = {.task = task, .context = context, .count = count};
+    set_limits(&crew, count);
+    init_sync(&crew);
+    if (crew.most > 1 && start_threads(&crew, first_threads(&crew)))
+        add_threads(&crew);
+    if (crew.started == 0) {
+        crew.running = 1;
+        work(&crew);
+    }
+    for (unsigned i = 0; i < crew.started; i++)
+        pthread_join(crew.threads[i], NULL);
+    pthread_cond_destroy(&crew.ended);
+    pthread_mutex_destroy(&crew.lock);
 }

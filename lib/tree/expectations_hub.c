@@ -237,7 +237,7 @@ static int use_metadata(struct hub *hub, const struct hub_fact *fact)
 static int use_facts(struct hub *hub)
 {
     int result = 0;
-    parallel_run(hub->fact_count, PARALLEL_IO_THREADS, find_fact, hub);
+    parallel_run(hub->fact_count, find_fact, hub);
     for (uint32_t i = 0; i < hub->fact_count && result == 0; i++) {
         const struct hub_fact *fact = &hub->facts[i];
         result = claim_digest(hub, fact->entry, CLAIM_BLOB, &fact->blob, "hub cache blob name");

@@ -280,7 +280,7 @@ static int use_found(struct gathering *gathering, struct found_list *found)
 static int use_batch(struct batch *batch)
 {
     int result = 0;
-    parallel_run(batch->count, PARALLEL_IO_THREADS, read_small, batch);
+    parallel_run(batch->count, read_small, batch);
     for (uint32_t i = 0; i < batch->count; i++) {
         if (result == 0)
             result = use_found(batch->gathering, &batch->lists[i]);

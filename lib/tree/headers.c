@@ -21,19 +21,42 @@ struct header_list {
     struct header **headers; /* those at hand */
 };
 
+/* Who asks for the start of a file gets along with that most often: headers tell their length
+ * first, which need not cost a request of its own. */
+#define FIRST_READ ((size_t)64 << 10)
+
 /* A file that is read, and the record of that. */
 struct recorded_file {
     int fd;
+    uint64_t size;
     struct header_record *record;
+    char *start; /* its first bytes, once they have been read; NULL: not, or no memory for it */
+    size_t start_length;
 };
+
+static void read_start(struct recorded_file *file)
+{
+    size_t length = file->size < FIRST_READ ? (size_t)file->size : FIRST_READ;
+    file->start = malloc(length + 1);
+    ssize_t got = file->start == NULL ? 0 : read_fully(file->fd, 0, file->start, length);
+    file->start_length = got > 0 ? (size_t)got : 0;
+}
 
 static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
 {
-    const struct recorded_file *file = context;
-    ssize_t got = read_fully(file->fd, offset, buffer, length);
+    struct recorded_file *file = context;
+    if (offset == 0 && file->start == NULL)
+        read_start(file);
+    uint64_t held = offset < file->start_length ? file->start_length - offset : 0;
+    size_t have = held < length ? (size_t)held : length;
+    if (have > 0)
+        memcpy(buffer, file->start + offset, have);
+    ssize_t got = have == length
+                      ? 0
+                      : read_fully(file->fd, offset + have, (char *)buffer + have, length - have);
     if (got < 0)
         return (int)got;
-    if ((size_t)got < length)
+    if (have + (size_t)got < length)
         return -ENODATA;
     header_record_note(file->record, offset, buffer, length);
     return 0;
@@ -93,11 +116,10 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
                                    "%s: cannot open: %s", file->path, path_policy_reason(fd));
         return;
     }
-    struct recorded_file recorded = {fd, &header->record};
-    struct byte_reader reader = {.context = &recorded,
-                                 .size = header->size != 0 ? header->size : file->size,
-                                 .read = read_at,
-                                 .advise = advise_at};
+    struct recorded_file recorded = {
+        .fd = fd, .size = header->size != 0 ? header->size : file->size, .record = &header->record};
+    struct byte_reader reader = {
+        .context = &recorded, .size = recorded.size, .read = read_at, .advise = advise_at};
     if (header->dcp != NULL)
         header->result = dcp_file_read(&reader, file->path, header->dcp, header->dcp_file,
                                        &header->arena, &header->set, &header->error);
@@ -105,6 +127,7 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
         header->result =
             header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
     close(fd);
+    free(recorded.start);
     header->needed = file->size;
     bool sane = set_tensor_files(header);
     header->truncated = header->result != 0 && header->set.tensor_count > 0 && sane &&
@@ -177,7 +200,7 @@ static void read_kind(struct header_list *list, struct header *headers, uint32_t
     for (uint32_t i = 0; i < count; i++)
         if (headers[i].alone == alone)
             list->headers[chosen++] = &headers[i];
-    parallel_run(chosen, PARALLEL_IO_THREADS, read_number, list);
+    parallel_run(chosen, read_number, list);
     read_refused(list, chosen);
 }
 
