@@ -2,22 +2,23 @@
 #include "tree/scan.h"
 
 #include "base/error.h"
+#include "tree/listing.h"
 #include "tree/path_policy.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+/* Names that are looked at together. */
+#define LOOKS 4096U
 
 struct scanner {
     struct unshard_checkpoint *checkpoint;
     struct note_list *notes;
     struct scan *scan;
+    uint32_t together; /* directories to list at once */
     bool full;
     /* Directories that were reached through several symlinks: number in `places` of each, and in
      * how many places it was. Keys live in the checkpoint's arena. */
@@ -198,16 +199,6 @@ static void classify(struct scanner *scanner, struct scan_entry *entry)
     }
 }
 
-static int read_target(struct scanner *scanner, int directory_fd, struct scan_entry *entry)
-{
-    char target[PATH_MAX];
-    ssize_t length = readlinkat(directory_fd, entry->name, target, sizeof target);
-    if (length < 0)
-        length = 0;
-    entry->target = arena_copy_string(&scanner->checkpoint->arena, target, (size_t)length);
-    return entry->target == NULL ? -ENOMEM : 0;
-}
-
 static void describe_bad_symlink(struct scanner *scanner, struct scan_entry *entry, int number)
 {
     char target[160], why[256];
@@ -236,177 +227,169 @@ static void describe_bad_symlink(struct scanner *scanner, struct scan_entry *ent
     exclude(scanner, entry, code, number, why);
 }
 
-static int follow_symlink(struct scanner *scanner, int directory_fd, struct scan_entry *entry)
+static int follow_symlink(struct scanner *scanner, const struct look *look,
+                          struct scan_entry *entry)
 {
-    struct stat status;
-    int result = read_target(scanner, directory_fd, entry);
-    if (result != 0)
-        return result;
-    int fd = path_policy_resolve(scanner->checkpoint, entry->path, &status);
-    if (fd < 0) {
-        describe_bad_symlink(scanner, entry, -fd);
+    entry->target =
+        arena_copy_string(&scanner->checkpoint->arena, look->target, strlen(look->target));
+    if (entry->target == NULL)
+        return -ENOMEM;
+    if (look->target_result < 0) {
+        describe_bad_symlink(scanner, entry, -look->target_result);
         return 0;
     }
-    close(fd);
     entry->through_symlink = true;
-    if (S_ISDIR(status.st_mode) && entry->links < UINT8_MAX)
+    if (S_ISDIR(look->target_status.st_mode) && entry->links < UINT8_MAX)
         entry->links++;
-    set_status(entry, &status);
+    set_status(entry, &look->target_status);
     classify(scanner, entry);
     return 0;
 }
 
-static int scan_entry_named(struct scanner *scanner, int directory_fd, uint32_t parent,
-                            const char *name)
+static int add_name(struct scanner *scanner, uint32_t parent, const struct look *look)
 {
-    struct stat status;
-    struct scan_entry *entry = append(scanner, parent, name);
-    if (entry == NULL)
+    struct scan_entry *entry = append(scanner, parent, look->name);
+    if (entry == NULL || look->result == -ENOMEM)
         return -ENOMEM;
-    if (parent == 0 && strcmp(name, ".unshard") == 0) {
+    if (parent == 0 && strcmp(look->name, ".unshard") == 0) {
         exclude(scanner, entry, "reserved-name", EEXIST, "the mount shows its status there");
         return 0;
     }
-    if (fstatat(directory_fd, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
-        exclude(scanner, entry, "unreadable", errno, strerrordesc_np(errno));
+    if (look->result != 0) {
+        exclude(scanner, entry, "unreadable", -look->result, strerrordesc_np(-look->result));
         return 0;
     }
-    set_status(entry, &status);
-    if (S_ISLNK(status.st_mode))
-        return follow_symlink(scanner, directory_fd, entry);
+    set_status(entry, &look->status);
+    if (look->target != NULL)
+        return follow_symlink(scanner, look, entry);
     classify(scanner, entry);
     return 0;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
+/* ---- directories -------------------------------------------------------------------------------
+ */
 
-struct name_list {
-    char **names;
-    size_t count, capacity;
+/* Directories that are listed together, and names of them that have been looked at. */
+struct batch {
+    uint32_t numbers[LISTINGS_AT_ONCE];
+    struct listing listings[LISTINGS_AT_ONCE];
+    uint32_t count;
+    struct look *looks; /* LOOKS of them */
+    uint32_t look_count, next_look;
 };
 
-static void name_list_free(struct name_list *list)
+/* Looks at names from one of a directory on, and of those that follow it. */
+static void look_ahead(struct scanner *scanner, struct batch *batch, uint32_t at, size_t name)
 {
-    for (size_t i = 0; i < list->count; i++)
-        free(list->names[i]);
-    free(list->names);
+    batch->look_count = batch->next_look = 0;
+    for (; at < batch->count; at++, name = 0)
+        for (; name < batch->listings[at].name_count && batch->look_count < LOOKS; name++)
+            batch->looks[batch->look_count++] = (struct look){
+                .listing = &batch->listings[at], .name = batch->listings[at].names[name]};
+    looks_take(scanner->checkpoint, batch->looks, batch->look_count);
 }
 
-static int name_list_add(struct name_list *list, const char *name)
+static int add_names(struct scanner *scanner, struct batch *batch, uint32_t at)
 {
-    if (list->count == list->capacity) {
-        size_t capacity = list->capacity == 0 ? 64 : list->capacity * 2;
-        char **grown = realloc(list->names, capacity * sizeof *grown);
-        if (grown == NULL)
-            return -ENOMEM;
-        list->names = grown;
-        list->capacity = capacity;
-    }
-    if ((list->names[list->count] = strdup(name)) == NULL)
-        return -ENOMEM;
-    list->count++;
-    return 0;
-}
-
-/* Reads at most `limit` names; *cut tells that there were more. */
-static int read_names(DIR *directory, size_t limit, struct name_list *out, bool *cut)
-{
-    struct dirent *item;
-    int result = 0;
-    errno = 0;
-    while (result == 0 && (item = readdir(directory)) != NULL) {
-        if (strcmp(item->d_name, ".") == 0 || strcmp(item->d_name, "..") == 0)
-            continue;
-        if (out->count == limit) {
-            *cut = true;
-            break;
-        }
-        result = name_list_add(out, item->d_name);
-        errno = 0;
-    }
-    if (result == 0 && !*cut && errno != 0)
-        result = -errno;
-    if (out->count > 0)
-        qsort(out->names, out->count, sizeof *out->names, compare_names);
-    return result;
-}
-
-static int open_directory(struct scanner *scanner, uint32_t number, DIR **out)
-{
-    struct stat status;
-    int path_fd =
-        path_policy_resolve(scanner->checkpoint, scanner->scan->entries[number].path, &status);
-    if (path_fd < 0)
-        return path_fd;
-    int fd = path_policy_reopen(path_fd, O_DIRECTORY);
-    close(path_fd);
-    if (fd < 0)
-        return fd;
-    *out = fdopendir(fd);
-    if (*out == NULL) {
-        int result = -errno;
-        close(fd);
-        return result;
-    }
-    return 0;
-}
-
-static int scan_names(struct scanner *scanner, uint32_t number, int directory_fd,
-                      const struct name_list *list)
-{
+    const struct listing *listing = &batch->listings[at];
+    uint32_t number = batch->numbers[at];
     scanner->scan->entries[number].first_child = scanner->scan->count;
-    for (size_t i = 0; i < list->count; i++) {
-        int result = scan_entry_named(scanner, directory_fd, number, list->names[i]);
+    for (size_t i = 0; i < listing->name_count; i++) {
+        if (batch->next_look == batch->look_count)
+            look_ahead(scanner, batch, at, i);
+        struct look *look = &batch->looks[batch->next_look++];
+        int result = add_name(scanner, number, look);
+        free(look->target);
+        look->target = NULL;
         if (result != 0)
             return result;
     }
-    scanner->scan->entries[number].child_count = (uint32_t)list->count;
+    scanner->scan->entries[number].child_count = (uint32_t)listing->name_count;
     return 0;
 }
 
-/* Reads one directory. What cannot be read is left out, unless it is the source itself. */
-static int scan_directory(struct scanner *scanner, uint32_t number)
+/* What cannot be listed is left out, unless it is the source itself. */
+static int add_directory(struct scanner *scanner, struct batch *batch, uint32_t at)
 {
-    struct name_list list = {0};
-    DIR *directory = NULL;
-    bool cut = false;
-    int result = open_directory(scanner, number, &directory);
-    if (result == 0)
-        result = read_names(directory, SCAN_MAX_ENTRIES - scanner->scan->count, &list, &cut);
-    if (result != 0 && result != -ENOMEM && number != 0) {
-        struct scan_entry *entry = &scanner->scan->entries[number];
-        exclude(scanner, entry, "unreadable", -result, strerrordesc_np(-result));
-        result = 0;
-    } else if (result == 0) {
-        result = scan_names(scanner, number, dirfd(directory), &list);
-    }
-    if (cut && !scanner->full) {
+    const struct listing *listing = &batch->listings[at];
+    uint32_t number = batch->numbers[at];
+    if (listing->cut && !scanner->full) {
         scanner->full = true;
         note_add(scanner->notes, &scanner->checkpoint->arena,
                  "There are more than %u entries; the rest is left out.", SCAN_MAX_ENTRIES);
     }
-    if (directory != NULL)
-        closedir(directory);
-    name_list_free(&list);
+    if (listing->result == 0)
+        return add_names(scanner, batch, at);
+    if (listing->result == -ENOMEM || number == 0)
+        return listing->result;
+    exclude(scanner, &scanner->scan->entries[number], "unreadable", -listing->result,
+            strerrordesc_np(-listing->result));
+    return 0;
+}
+
+static int add_batch(struct scanner *scanner, struct batch *batch)
+{
+    int result = 0;
+    batch->look_count = batch->next_look = 0;
+    for (uint32_t i = 0; i < batch->count && result == 0; i++)
+        result = add_directory(scanner, batch, i);
+    while (batch->next_look < batch->look_count)
+        free(batch->looks[batch->next_look++].target);
     return result;
 }
 
+/* The next directories from *next on, as many as may be listed at once. */
+static void choose_batch(struct scanner *scanner, struct batch *batch, uint32_t *next)
+{
+    const struct scan *scan = scanner->scan;
+    batch->count = 0;
+    for (; *next < scan->count && batch->count < scanner->together; ++*next) {
+        if (scan->entries[*next].kind != SCAN_DIRECTORY)
+            continue;
+        batch->numbers[batch->count] = *next;
+        batch->listings[batch->count++] = (struct listing){.path = scan->entries[*next].path};
+    }
+}
+
 /* All directories, those that are found on the way too. */
+static int scan_batches(struct scanner *scanner, struct batch *batch)
+{
+    uint32_t next = 0;
+    for (;;) {
+        uint32_t first = next;
+        choose_batch(scanner, batch, &next);
+        if (batch->count == 0)
+            return 0;
+        if (!listings_read(scanner->checkpoint, batch->listings, batch->count,
+                           SCAN_MAX_ENTRIES - scanner->scan->count)) {
+            scanner->together = 1; /* so that it is always the same ones that are left out */
+            next = first;
+            continue;
+        }
+        int result = add_batch(scanner, batch);
+        listings_free(batch->listings, batch->count);
+        if (result != 0)
+            return result;
+    }
+}
+
 static int scan_all(struct scanner *scanner, struct unshard_error *error)
 {
-    for (uint32_t i = 0; i < scanner->scan->count; i++) {
-        if (scanner->scan->entries[i].kind != SCAN_DIRECTORY)
-            continue;
-        int result = scan_directory(scanner, i);
-        if (result == -ENOMEM)
-            return error_no_memory(error);
-        if (result != 0)
-            return error_set(error, "unreadable", -result, "%s: cannot list: %s",
-                             scanner->checkpoint->source, strerrordesc_np(-result));
+    struct batch *batch = calloc(1, sizeof *batch);
+    struct look *looks = calloc(LOOKS, sizeof *looks);
+    int result = -ENOMEM;
+    scanner->together = listings_at_once();
+    if (batch != NULL && looks != NULL) {
+        batch->looks = looks;
+        result = scan_batches(scanner, batch);
     }
+    free(batch);
+    free(looks);
+    if (result == -ENOMEM)
+        return error_no_memory(error);
+    if (result != 0)
+        return error_set(error, "unreadable", -result, "%s: cannot list: %s",
+                         scanner->checkpoint->source, strerrordesc_np(-result));
     return 0;
 }
 
