@@ -2,6 +2,8 @@
 #include "tree/discovery.h"
 
 #include "base/error.h"
+#include "base/parallel.h"
+#include "base/read_fully.h"
 #include "formats/gather.h"
 #include "tree/added_views.h"
 #include "tree/hub_markers.h"
@@ -10,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,10 +141,46 @@ uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry_n
     return entry->view;
 }
 
+/* A large file in pieces, several at once, so that its latency counts once. */
+#define PIECE_BYTES ((size_t)256 << 10)
+#define LEAST_IN_PIECES (UINT64_C(1) << 20)
+
+struct pieces {
+    int fd;
+    char *bytes;
+    size_t length;
+    atomic_bool incomplete;
+};
+
+static void read_piece(void *context, uint32_t number)
+{
+    struct pieces *pieces = context;
+    size_t start = number * PIECE_BYTES, length = pieces->length - start;
+    length = length < PIECE_BYTES ? length : PIECE_BYTES;
+    if (read_fully(pieces->fd, start, pieces->bytes + start, length) != (ssize_t)length)
+        atomic_store(&pieces->incomplete, true);
+}
+
+/* Nothing is read when not all of it can be: the usual way finds out why. */
+static void read_pieces(int fd, size_t length, struct text *text)
+{
+    struct pieces pieces = {.fd = fd, .bytes = malloc(length + 1), .length = length};
+    if (pieces.bytes == NULL)
+        return;
+    atomic_init(&pieces.incomplete, false);
+    parallel_run((uint32_t)((length - 1) / PIECE_BYTES + 1), read_piece, &pieces);
+    if (atomic_load(&pieces.incomplete) || lseek(fd, (off_t)length, SEEK_SET) < 0) {
+        free(pieces.bytes);
+        return;
+    }
+    pieces.bytes[length] = '\0';
+    *text = (struct text){.data = pieces.bytes, .length = length, .capacity = length + 1};
+}
+
 /* Reads to the end, whatever size was told before. */
 static int read_to_end(int fd, uint64_t limit, struct text *text)
 {
-    char buffer[16384];
+    char buffer[65536];
     for (;;) {
         ssize_t got = read(fd, buffer, sizeof buffer);
         if (got < 0 && errno == EINTR)
@@ -164,6 +203,9 @@ int discovery_read_fd(int fd, uint64_t limit, char **out, size_t *length)
         return -errno;
     if (!S_ISREG(status.st_mode))
         return -EINVAL;
+    uint64_t size = (uint64_t)status.st_size;
+    if (size >= LEAST_IN_PIECES && size <= limit)
+        read_pieces(fd, (size_t)size, &text);
     int result = read_to_end(fd, limit, &text);
     *length = text.length;
     *out = result == 0 ? text_take(&text) : NULL;
@@ -186,6 +228,14 @@ int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint6
     int result = discovery_read_fd(fd, limit, out, length);
     close(fd);
     return result;
+}
+
+int discovery_take_file(struct discovery *discovery, uint32_t entry, uint64_t limit, char **out,
+                        size_t *length)
+{
+    if (early_reads_take(&discovery->early, entry, limit, out, length))
+        return 0;
+    return discovery_read_file(discovery, entry, limit, out, length);
 }
 
 const char *discovery_why_unread(int result, uint64_t limit, char out[64])
@@ -307,8 +357,11 @@ static int run(struct discovery *discovery, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
     int result = scan_tree(checkpoint, &discovery->notes, &discovery->scan, error);
-    if (result == 0)
+    if (result == 0) {
+        early_reads_make(discovery);
         result = grouping_find(discovery, error);
+        early_reads_free(&discovery->early);
+    }
     if (result == 0 && (reserve_files(discovery) != 0 || read_headers(discovery) != 0))
         result = error_no_memory(error);
     if (result == 0)

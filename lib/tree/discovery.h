@@ -2,6 +2,7 @@
  *
  * The steps from a directory to a checkpoint, each in a file of its own:
  *   scan.c       what is on disk
+ *   early_reads.c  the small files that the next steps will want
  *   grouping*.c  which files form a component (names and index files only)
  *   headers.c    what tensors they hold (reads headers, several at once)
  *   outcome.c    what comes of each group: merged, as it is, or damaged
@@ -17,6 +18,7 @@
 
 #include "formats/format.h"
 #include "formats/index_file.h"
+#include "tree/early_reads.h"
 #include "tree/headers.h"
 #include "tree/model.h"
 #include "tree/notes.h"
@@ -94,6 +96,7 @@ struct discovery {
     struct memory_budget budget; /* for what all files of the checkpoint say of tensors */
     size_t file_capacity;        /* of checkpoint->files */
     struct scan scan;
+    struct early_reads early;
     struct note_list notes;        /* about the checkpoint */
     struct candidate **candidates; /* each stays where it is until discovery ends */
     uint32_t candidate_count, candidate_capacity;
@@ -164,11 +167,14 @@ int expectations_gather(struct discovery *discovery, struct unshard_error *error
 /* Views of all visible files that have none yet, and the nodes. 0 or -ENOMEM. */
 int tree_build(struct discovery *discovery, struct unshard_error *error);
 
-/* Reads at most `limit` bytes of the file at a scan entry into malloc'd memory, terminated. 0 or a
- * negative errno, -EFBIG when it is larger. May block on I/O. */
+/* The file at a scan entry in malloc'd memory, terminated, at most `limit` bytes. 0 or a negative
+ * errno, -EFBIG when it is larger. May block on I/O. Thread-safe. */
 int discovery_read_file(const struct discovery *discovery, uint32_t entry, uint64_t limit,
                         char **out, size_t *length);
-/* The same of an open descriptor, from its position on; -EINVAL when it is no regular file. */
+/* The same, out of what was read beforehand if it was. Not thread-safe. */
+int discovery_take_file(struct discovery *discovery, uint32_t entry, uint64_t limit, char **out,
+                        size_t *length);
+/* The same of a descriptor that was just opened; -EINVAL when it is no regular file. */
 int discovery_read_fd(int fd, uint64_t limit, char **out, size_t *length);
 /* What an error of these means, for a message. */
 const char *discovery_why_unread(int result, uint64_t limit, char out[64]);

@@ -38,7 +38,7 @@ static void read_metadata(struct discovery *discovery, struct candidate *candida
         return;
     }
     bool charged = arena_charge(&candidate->index_arena, entry->size);
-    int result = charged ? discovery_read_file(discovery, number, PICKLE_MAX_BYTES, &bytes, &length)
+    int result = charged ? discovery_take_file(discovery, number, PICKLE_MAX_BYTES, &bytes, &length)
                          : -ENOMEM;
     if (result == 0)
         candidate->dcp = arena_alloc(&candidate->index_arena, sizeof *candidate->dcp);

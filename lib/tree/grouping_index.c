@@ -81,7 +81,7 @@ static int read_index(struct discovery *discovery, struct candidate *candidate)
         return -EINVAL;
     }
     bool charged = arena_charge(&candidate->index_arena, entry->size);
-    result = charged ? discovery_read_file(discovery, candidate->index_entry, INDEX_FILE_MAX_BYTES,
+    result = charged ? discovery_take_file(discovery, candidate->index_entry, INDEX_FILE_MAX_BYTES,
                                            &json, &length)
                      : -ENOMEM;
     if (result == 0) {

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import PATIENCE, SANITIZER, UNSHARD, mounted, run, wait_for
+from harness import PATIENCE, SANITIZER, UNSHARD, mounted, run, slow, wait_for
 
 SHARDS = 120
 
@@ -216,6 +216,23 @@ def test_merging_headers_counts(tmp_path):
     with mounted(tmp_path, "prefetch=off") as mount:
         error = mount.component("m.gguf")["error"]
         assert error["code"] == "header-memory" and "256 MiB" in error["message"]
+
+
+def test_an_index_of_many_megabytes(tmp_path):
+    """It is read in pieces: all of them, or why not all of them could be is told."""
+    names = {f"t{number}": f"model-0000{number % 2 + 1}-of-00002.safetensors" for number in (0, 1)}
+    for number in (0, 1):
+        save_file({f"t{number}": torch.full((4,), float(number))}, tmp_path / names[f"t{number}"])
+    weight_map = json.dumps(names)
+    (tmp_path / "model.safetensors.index.json").write_text(
+        '{"metadata": {},' + " " * 3_000_000 + '"weight_map":' + weight_map + " " * 500_000 + "}")
+    with slow(tmp_path, direct=1) as storage:
+        with mounted(storage.path) as mount:
+            assert load_file(mount / "model.safetensors")["t1"].tolist() == [1.0] * 4
+        storage.command("fail model.safetensors.index.json 3400000 10 5")
+        with mounted(storage.path) as mount:
+            error = mount.component("model.safetensors")["error"]
+            assert "index.json" in error["message"] and "Input/output error" in error["message"]
 
 
 def test_directories_that_link_to_each_other(tmp_path):
