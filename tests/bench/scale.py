@@ -36,6 +36,7 @@ SIZES = [
     Size("700 GB in 163 shards, 91,000 tensors", 1, 163, 4_300_000_000, 560, quick=True),
     Size("the same, chunk=64K", 1, 163, 4_300_000_000, 560, (*OPTIONS, "chunk=64K")),
     Size("1,000 components of two shards", 1000, 2, 100 << 20, 8, quick=True),
+    Size("those, storage with 10 ms", 1000, 2, 100 << 20, 8, rules="latency=10"),
     Size("50 components of 1,000 shards", 50, 1000, 16 << 20, 1),
     Size("2,000 shards, storage with 10 ms", 1, 2000, 100 << 20, 20, rules="latency=10", quick=True),
     Size("200 shards with 100,000 tensors", 1, 200, 1 << 30, 500),
