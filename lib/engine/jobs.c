@@ -4,7 +4,7 @@
 #define FIRST 16U
 #define FEWEST 4U
 /* More does not make anything faster that was seen, and each is a thread and a handle. */
-#define MOST 64U
+#define MOST 32U
 /* One page cache takes no more than this many can give it. */
 #define MOST_FOR_MEMORY 4U
 /* An epoch needs this long and so many reads for each that may run; a verdict holds so long. */
