@@ -2,8 +2,8 @@
  *
  * One chunk against the digest it must match. Chunk digests come from a manifest, or are a
  * by-product of a pass in which the whole file matched its digest. Without any, a chunk must read
- * as it did the first time. Those made here are keyed, so that nobody can make other bytes that
- * have them, and are not told: who knew them could.
+ * as it did the first time. Those that will stand for a verified chunk are keyed, so that nobody
+ * can make other bytes that have them, and are not told: who knew them could.
  */
 #include "engine/engine_internal.h"
 
@@ -105,19 +105,24 @@ int check_header(struct unshard_engine *engine, uint32_t number, uint64_t start,
                         file->path, (unsigned long long)offset);
 }
 
+/* What a chunk was is remembered. Where the whole file has a digest that will stand for a verified
+ * chunk; elsewhere it tells accidents alone, and the fastest is good enough. */
+static int observe(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error)
+{
+    bool off = engine->options.verify == UNSHARD_VERIFY_OFF;
+    enum digest_algorithm algorithm =
+        fetch->check == CHECK_WHOLE && !off ? DIGEST_KEYED : DIGEST_XXH3_128;
+    fetch->digest = digest_of(algorithm, &engine->secret, fetch->buffer, fetch->length);
+    return fetch->digest.algorithm == DIGEST_NONE ? error_no_memory(error) : 0;
+}
+
 int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error)
 {
-    int result = 0;
-    if (engine->options.verify == UNSHARD_VERIFY_OFF) {
-        fetch->digest = digest_of(DIGEST_XXH3_128, &engine->secret, fetch->buffer, fetch->length);
-        return 0; /* nothing is checked by it but what is taken from the page cache */
-    }
-    if (fetch->check == CHECK_CHUNKS)
-        result = check_trusted(engine, fetch, error);
-    else if ((fetch->digest =
-                  digest_of(DIGEST_KEYED, &engine->secret, fetch->buffer, fetch->length))
-                 .algorithm == DIGEST_NONE)
-        result = error_no_memory(error);
+    bool off = engine->options.verify == UNSHARD_VERIFY_OFF;
+    int result = fetch->check == CHECK_CHUNKS && !off ? check_trusted(engine, fetch, error)
+                                                      : observe(engine, fetch, error);
+    if (off)
+        return result; /* nothing is checked by it but what is taken from the page cache */
     if (result == 0 && fetch->generation == 0)
         result = check_header(engine, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
                               fetch->buffer, fetch->length, error);

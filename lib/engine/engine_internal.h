@@ -216,7 +216,8 @@ struct fetch_list {
     size_t count;
 };
 
-/* DIGEST_KEYED of a chunk, under engine->secret. */
+/* Of a chunk: DIGEST_KEYED under engine->secret where it may stand for a verified one, see observe
+ * in check_chunk.c; of any other what it was when it was read. */
 struct chunk_tag {
     uint8_t bytes[CHUNK_TAG_BYTES];
 };
