@@ -22,6 +22,8 @@
 #include <string.h>
 #include <time.h>
 
+/* Further handles of a file that nobody has read from for so long are closed. */
+#define IDLE_HANDLE_NS UINT64_C(10000000000)
 #define WATCH_SECONDS 1
 
 static struct timespec in_a_moment(void)
@@ -291,6 +293,8 @@ void *file_watcher(void *argument)
     struct watch *watch = NULL;
     while (!wait_a_moment(engine)) {
         keep_gained(engine);
+        uint64_t now = engine_now_ns();
+        source_close_idle(engine->source, now > IDLE_HANDLE_NS ? now - IDLE_HANDLE_NS : 0);
         if (watch == NULL)
             watch = watch_begin(engine); /* memory is short for a moment */
         if (watch != NULL)

@@ -138,6 +138,70 @@ static void what_is_read_stays_open(void **state)
     open_files_unpin(setting->files, file, 0);
 }
 
+static struct open_file *pin_at(const struct setting *setting, unsigned i, uint64_t offset)
+{
+    struct open_file *file = NULL;
+    struct unshard_error error;
+    if (open_files_pin(setting->files, number_of(setting, i), offset, &file, &error) != 0)
+        fail_msg("%s", error.message);
+    return file;
+}
+
+/* Two who read at once have a handle each, and who reads on gets the one that was left there. */
+static void who_reads_has_a_handle_to_himself(void **state)
+{
+    struct setting *setting = *state;
+    struct open_file *first = pin_at(setting, 0, 0), *second = pin_at(setting, 0, 100);
+    assert_ptr_not_equal(first, second);
+    assert_int_not_equal(first->buffered, second->buffered);
+    open_files_unpin(setting->files, second, 200);
+    open_files_unpin(setting->files, first, 100);
+    for (uint64_t at = 100; at < 1000; at += 100) {
+        struct open_file *other = pin_at(setting, 0, at + 100), *file = pin_at(setting, 0, at);
+        assert_ptr_equal(file, first);
+        assert_ptr_equal(other, second);
+        open_files_unpin(setting->files, file, at + 100);
+        open_files_unpin(setting->files, other, at + 200);
+    }
+}
+
+/* Where no other handle can be had, what is open is shared. */
+static void handles_are_shared_when_there_are_no_more(void **state)
+{
+    struct setting *setting = *state;
+    struct open_file *pinned[MOST], *more[2];
+    unsigned before = descriptors();
+    for (unsigned i = 0; i < MOST; i++)
+        pinned[i] = pin_at(setting, 0, i);
+    for (unsigned i = 0; i < 2; i++)
+        more[i] = pin_at(setting, 0, 1000);
+    assert_ptr_not_equal(more[0], more[1]);
+    assert_in_range(descriptors() - before, MOST, 2 * MOST);
+    for (unsigned i = 0; i < 2; i++)
+        open_files_unpin(setting->files, more[i], 0);
+    for (unsigned i = 0; i < MOST; i++)
+        open_files_unpin(setting->files, pinned[i], 0);
+}
+
+static void idle_handles_are_closed_but_for_one(void **state)
+{
+    struct setting *setting = *state;
+    unsigned before = descriptors();
+    struct open_file *first = pin_at(setting, 0, 0), *second = pin_at(setting, 0, 100);
+    touch(setting, 1);
+    open_files_unpin(setting->files, second, 200);
+    unsigned open = descriptors() - before;
+    open_files_close_idle(setting->files, UINT64_MAX);
+    assert_int_equal(descriptors() - before, open - open / 3);
+    open_files_unpin(setting->files, first, 100);
+    open_files_close_idle(setting->files, UINT64_MAX);
+    assert_int_equal(descriptors() - before, open - open / 3);
+    assert_ptr_equal(pin_at(setting, 0, 100), first);
+    open_files_unpin(setting->files, first, 0);
+    open_files_close_idle(setting->files, 0); /* none has been idle for that long */
+    assert_int_equal(descriptors() - before, open - open / 3);
+}
+
 static void replace(const struct setting *setting, unsigned i, const char *content)
 {
     char *path = strdup(fixture_path(setting->root, name_of(i)));
@@ -340,6 +404,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_so_many_are_open, setup, teardown),
         cmocka_unit_test_setup_teardown(the_one_read_longest_ago_is_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_read_stays_open, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_reads_has_a_handle_to_himself, setup, teardown),
+        cmocka_unit_test_setup_teardown(handles_are_shared_when_there_are_no_more, setup, teardown),
+        cmocka_unit_test_setup_teardown(idle_handles_are_closed_but_for_one, setup, teardown),
         cmocka_unit_test_setup_teardown(another_file_is_not_taken_for_it, setup, teardown),
         cmocka_unit_test_setup_teardown(who_reads_the_old_content_keeps_it, setup, teardown),
         cmocka_unit_test_setup_teardown(a_symlink_that_leads_out_is_not_followed_at_a_later_open,
