@@ -134,12 +134,13 @@ struct fetch *ahead_next(struct unshard_engine *engine, unsigned self, bool stag
     struct fetch *running = next_of_stream_run(engine, self, now, staged_only);
     if (running != NULL)
         return running;
-    for (size_t i = 0; i < MAX_STREAMS; i++) {
-        struct stream *stream = &engine->streams.all[i];
-        if (!is_followed(engine, stream, now) ||
+    struct stream *stream;
+    uint32_t tried = 0;
+    while ((stream = streams_hungriest(&engine->streams, at_once(engine), now, &tried)) != NULL) {
+        struct fetch *fetch = NULL;
+        if (!engine->views[stream->view].known ||
             (view_rests(engine, stream->view) && !stream->direct))
             continue;
-        struct fetch *fetch = NULL;
         if (!stream->direct)
             fetch = next_of_stream(engine, self, stream, ahead, staged_only);
         else if (!staged_only)

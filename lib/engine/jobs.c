@@ -5,8 +5,8 @@
 #define FEWEST 4U
 /* More does not make anything faster that was seen, and each is a thread and a handle. */
 #define MOST 32U
-/* One page cache takes no more than this many can give it. */
-#define MOST_FOR_MEMORY 4U
+/* One page cache takes no more than four can give it; several files may be read at once. */
+#define MOST_FOR_MEMORY 8U
 /* An epoch needs this long and so many reads for each that may run; a verdict holds so long. */
 #define EPOCH_NS UINT64_C(150000000)
 #define EPOCH_READS_EACH 2U
@@ -31,7 +31,7 @@ static unsigned least_of(unsigned a, unsigned b)
 void jobs_init(struct jobs *jobs, unsigned fixed, unsigned most, unsigned processors,
                uint64_t now_ns)
 {
-    unsigned memory = least_of(processors, MOST_FOR_MEMORY);
+    unsigned memory = least_of(processors / 2, MOST_FOR_MEMORY);
     *jobs = (struct jobs){.fixed = least_of(fixed, JOBS_MOST),
                           .most = least_of(most, MOST),
                           .for_memory = memory < 2 ? 2 : memory};

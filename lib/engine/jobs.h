@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
  * How many reads storage is given at a time. Storage with latency, and storage that is fast per
- * stream, wants many; what comes out of memory wants as many as there are processors to copy it,
- * and every further one costs time. So the count starts high enough for the former, and moves by
- * what storage gives: more are kept when they bring a tenth more, fewer when they lose nothing.
- * While reads come out of memory only a few are made.
+ * stream, wants many; what comes out of memory wants as many as there are processors to copy it
+ * beside those that store and load, and every further one costs time. So the count starts high
+ * enough for the former, and moves by what storage gives: more are kept when they bring a tenth
+ * more, fewer when they lose nothing. While reads come out of memory only a few are made.
  *
  * Not thread-safe: the engine's lock protects it. Nothing blocks.
  */

@@ -84,6 +84,23 @@ unsigned streams_followed(const struct streams *streams, bool at_once, bool dire
     return count;
 }
 
+_Static_assert(MAX_STREAMS <= 32, "a bit for each place");
+
+struct stream *streams_hungriest(struct streams *streams, bool at_once, uint64_t now_ns,
+                                 uint32_t *tried)
+{
+    struct stream *found = NULL;
+    for (size_t i = 0; i < MAX_STREAMS; i++) {
+        struct stream *stream = &streams->all[i];
+        if ((*tried >> i & 1) == 0 && stream_is_followed(stream, at_once, now_ns) &&
+            (found == NULL || stream->cursor - stream->position < found->cursor - found->position))
+            found = stream;
+    }
+    if (found != NULL)
+        *tried |= UINT32_C(1) << (found - streams->all);
+    return found;
+}
+
 void streams_search_again(struct streams *streams, uint32_t view)
 {
     for (size_t i = 0; i < MAX_STREAMS; i++)

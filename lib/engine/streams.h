@@ -53,6 +53,10 @@ bool stream_is_followed(const struct stream *stream, bool at_once, uint64_t now_
 /* How many are, only direct ones if `direct`. */
 unsigned streams_followed(const struct streams *streams, bool at_once, bool direct,
                           uint64_t now_ns);
+/* Of those that are followed the one for which the least has been found ahead of its reader, and
+ * that is not in *tried, a bit for each place: it is then. NULL: all have been tried. */
+struct stream *streams_hungriest(struct streams *streams, bool at_once, uint64_t now_ns,
+                                 uint32_t *tried);
 /* Something ahead of readers of the view may be fetched that could not be: searches begin anew. */
 void streams_search_again(struct streams *streams, uint32_t view);
 /* The stream with this number; NULL: it has ended. */

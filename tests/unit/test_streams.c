@@ -56,6 +56,24 @@ static void who_reads_on_is_the_same(void **state)
     assert_int_equal(streams_followed(&streams, false, true, SECOND), 1);
 }
 
+/* Many readers in as many files: none gets all before the others get something. */
+static void the_one_with_the_least_ahead_comes_first(void **state)
+{
+    (void)state;
+    uint32_t tried = 0;
+    for (uint32_t view = 0; view < 4; view++) {
+        struct stream *stream = read_at(view, 0, MIB, false, SECOND);
+        if (view < 3)
+            read_at(view, MIB, MIB, false, SECOND); /* the fourth one is not followed yet */
+        stream_searched(stream, stream->position + (3 - view) * MIB);
+    }
+    for (uint32_t view = 2; view < 3; view--)
+        assert_int_equal(streams_hungriest(&streams, false, SECOND, &tried)->view, view);
+    assert_null(streams_hungriest(&streams, false, SECOND, &tried));
+    tried = 0;
+    assert_int_equal(streams_hungriest(&streams, true, SECOND, &tried)->view, 3);
+}
+
 static void silence_ends_it(void **state)
 {
     (void)state;
@@ -156,6 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(who_reads_on_is_the_same, forget),
+        cmocka_unit_test_setup(the_one_with_the_least_ahead_comes_first, forget),
         cmocka_unit_test_setup(silence_ends_it, forget),
         cmocka_unit_test_setup(a_view_that_is_closed_ends_its_own, forget),
         cmocka_unit_test_setup(doubt_doubles_with_each_proof, forget),
