@@ -47,23 +47,23 @@ static bool matches(struct unshard_engine *engine, const struct expected_chunks 
     return expected_chunks_match(trusted, offset / trusted->chunk_bytes, actual);
 }
 
-int check_bytes(struct unshard_engine *engine, uint32_t file, const struct expected_chunks *trusted,
+int check_bytes(struct unshard_engine *engine, uint32_t file, const struct file_check *check,
                 uint64_t offset, const char *bytes, uint64_t length, struct unshard_error *error)
 {
-    struct fetch fetch = {.file = file, .check = CHECK_CHUNKS, .trusted = *trusted};
-    if (matches(engine, trusted, offset, bytes, length, &fetch.digest))
+    struct digest actual;
+    if (matches(engine, &check->chunks, offset, bytes, length, &actual))
         return 0;
     pthread_mutex_lock(&engine->lock);
-    note_chunk_mismatch(&engine->files[file], &fetch, offset);
+    note_chunk_mismatch(&engine->files[file], check, &actual, offset);
     pthread_mutex_unlock(&engine->lock);
-    return fail_trusted(engine, file, trusted, offset, &fetch.digest, error);
+    return fail_trusted(engine, file, &check->chunks, offset, &actual, error);
 }
 
 /* Trusted digests may be of smaller pieces than a chunk, never of larger ones. */
 static int check_trusted(struct unshard_engine *engine, struct fetch *fetch,
                          struct unshard_error *error)
 {
-    const struct expected_chunks *trusted = &fetch->trusted;
+    const struct expected_chunks *trusted = &fetch->check->chunks;
     uint64_t start = (uint64_t)fetch->index * engine->chunk_bytes;
     for (uint64_t done = 0, length; done < fetch->length; done += length) {
         length = fetch->length - done;
@@ -75,10 +75,11 @@ static int check_trusted(struct unshard_engine *engine, struct fetch *fetch,
     return 0;
 }
 
-void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uint64_t offset)
+void note_chunk_mismatch(struct file_state *file, const struct file_check *check,
+                         const struct digest *actual, uint64_t offset)
 {
-    const struct expected_chunks *trusted = &fetch->trusted;
-    if (fetch->check != CHECK_CHUNKS || trusted->chunk_bytes == 0 ||
+    const struct expected_chunks *trusted = &check->chunks;
+    if (check->kind != CHECK_CHUNKS || trusted->chunk_bytes == 0 ||
         trusted->algorithm == DIGEST_KEYED || offset / trusted->chunk_bytes >= trusted->count)
         return;
     struct digest expected = expected_chunk(trusted, offset / trusted->chunk_bytes);
@@ -86,7 +87,7 @@ void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uin
     snprintf(file->mismatch.algorithm, sizeof file->mismatch.algorithm, "%s",
              digest_algorithm_name(trusted->algorithm));
     digest_to_hex(&expected, file->mismatch.expected);
-    digest_to_hex(&fetch->digest, file->mismatch.actual);
+    digest_to_hex(actual, file->mismatch.actual);
 }
 
 /* The views were planned from a header, which must have been the one that is there. A file that
@@ -111,7 +112,7 @@ static int observe(struct unshard_engine *engine, struct fetch *fetch, struct un
 {
     bool off = engine->options.verify == UNSHARD_VERIFY_OFF;
     enum digest_algorithm algorithm =
-        fetch->check == CHECK_WHOLE && !off ? DIGEST_KEYED : DIGEST_XXH3_128;
+        fetch->check->kind == CHECK_WHOLE && !off ? DIGEST_KEYED : DIGEST_XXH3_128;
     fetch->digest = digest_of(algorithm, &engine->secret, fetch->buffer, fetch->length);
     return fetch->digest.algorithm == DIGEST_NONE ? error_no_memory(error) : 0;
 }
@@ -119,15 +120,15 @@ static int observe(struct unshard_engine *engine, struct fetch *fetch, struct un
 int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unshard_error *error)
 {
     bool off = engine->options.verify == UNSHARD_VERIFY_OFF;
-    int result = fetch->check == CHECK_CHUNKS && !off ? check_trusted(engine, fetch, error)
-                                                      : observe(engine, fetch, error);
+    int result = fetch->check->kind == CHECK_CHUNKS && !off ? check_trusted(engine, fetch, error)
+                                                            : observe(engine, fetch, error);
     if (off)
         return result; /* nothing is checked by it but what is taken from the page cache */
-    if (result == 0 && fetch->generation == 0)
+    if (result == 0 && epoch_is_first(fetch->epoch))
         result = check_header(engine, fetch->file, (uint64_t)fetch->index * engine->chunk_bytes,
                               fetch->buffer, fetch->length, error);
-    if (result == 0 && fetch->generation == 0 && fetch->check == CHECK_CHUNKS)
-        result = unread_check(engine, fetch->file, &fetch->trusted, error);
+    if (result == 0 && epoch_is_first(fetch->epoch) && fetch->check->kind == CHECK_CHUNKS)
+        result = unread_check(engine, fetch->file, fetch->check, error);
     return result;
 }
 
@@ -136,14 +137,15 @@ int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
 {
     struct file_state *file = &engine->files[fetch->file];
     struct chunk *chunk = &file->chunks[fetch->index];
-    if (fetch->check == CHECK_CHUNKS && !chunk->checked) {
+    bool chunks = fetch->check->kind == CHECK_CHUNKS;
+    if (chunks && !chunk->checked) {
         chunk->checked = true;
         file->chunks_checked += !chunk_is_unshown(file, fetch->index);
     }
     struct chunk_tag *seen = &file->digests[fetch->index];
     if (engine->options.verify == UNSHARD_VERIFY_OFF)
         memcpy(seen->bytes, fetch->digest.bytes, sizeof seen->bytes);
-    if (fetch->check == CHECK_CHUNKS || engine->options.verify == UNSHARD_VERIFY_OFF)
+    if (chunks || engine->options.verify == UNSHARD_VERIFY_OFF)
         return 0;
     uint64_t offset = (uint64_t)fetch->index * engine->chunk_bytes;
     if (!chunk->seen)

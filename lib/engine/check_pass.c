@@ -33,7 +33,8 @@
 struct check_pass {
     struct hasher *hasher;
     struct fetch *arrived[PASS_SLOTS]; /* by index modulo PASS_SLOTS */
-    uint32_t next_read, next_hash, generation;
+    struct file_epoch *epoch;          /* that it is made over; referenced */
+    uint32_t next_read, next_hash;
     unsigned in_flight;       /* fetches that are read, wait or are hashed */
     uint64_t staging_reserve; /* what it may stage */
     bool staging, hashing, failed;
@@ -47,6 +48,7 @@ static void pass_free(struct unshard_engine *engine, struct file_state *file)
     engine->passes_running--;
     engine->passes_in_memory -= pass->in_memory;
     hasher_free(pass->hasher);
+    epoch_release(pass->epoch);
     free(pass);
     file->pass = NULL;
     readers_wake(engine); /* for another pass, or for what has waited for this one */
@@ -81,12 +83,12 @@ static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool dema
     struct check_pass *pass = calloc(1, sizeof *pass);
     if (pass == NULL)
         return false;
-    pass->hasher = hasher_new(file->whole->digest.algorithm, file->size);
+    pass->hasher = hasher_new(file->epoch->whole->digest.algorithm, file->size);
     if (pass->hasher == NULL) {
         free(pass);
         return false;
     }
-    pass->generation = file->generation;
+    pass->epoch = epoch_hold(file->epoch);
     pass->staging = reserve > 0;
     pass->staging_reserve = reserve;
     engine->staging_reserved += reserve;
@@ -119,8 +121,7 @@ static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t numb
     fetch->index = index;
     fetch->length = chunk_length(engine, number, index);
     fetch->pass = fetch->detached = true;
-    fetch->check = CHECK_WHOLE;
-    fetch->generation = file->generation;
+    fetch_note_epoch(engine, fetch);
     fetch->buffer = buffers_take(&engine->buffers);
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
@@ -196,7 +197,7 @@ static struct fetch *next_of_passes(struct unshard_engine *engine, bool demanded
     for (uint32_t i = 0; i < engine->pass_count; i++) {
         uint32_t number = engine->pass_files[i];
         struct file_state *file = &engine->files[number];
-        if (file->check != CHECK_WHOLE || gate_is_blocked(&file->gate) ||
+        if (file->epoch->check->kind != CHECK_WHOLE || gate_is_blocked(&file->gate) ||
             file->pass_demanded != demanded || file->stalled > 1 || !may_pass(engine, i, demanded))
             continue;
         uint32_t running = find_running(engine, number);
@@ -253,7 +254,7 @@ static void pass_drop(struct unshard_engine *engine, struct fetch *fetch)
         return;
     }
     fetch_return_buffer(engine, fetch);
-    free(fetch);
+    fetch_free(fetch);
 }
 
 /* Frees a failed pass once nothing of it is under way. Caller holds engine->lock. */
@@ -289,15 +290,14 @@ void pass_abandon(struct unshard_engine *engine, uint32_t number)
     pass_give_up(engine, file);
 }
 
-struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t number)
+struct digest_cache_key pass_cache_key(const struct file_epoch *epoch)
 {
-    struct source_identity identity = source_identity(engine->source, number);
-    return (struct digest_cache_key){.device = identity.device,
-                                     .inode = identity.inode,
-                                     .size = identity.size,
-                                     .mtime_ns = identity.mtime_ns,
-                                     .ctime_ns = identity.ctime_ns,
-                                     .whole = engine->files[number].whole->digest};
+    return (struct digest_cache_key){.device = epoch->identity.device,
+                                     .inode = epoch->identity.inode,
+                                     .size = epoch->identity.size,
+                                     .mtime_ns = epoch->identity.mtime_ns,
+                                     .ctime_ns = epoch->identity.ctime_ns,
+                                     .whole = epoch->whole->digest};
 }
 
 /* The file has matched: its chunk digests are trusted, and what waited for it goes on. Takes over
@@ -305,12 +305,7 @@ struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint
 static void open_file(struct unshard_engine *engine, uint32_t number, struct gained *gained)
 {
     struct file_state *file = &engine->files[number];
-    gained->older = file->gained;
-    file->gained = gained;
-    file->check = CHECK_CHUNKS;
-    file->trusted = (struct expected_chunks){engine->chunk_bytes, file->chunk_count, DIGEST_KEYED,
-                                             gained->digests->bytes, file->whole->origin};
-    file->verified = true;
+    epoch_gain(file->epoch, gained);
     file->pass_demanded = false;
     file->pass_attempts = 0;
     if (file->chunks_failed == 0 && file->retrying == 0)
@@ -321,83 +316,93 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
     }
 }
 
-static struct gained *gained_copy(const struct gained *from)
+/* The digests that the chunks of `from` had, as those of a name of the same file. */
+static struct gained *gained_from(const struct unshard_engine *engine,
+                                  const struct file_state *from, const struct file_epoch *epoch)
 {
-    size_t size = sizeof *from + from->count * sizeof *from->digests;
-    struct gained *copy = malloc(size);
-    return copy == NULL ? NULL : memcpy(copy, from, size);
+    return gained_new(engine->chunk_bytes, from->chunk_count, from->digests, epoch->whole->origin,
+                      true);
 }
 
 /* What has matched has matched by all its names, of those that served nothing before. Caller holds
  * engine->lock. */
-static void open_same_files(struct unshard_engine *engine, uint32_t number,
-                            const struct gained *gained)
+static void open_same_files(struct unshard_engine *engine, uint32_t number)
 {
     for (uint32_t at = number; (at = same_file_next(engine, number, at)) != number;) {
         const struct file_state *file = &engine->files[at];
-        struct gained *copy = NULL;
-        if (file->check == CHECK_WHOLE && gate_is_closed(&file->gate) && file->pass == NULL &&
-            (copy = gained_copy(gained)) != NULL)
-            open_file(engine, at, copy);
+        struct gained *gained = NULL;
+        if (file->epoch->check->kind == CHECK_WHOLE && gate_is_closed(&file->gate) &&
+            file->pass == NULL)
+            gained = gained_from(engine, &engine->files[number], file->epoch);
+        if (gained != NULL)
+            open_file(engine, at, gained);
     }
 }
 
-static void log_verified(struct unshard_engine *engine, uint32_t number)
+static void log_verified(struct unshard_engine *engine, const struct file_epoch *epoch)
 {
-    const struct expected_digest *whole = engine->files[number].whole;
+    const struct expected_digest *whole = epoch->whole;
     char path[512];
     engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
-               error_field(path, sizeof path, engine->checkpoint->files[number].path),
+               error_field(path, sizeof path, engine->checkpoint->files[epoch->file].path),
                digest_algorithm_name(whole->digest.algorithm), whole->origin);
 }
 
 static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
-    struct gained *gained = malloc(sizeof *gained + file->chunk_count * sizeof *gained->digests);
-    if (gained != NULL) {
-        gained->key = pass_cache_key(engine, number);
-        gained->count = file->chunk_count;
-    }
     pthread_mutex_lock(&engine->lock);
-    bool current = gained != NULL && file->pass->generation == file->generation &&
-                   !gate_is_blocked(&file->gate);
-    if (current) {
-        memcpy(gained->digests, file->digests, file->chunk_count * sizeof *gained->digests);
+    struct file_epoch *epoch = epoch_hold(file->pass->epoch);
+    struct gained *gained =
+        epoch_is_current(engine, epoch) ? gained_from(engine, file, epoch) : NULL;
+    if (gained != NULL) {
         open_file(engine, number, gained);
-        file->keep_due = engine->cache != NULL;
-        open_same_files(engine, number, gained);
+        if (engine->cache != NULL)
+            number_set_add(&engine->to_keep, number);
+        open_same_files(engine, number);
     }
     pass_free(engine, file);
     pthread_mutex_unlock(&engine->lock);
-    if (current)
-        log_verified(engine, number);
-    else
-        free(gained);
-    if (current)
+    if (gained != NULL) {
+        log_verified(engine, epoch);
         log_recovery(engine, number);
+    }
+    epoch_release(epoch);
+}
+
+/* The next one whose digests are to be written to the cache; NULL: none. The caller's. */
+static struct file_epoch *next_to_keep(struct unshard_engine *engine)
+{
+    struct number_set *to_keep = &engine->to_keep;
+    struct file_epoch *epoch = NULL;
+    pthread_mutex_lock(&engine->lock);
+    while (to_keep->count > 0 && epoch == NULL) {
+        uint32_t number = to_keep->numbers[to_keep->count - 1];
+        number_set_remove(to_keep, number);
+        if (epoch_is_verified(engine->files[number].epoch)) /* it has not begun anew since */
+            epoch = epoch_hold(engine->files[number].epoch);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return epoch;
 }
 
 void keep_gained(struct unshard_engine *engine)
 {
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
-        struct file_state *file = &engine->files[i];
-        struct unshard_error error;
-        pthread_mutex_lock(&engine->lock);
-        const struct gained *gained = file->keep_due ? file->gained : NULL;
-        file->keep_due = false;
-        pthread_mutex_unlock(&engine->lock);
-        if (gained != NULL &&
-            digest_cache_store(engine->cache, &gained->key, engine->chunk_bytes,
-                               gained->digests->bytes, gained->count, &error) != 0)
+    struct unshard_error error;
+    for (struct file_epoch *epoch; (epoch = next_to_keep(engine)) != NULL;) {
+        const struct expected_chunks *chunks = &epoch->gained->check.chunks;
+        struct digest_cache_key key = pass_cache_key(epoch);
+        if (digest_cache_store(engine->cache, &key, chunks->chunk_bytes, chunks->digests,
+                               chunks->count, &error) != 0)
             engine_log(engine, 5, "event=digests-not-kept message=\"%s\"", error.message);
+        epoch_release(epoch);
     }
 }
 
-static void block_mismatched(struct unshard_engine *engine, uint32_t number, uint32_t generation,
+static void block_mismatched(struct unshard_engine *engine, const struct file_epoch *epoch,
                              const struct digest *actual)
 {
-    const struct expected_digest *whole = engine->files[number].whole;
+    const struct expected_digest *whole = epoch->whole;
     struct mismatch mismatch = {.known = true, .origin = whole->origin};
     struct unshard_error error;
     snprintf(mismatch.algorithm, sizeof mismatch.algorithm, "%s",
@@ -405,37 +410,45 @@ static void block_mismatched(struct unshard_engine *engine, uint32_t number, uin
     digest_to_hex(&whole->digest, mismatch.expected);
     digest_to_hex(actual, mismatch.actual);
     error_set(&error, "mismatch", EIO, "%s: does not match: %s is %s, expected %s (%s)",
-              engine->checkpoint->files[number].path, mismatch.algorithm, mismatch.actual,
+              engine->checkpoint->files[epoch->file].path, mismatch.algorithm, mismatch.actual,
               mismatch.expected, whole->origin);
-    file_block(engine, number, generation, GATE_MISMATCH, &error, &mismatch);
+    file_block(engine, epoch, GATE_MISMATCH, &error, &mismatch);
 }
 
-/* The next name of the file, after `at`, that waits for what has not matched. */
-static uint32_t next_waiting(struct unshard_engine *engine, uint32_t number, uint32_t at)
+/* The next name of the file, after `at`, that waits for what has not matched; NULL: none. The
+ * caller's. */
+static struct file_epoch *next_waiting(struct unshard_engine *engine, uint32_t number, uint32_t at)
 {
+    struct file_epoch *found = NULL;
     pthread_mutex_lock(&engine->lock);
-    while ((at = same_file_next(engine, number, at)) != number)
-        if (engine->files[at].check == CHECK_WHOLE && !gate_is_blocked(&engine->files[at].gate))
-            break;
+    while (found == NULL && (at = same_file_next(engine, number, at)) != number) {
+        struct file_state *file = &engine->files[at];
+        if (file->epoch->check->kind == CHECK_WHOLE && !gate_is_blocked(&file->gate))
+            found = epoch_hold(file->epoch);
+    }
     pthread_mutex_unlock(&engine->lock);
-    return at;
+    return found;
 }
 
 static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
                             const struct digest *actual)
 {
     struct file_state *file = &engine->files[number];
+    uint32_t at = number;
     pthread_mutex_lock(&engine->lock);
-    uint32_t generation = file->pass->generation;
-    bool blocked =
-        gate_is_blocked(&file->gate); /* for what explains this one too, such as a change on disk */
+    struct file_epoch *epoch = epoch_hold(file->pass->epoch);
+    /* It may be blocked for what explains this one too, such as a change on disk. */
+    bool current = epoch_is_current(engine, epoch);
     pass_free(engine, file);
     pthread_mutex_unlock(&engine->lock);
-    if (blocked)
-        return;
-    block_mismatched(engine, number, generation, actual);
-    for (uint32_t at = number; (at = next_waiting(engine, number, at)) != number;)
-        block_mismatched(engine, at, 0, actual);
+    if (current)
+        block_mismatched(engine, epoch, actual);
+    for (struct file_epoch *name; current && (name = next_waiting(engine, number, at)) != NULL;) {
+        at = name->file;
+        block_mismatched(engine, name, actual);
+        epoch_release(name);
+    }
+    epoch_release(epoch);
 }
 
 /* All chunks are hashed. No lock held; the pass is this thread's alone now. */
@@ -444,7 +457,7 @@ static void pass_finish(struct unshard_engine *engine, uint32_t number)
     struct digest actual;
     const struct file_state *file = &engine->files[number];
     hasher_finish(file->pass->hasher, &actual);
-    if (digest_equal(&actual, &file->whole->digest))
+    if (digest_equal(&actual, &file->pass->epoch->whole->digest))
         pass_succeeded(engine, number);
     else
         pass_mismatched(engine, number, &actual);
@@ -469,8 +482,6 @@ static bool hash_arrived(struct unshard_engine *engine, uint32_t number)
         pthread_mutex_lock(&engine->lock);
         pass->next_hash++;
         pass_drop(engine, fetch);
-        if (pass->generation != file->generation)
-            pass->failed = true;
         if (!pass->in_memory) /* there is room for another read */
             readers_wake(engine);
     }
@@ -488,8 +499,7 @@ void pass_arrived(struct unshard_engine *engine, struct fetch *fetch)
     pthread_mutex_lock(&engine->lock);
     struct file_state *file = &engine->files[number];
     struct check_pass *pass = file->pass;
-    if (pass->failed || pass->generation != fetch->generation ||
-        pass->generation != file->generation) {
+    if (pass->failed) {
         pass_drop(engine, fetch);
         pass_give_up(engine, file);
     } else {
@@ -511,8 +521,7 @@ static void stage(struct unshard_engine *engine, struct fetch *fetch)
         return;
     pthread_mutex_lock(&engine->lock);
     struct chunk *chunk = chunk_of(engine, fetch);
-    const struct file_state *file = &engine->files[fetch->file];
-    bool current = fetch->generation == file->generation && !gate_is_blocked(&file->gate);
+    bool current = epoch_is_current(engine, fetch->epoch);
     if (!chunk->staged && current) {
         engine->staged_bytes += fetch->length;
         chunk->staged = true;
@@ -527,10 +536,11 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
                       const struct unshard_error *error)
 {
     struct file_state *file = &engine->files[fetch->file];
-    uint32_t number = fetch->file, generation = fetch->generation;
+    struct file_epoch *epoch = epoch_hold(fetch->epoch);
+    uint32_t number = fetch->file;
     struct waiter *waiters = NULL;
     pthread_mutex_lock(&engine->lock);
-    bool current = generation == file->generation && !gate_is_blocked(&file->gate);
+    bool current = epoch_is_current(engine, epoch);
     if (current) {
         file_note_error(file, error);
         file_cancel_held(engine, number, &waiters);
@@ -542,9 +552,10 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
     pthread_mutex_unlock(&engine->lock);
     waiters_complete(waiters, NULL, EIO);
     if (strcmp(error->code, HEADER_MISMATCH) == 0)
-        file_block(engine, number, generation, GATE_HEADER, error, NULL);
+        file_block(engine, epoch, GATE_HEADER, error, NULL);
     else if (current)
         log_failure(engine, number, error, false);
+    epoch_release(epoch);
 }
 
 static void retry_or_fail(struct unshard_engine *engine, struct fetch *fetch,
@@ -620,7 +631,7 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     pthread_mutex_lock(&engine->lock);
     end_reading(engine, fetch);
     file->pass->hashing = file->pass->hashing && !streams;
-    bool current = fetch->generation == file->generation;
+    bool current = epoch_is_current(engine, fetch->epoch);
     engine->passes_in_memory += cached - file->pass->in_memory;
     file->pass->in_memory = fetch->from_memory = cached;
     if (result == 0 && current)

@@ -30,56 +30,39 @@ static bool may_check_chunks(const struct unshard_engine *engine,
            (!strong || (expected_chunks_are_strong(chunks) && !expectation->whole_elsewhere));
 }
 
-void file_set_check(struct unshard_engine *engine, uint32_t number)
+/* What of it is told beforehand. *whole: what a pass must find, or NULL. */
+static struct file_check known_of(const struct unshard_engine *engine, uint32_t number,
+                                  const struct expected_digest **whole)
 {
-    struct file_state *file = &engine->files[number];
     const struct expectation *expectation = engine->checkpoint->files[number].expectation;
-    file->check = CHECK_NONE;
-    file->whole = NULL;
+    *whole = NULL;
     if (engine->options.verify == UNSHARD_VERIFY_OFF || expectation == NULL)
-        return;
+        return (struct file_check){.kind = CHECK_NONE};
     if (expectation->digest_count > 0)
-        file->whole = &expectation->digests[0];
-    if (may_check_chunks(engine, expectation)) {
-        file->check = CHECK_CHUNKS;
-        file->trusted = *expectation->chunks;
-    } else if (file->whole != NULL && file->chunk_count > 0) {
-        file->check = CHECK_WHOLE;
-    }
+        *whole = &expectation->digests[0];
+    if (may_check_chunks(engine, expectation))
+        return (struct file_check){CHECK_CHUNKS, *expectation->chunks};
+    bool passes = *whole != NULL && engine->files[number].chunk_count > 0;
+    return (struct file_check){.kind = passes ? CHECK_WHOLE : CHECK_NONE};
+}
+
+struct file_epoch *file_epoch_make(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_epoch *before = engine->files[number].epoch;
+    struct source_identity identity = source_identity(engine->source, number);
+    const struct expected_digest *whole;
+    struct file_check known = known_of(engine, number, &whole);
+    return epoch_new(number, before == NULL ? 0 : before->number + 1, &identity, whole, &known);
 }
 
 bool file_must_wait(const struct unshard_engine *engine, uint32_t number)
 {
     const struct gathered *gathered = engine->checkpoint->files[number].gathered;
     bool waits = engine->options.verify == UNSHARD_VERIFY_STRICT &&
-                 engine->files[number].check == CHECK_WHOLE;
+                 engine->files[number].epoch->check->kind == CHECK_WHOLE;
     for (uint32_t i = 0; gathered != NULL && i < gathered->source_count && !waits; i++)
         waits = file_must_wait(engine, gathered->sources[i].file);
     return waits;
-}
-
-/* Digests that an earlier mount has gained. */
-static void use_cached_digests(struct unshard_engine *engine, uint32_t number)
-{
-    struct file_state *file = &engine->files[number];
-    struct digest_cache_key key = pass_cache_key(engine, number);
-    uint64_t chunk_bytes;
-    uint32_t count;
-    uint8_t *digests;
-    if (digest_cache_load(engine->cache, &key, &chunk_bytes, &digests, &count) != 0)
-        return;
-    struct gained *gained = malloc(sizeof *gained + count * sizeof *gained->digests);
-    if (gained != NULL && chunk_bytes <= engine->chunk_bytes) {
-        memcpy(gained->digests, digests, count * sizeof *gained->digests);
-        gained->older = NULL;
-        file->gained = gained;
-        file->check = CHECK_CHUNKS;
-        file->trusted = (struct expected_chunks){chunk_bytes, count, DIGEST_KEYED,
-                                                 gained->digests->bytes, file->whole->origin};
-    } else {
-        free(gained);
-    }
-    free(digests);
 }
 
 int check_possible(const struct unshard_engine *engine, uint32_t number, uint64_t size,
@@ -105,6 +88,37 @@ static bool is_possible(const struct unshard_engine *engine, uint32_t number,
     return check_possible(engine, number, engine->checkpoint->files[number].size, error) == 0;
 }
 
+/* Digests that an earlier mount has gained. */
+static void use_cached_digests(struct unshard_engine *engine, struct file_epoch *epoch)
+{
+    struct digest_cache_key key = pass_cache_key(epoch);
+    struct gained *gained = NULL;
+    uint64_t chunk_bytes;
+    uint32_t count;
+    uint8_t *digests;
+    if (digest_cache_load(engine->cache, &key, &chunk_bytes, &digests, &count) != 0)
+        return;
+    if (chunk_bytes <= engine->chunk_bytes)
+        gained = gained_new(chunk_bytes, count, digests, epoch->whole->origin, false);
+    if (gained != NULL)
+        epoch_gain(epoch, gained);
+    free(digests);
+}
+
+static int make_epochs(struct unshard_engine *engine)
+{
+    struct unshard_error error;
+    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+        struct file_epoch *epoch = file_epoch_make(engine, i);
+        if (epoch == NULL)
+            return -ENOMEM;
+        engine->files[i].epoch = epoch;
+        if (epoch->check->kind == CHECK_WHOLE && is_possible(engine, i, &error))
+            use_cached_digests(engine, epoch);
+    }
+    return 0;
+}
+
 /* Content that cannot be right is blocked before anybody reads it. */
 static void set_gates(struct unshard_engine *engine)
 {
@@ -122,7 +136,7 @@ static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t
     const struct gathered *gathered = engine->checkpoint->files[number].gathered;
     for (uint32_t i = 0; gathered != NULL && !listed[number] && i < gathered->source_count; i++)
         list_pass_file(engine, listed, gathered->sources[i].file);
-    if (!listed[number] && engine->files[number].check == CHECK_WHOLE)
+    if (!listed[number] && engine->files[number].epoch->check->kind == CHECK_WHOLE)
         engine->pass_files[engine->pass_count++] = number;
     listed[number] = true;
 }
@@ -166,11 +180,9 @@ int checks_init(struct unshard_engine *engine)
         engine->secret = *digest_cache_secret(engine->cache);
     else if (secret_random(&engine->secret) != 0)
         return -EIO;
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
-        file_set_check(engine, i);
-        if (engine->files[i].check == CHECK_WHOLE && is_possible(engine, i, &error))
-            use_cached_digests(engine, i);
-    }
+    if (number_set_init(&engine->to_keep, engine->checkpoint->file_count) != 0 ||
+        make_epochs(engine) != 0)
+        return -ENOMEM;
     set_gates(engine);
     int result = same_file_init(engine);
     return result == 0 ? list_pass_files(engine) : result;
@@ -178,18 +190,13 @@ int checks_init(struct unshard_engine *engine)
 
 void checks_free(struct unshard_engine *engine)
 {
-    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
-        struct file_state *file = &engine->files[i];
+    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++)
         pass_discard(engine, i);
-        for (struct gained *gained = file->gained, *older; gained != NULL; gained = older) {
-            older = gained->older;
-            free(gained);
-        }
-    }
     for (struct fetch *fetch; (fetch = engine->pass_retries.first) != NULL;) {
         fetch_list_remove(&engine->pass_retries, fetch);
-        free(fetch);
+        fetch_free(fetch);
     }
+    number_set_free(&engine->to_keep);
     free(engine->pass_files);
     free(engine->same_file);
     digest_cache_close(engine->cache);

@@ -134,7 +134,7 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct file_state *file = &engine->files[fetch->file];
     fetch->demanded = true;
-    file->pass_demanded = file->pass_demanded || file->check == CHECK_WHOLE;
+    file->pass_demanded = file->pass_demanded || file->epoch->check->kind == CHECK_WHOLE;
     bool closed = gate_is_closed(&file->gate);
     if (closed && engine->checkpoint->files[fetch->file].gathered != NULL)
         gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);
@@ -151,7 +151,7 @@ static bool take_kept(struct unshard_engine *engine, struct fetch *fetch)
     const struct file_state *state = &engine->files[fetch->file];
     struct kept_chunk kept;
     bool found = kept_take(&engine->buffers.kept, fetch->file, fetch->index, &kept);
-    fetch->kept = found && kept.trusted == state->trusted.digests;
+    fetch->kept = found && kept.check == state->epoch->check;
     if (found) {
         fetch->buffer = kept.buffer;
         fetch->digest = kept.digest;
@@ -160,12 +160,18 @@ static bool take_kept(struct unshard_engine *engine, struct fetch *fetch)
     return found;
 }
 
-static void note_check(struct unshard_engine *engine, struct fetch *fetch)
+void fetch_note_epoch(struct unshard_engine *engine, struct fetch *fetch)
 {
-    const struct file_state *state = &engine->files[fetch->file];
-    fetch->check = state->check;
-    fetch->trusted = state->trusted;
-    fetch->generation = state->generation;
+    struct file_epoch *epoch = engine->files[fetch->file].epoch;
+    epoch_release(fetch->epoch); /* of an attempt before */
+    fetch->epoch = epoch_hold(epoch);
+    fetch->check = epoch->check;
+}
+
+void fetch_free(struct fetch *fetch)
+{
+    epoch_release(fetch->epoch);
+    free(fetch);
 }
 
 bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
@@ -176,7 +182,7 @@ bool fetch_from_kept(struct unshard_engine *engine, struct fetch *fetch)
         fetch_return_buffer(engine, fetch);
         return false;
     }
-    note_check(engine, fetch);
+    fetch_note_epoch(engine, fetch);
     fetch->references = 1;
     chunk_of(engine, fetch)->state = CHUNK_READY;
     fetch->answered = true;
@@ -196,7 +202,7 @@ static void keep(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct kept_chunk chunk = {.file = fetch->file,
                                .index = fetch->index,
-                               .trusted = fetch->trusted.digests,
+                               .check = fetch->check,
                                .digest = fetch->digest,
                                .asked = fetch->asked,
                                .since_ns = engine_now_ns(),
@@ -211,7 +217,7 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch->stalled = false;
-    note_check(engine, fetch);
+    fetch_note_epoch(engine, fetch);
     if (!take_kept(engine, fetch))
         fetch->buffer = buffers_take(&engine->buffers);
     fetch->staged = chunk_of(engine, fetch)->staged && !fetch->kept;
@@ -267,7 +273,7 @@ static void chunk_is_absent(struct unshard_engine *engine, const struct fetch *f
 static void orphan_free(struct unshard_engine *engine, struct fetch *fetch)
 {
     engine->files[fetch->file].orphans--;
-    free(fetch);
+    fetch_free(fetch);
 }
 
 void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
@@ -289,7 +295,7 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
     else
         chunk_is_absent(engine, fetch);
     chunk_check(engine, fetch->file, fetch->index);
-    free(fetch);
+    fetch_free(fetch);
 }
 
 void file_note_error(struct file_state *file, const struct unshard_error *error)
@@ -339,7 +345,7 @@ void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct wai
         pass_abandon(engine, fetch->file);
     chunk->fetch = NULL;
     chunk_is_absent(engine, fetch);
-    free(fetch);
+    fetch_free(fetch);
 }
 
 /* A chunk of the file has failed for now: it is tried again later, and where one fails after the
@@ -395,12 +401,12 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
     chunk->retry_at = (uint32_t)((engine_now_ns() - engine->start_ns) / 1000000000U) + 1;
     if (strcmp(error->code, "mismatch") == 0) { /* until the file changes on disk */
         chunk->retry_at = UINT32_MAX;
-        note_chunk_mismatch(state, fetch, error->offset);
+        note_chunk_mismatch(state, fetch->check, &fetch->digest, error->offset);
     }
     state->chunks_failed++;
     if (error_is_transient(error))
         put_off(engine, fetch);
     chunk_check(engine, fetch->file, fetch->index);
-    free(fetch);
+    fetch_free(fetch);
     return false;
 }

@@ -142,6 +142,7 @@ static void engine_free(struct unshard_engine *engine)
     for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
         file_chunks_free(&engine->files[i]);
         gate_free(&engine->files[i].gate);
+        epoch_release(engine->files[i].epoch);
     }
     buffers_destroy(&engine->buffers);
     plain_files_free(engine);
@@ -473,7 +474,7 @@ static void fail_queue(struct unshard_engine *engine, struct fetch_list *list)
         chunk->fetch = NULL;
         chunk->state = CHUNK_ABSENT;
         wanted_put(&engine->files[fetch->file].wanted, fetch->index, WANTED_BY_PLAN);
-        free(fetch);
+        fetch_free(fetch);
     }
 }
 

@@ -81,6 +81,7 @@
 #include "digest/secret.h"
 #include "engine/buffers.h"
 #include "engine/chunk_runs.h"
+#include "engine/epoch.h"
 #include "engine/gate.h"
 #include "engine/held_pages.h"
 #include "engine/jobs.h"
@@ -114,17 +115,8 @@ enum chunk_state {
     CHUNK_FAILED
 };
 
-/* What has to hold before bytes of a file are believed. */
-enum check_kind {
-    CHECK_NONE,   /* nothing is known: what is read first must be read again the same */
-    CHECK_CHUNKS, /* each chunk has a digest that it must match */
-    CHECK_WHOLE   /* only the whole file has one: a pass over it tells, see check_pass.c */
-};
-
 struct fetch;
 struct check_pass;
-
-#define CHUNK_TAG_BYTES 16U
 
 struct chunk {
     struct fetch *fetch;
@@ -199,11 +191,10 @@ struct fetch {
     bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
     bool staged;                    /* a copy is in staging */
     bool counts_staged;             /* ... and being read: counted in staged_reading */
-    enum check_kind check;          /* of its file when the read began */
-    struct expected_chunks trusted; /* likewise */
-    struct digest digest;           /* of what was read (keyed), unless `trusted` was matched; of
-                                     * the piece that did not match it */
-    uint32_t generation;            /* likewise */
+    struct file_epoch *epoch;       /* that it is of; referenced; NULL before it is read */
+    const struct file_check *check; /* what its bytes must match, as of when the read began */
+    struct digest digest;           /* of what was read (keyed), unless digests of chunks were
+                                     * matched; of the piece that did not match its own */
     unsigned attempts;              /* failed reads in a row, of a detached one */
     uint64_t since_ns;              /* when it entered its state */
     uint64_t awaited_ns;            /* since when a reader has waited for it; 0: none has */
@@ -214,21 +205,6 @@ struct fetch {
 struct fetch_list {
     struct fetch *first, *last;
     size_t count;
-};
-
-/* Of a chunk: DIGEST_KEYED under engine->secret where it may stand for a verified one, see observe
- * in check_chunk.c; of any other what it was when it was read. */
-struct chunk_tag {
-    uint8_t bytes[CHUNK_TAG_BYTES];
-};
-
-/* Chunk digests of a file that has matched as a whole. Immutable, kept as long as the engine: a
- * worker may still compare with them after the file has changed. */
-struct gained {
-    struct gained *older;
-    struct digest_cache_key key; /* of the file that has matched */
-    uint32_t count;
-    struct chunk_tag digests[];
 };
 
 /* Failed reads of a file from the first one until all is well again: the log tells of the first
@@ -246,16 +222,10 @@ struct file_state {
     struct wanted wanted;       /* which of them are to be fetched unasked */
     struct chunk_runs shown;    /* some view shows some of them; the others need not be read */
     struct chunk_runs gathered; /* some of them is gathered */
-    struct gained *gained;      /* digests that passes have brought, newest first */
-    enum check_kind check;
-    struct expected_chunks trusted;      /* of CHECK_CHUNKS */
-    const struct expected_digest *whole; /* what a pass must find, or NULL */
+    struct file_epoch *epoch;   /* the current one; referenced */
     struct gate gate;
-    bool verified;       /* a pass has succeeded */
-    bool keep_due;       /* ... and `gained` has not been written to the cache yet */
-    uint32_t generation; /* raised when the content is not what it was: reads under way are void */
-    unsigned stores;     /* of its chunks, and of pages with bytes of it, running */
-    unsigned orphans;    /* fetches that its chunks have let go of and that are not gone yet */
+    unsigned stores;  /* of its chunks, and of pages with bytes of it, running */
+    unsigned orphans; /* fetches that its chunks have let go of and that are not gone yet */
     uint32_t chunks_checked;
     uint64_t bytes_seen;
     struct mismatch mismatch; /* of a chunk, see file_mismatch */
@@ -384,6 +354,7 @@ struct unshard_engine {
     struct number_set permissions_changed, views_to_follow;
     struct secret secret;       /* of the digests of chunks made here; const after start */
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
+    struct number_set to_keep;  /* files whose gained digests are to be written to it */
     int staging_fd;             /* -1: none */
     uint64_t staging_end; /* of the last file's range in it; the watcher's, once threads run */
     uint64_t staged_bytes, staging_reserved, staging_budget;
@@ -494,6 +465,10 @@ void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct wai
 void fetch_disown(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
 /* chunk.c: takes a buffer from a fetch that is on no list. */
 void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch);
+/* chunk.c: the fetch is of the file's epoch as it is checked now. */
+void fetch_note_epoch(struct unshard_engine *engine, struct fetch *fetch);
+/* chunk.c: of one that is nobody's any more and has no buffer. */
+void fetch_free(struct fetch *fetch);
 /* reader.c: the caller holds engine->lock. Takes the fetch off the list of running reads. */
 void end_reading(struct unshard_engine *engine, struct fetch *fetch);
 /* reader.c: likewise. A chunk has been read: from storage, or (from_staging) from its copy. */
@@ -528,16 +503,17 @@ int check_chunk(struct unshard_engine *engine, struct fetch *fetch, struct unsha
 int check_header(struct unshard_engine *engine, uint32_t file, uint64_t start, const char *bytes,
                  uint64_t length, struct unshard_error *error);
 /* One chunk of a file, as long as the digests are of, against its digest. No lock. As above. */
-int check_bytes(struct unshard_engine *engine, uint32_t file, const struct expected_chunks *trusted,
+int check_bytes(struct unshard_engine *engine, uint32_t file, const struct file_check *check,
                 uint64_t offset, const char *bytes, uint64_t length, struct unshard_error *error);
 /* What was read against what was read before, after a check_chunk that succeeded and before the
  * chunk is `seen`. The caller holds engine->lock. 0, or -EIO with *error, code "changed". */
 int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
                    struct unshard_error *error);
 
-/* For the status: which digest the piece at `offset` of a chunk should have had, and which it has.
+/* For the status: which digest the piece at `offset` of a file should have had, and which it has.
  * The caller holds engine->lock. */
-void note_chunk_mismatch(struct file_state *file, const struct fetch *fetch, uint64_t offset);
+void note_chunk_mismatch(struct file_state *file, const struct file_check *check,
+                         const struct digest *actual, uint64_t offset);
 
 /* check_setup.c */
 /* What a file cannot be, whatever it holds: origins contradict each other about it, or it is not as
@@ -577,8 +553,8 @@ void pass_abandon(struct unshard_engine *engine, uint32_t file);
 
 /* Frees a pass that did not come to an end. There are no other threads any more. */
 void pass_discard(struct unshard_engine *engine, uint32_t file);
-/* Under what the cache keeps the chunk digests of a file that has a digest of the whole. */
-struct digest_cache_key pass_cache_key(const struct unshard_engine *engine, uint32_t file);
+/* Under what the cache keeps the chunk digests of an epoch that has a digest of the whole. */
+struct digest_cache_key pass_cache_key(const struct file_epoch *epoch);
 
 /* same_file.c */
 /* Finds files that are names of the same file. Before there are threads. 0 or -ENOMEM. */
@@ -605,9 +581,9 @@ void expire_reads(struct unshard_engine *engine, uint64_t now);
 
 /* file_gate.c */
 /* Serves nothing any more of the file, nor of gathered files that depend on it, and ends what waits
- * for them; storers take their pages away from readers. `generation`: of the content that is to be
- * blocked; when the file has begun anew since, nothing happens. No lock held; waits for nothing. */
-void file_block(struct unshard_engine *engine, uint32_t file, uint32_t generation,
+ * for them; storers take their pages away from readers. When the epoch is not the file's any more,
+ * nothing happens. The caller has a reference to it. No lock held; waits for nothing. */
+void file_block(struct unshard_engine *engine, const struct file_epoch *epoch,
                 enum gate_reason reason, const struct unshard_error *error,
                 const struct mismatch *mismatch);
 /* The same of what cannot be right, before anything is served. */
@@ -619,8 +595,8 @@ void file_block_at_start(struct unshard_engine *engine, uint32_t file,
 bool file_drop_next(struct unshard_engine *engine);
 /* The file is another one now, with the same layout: begins anew, and with it the gathered files
  * that depend on it, unless another shard keeps them blocked. It must be blocked, and all of them
- * clear. No lock held. */
-void file_reset(struct unshard_engine *engine, uint32_t file);
+ * clear. For the watcher's thread; no lock held. 0, or -ENOMEM: all is as it was. */
+int file_reset(struct unshard_engine *engine, uint32_t file);
 /* The error of a file that is blocked, was bad from the start, or of which reads fail; NULL: all is
  * well. The caller holds engine->lock; valid as long. */
 const struct unshard_error *file_error(const struct unshard_engine *engine, uint32_t file);
@@ -629,7 +605,15 @@ const struct mismatch *file_mismatch(const struct file_state *file);
 /* Discovery found it bad, and it is still the file that discovery saw. */
 static inline bool file_failed_at_start(const struct unshard_engine *engine, uint32_t file)
 {
-    return engine->checkpoint->files[file].failed && engine->files[file].generation == 0;
+    return engine->checkpoint->files[file].failed && epoch_is_first(engine->files[file].epoch);
+}
+/* It is still the file that the epoch is of, and not blocked: what was made for the epoch counts.
+ * The caller holds engine->lock. */
+static inline bool epoch_is_current(const struct unshard_engine *engine,
+                                    const struct file_epoch *epoch)
+{
+    const struct file_state *file = &engine->files[epoch->file];
+    return file->epoch == epoch && !gate_is_blocked(&file->gate);
 }
 /* Of which contents of files [offset, end) of a view consists: a number that is another one as soon
  * as one of the files has begun anew. The caller holds engine->lock. */
@@ -638,8 +622,9 @@ uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t
 /* Every file of which the range holds bytes is open. The caller holds engine->lock. */
 bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
                     uint64_t end);
-/* What the file is checked by, from what is known of it. The caller holds engine->lock. */
-void file_set_check(struct unshard_engine *engine, uint32_t file);
+/* A new epoch of the file, as source_reopen has found it, with what is known of it; the caller's.
+ * Takes no lock, for the watcher's thread or before there are any. NULL when memory is short. */
+struct file_epoch *file_epoch_make(const struct unshard_engine *engine, uint32_t file);
 /* Nothing of it, or of what it is gathered from, may be served before a verdict. The caller holds
  * engine->lock. */
 bool file_must_wait(const struct unshard_engine *engine, uint32_t file);
@@ -747,8 +732,8 @@ int unread_mark(struct unshard_engine *engine);
 /* Of a file that is checked by chunks: what nobody will read of it although the views were planned
  * from it, once. For the file that discovery saw. No lock held. 0, or an error as of check_chunk.
  */
-int unread_check(struct unshard_engine *engine, uint32_t file,
-                 const struct expected_chunks *trusted, struct unshard_error *error);
+int unread_check(struct unshard_engine *engine, uint32_t file, const struct file_check *check,
+                 struct unshard_error *error);
 
 /* housekeeper.c */
 void *housekeeper(void *engine);

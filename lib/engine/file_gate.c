@@ -20,6 +20,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 static void cancel_of_list(struct unshard_engine *engine, struct fetch_list *list, uint32_t number,
                            struct waiter **waiters)
@@ -167,17 +168,18 @@ static bool shut(struct unshard_engine *engine, uint32_t number, enum gate_reaso
     return true;
 }
 
-void file_block(struct unshard_engine *engine, uint32_t number, uint32_t generation,
+void file_block(struct unshard_engine *engine, const struct file_epoch *epoch,
                 enum gate_reason reason, const struct unshard_error *error,
                 const struct mismatch *mismatch)
 {
+    uint32_t number = epoch->file;
     struct file_state *file = &engine->files[number];
     struct unshard_error stamped = *error;
     struct waiter *waiters = NULL;
     bool news = false;
     error_stamp(&stamped);
     pthread_mutex_lock(&engine->lock);
-    if (generation == file->generation) {
+    if (epoch == file->epoch) {
         news = shut(engine, number, reason, &stamped, mismatch, &waiters);
         for (size_t i = 0; i < file->dependent_count; i++)
             shut(engine, engine->dependents[file->first_dependent + i], GATE_SHARD,
@@ -229,14 +231,14 @@ bool file_drop_next(struct unshard_engine *engine)
     return true;
 }
 
-/* Caller holds engine->lock. */
-static void begin_anew(struct unshard_engine *engine, uint32_t number)
+/* Takes `next` over. Caller holds engine->lock. */
+static void begin_anew(struct unshard_engine *engine, struct file_epoch *next)
 {
+    uint32_t number = next->file;
     struct file_state *file = &engine->files[number];
-    file->generation++;
+    epoch_release(file->epoch);
+    file->epoch = next;
     forget_chunks(engine, number);
-    file_set_check(engine, number);
-    file->verified = false;
     file->pass_retry_ns = file->pass_attempts = 0;
     file->episode = (struct failure_episode){0};
     gate_renew(&file->gate, file_must_wait(engine, number));
@@ -244,31 +246,56 @@ static void begin_anew(struct unshard_engine *engine, uint32_t number)
     schedule_offer(engine, number);
 }
 
-/* The gathered files that depend on the file begin anew with it, unless another shard keeps them
- * blocked. Caller holds engine->lock. */
-static void begin_dependents_anew(struct unshard_engine *engine, uint32_t number)
+/* The gathered file begins anew with one of its shards, unless another one keeps it blocked. Caller
+ * holds engine->lock. */
+static void begin_dependent_anew(struct unshard_engine *engine, struct file_epoch *next)
 {
-    const struct file_state *file = &engine->files[number];
-    for (size_t i = 0; i < file->dependent_count; i++) {
-        uint32_t dependent = engine->dependents[file->first_dependent + i];
-        const struct gathered *gathered = engine->checkpoint->files[dependent].gathered;
-        const struct unshard_error *error = gathered_error(engine, gathered);
-        if (error != NULL)
-            gate_block(&engine->files[dependent].gate, GATE_SHARD, error, NULL);
-        else
-            begin_anew(engine, dependent);
+    const struct gathered *gathered = engine->checkpoint->files[next->file].gathered;
+    const struct unshard_error *error = gathered_error(engine, gathered);
+    if (error == NULL) {
+        begin_anew(engine, next);
+        return;
     }
+    gate_block(&engine->files[next->file].gate, GATE_SHARD, error, NULL);
+    epoch_release(next);
 }
 
-void file_reset(struct unshard_engine *engine, uint32_t number)
+/* Those of the file, and of the gathered files that depend on it; NULL when memory is short. */
+static struct file_epoch **make_epochs(const struct unshard_engine *engine, uint32_t number)
+{
+    const struct file_state *file = &engine->files[number];
+    size_t count = 1 + file->dependent_count, made = 0;
+    struct file_epoch **epochs = calloc(count, sizeof(struct file_epoch *));
+    if (epochs == NULL)
+        return NULL;
+    for (; made < count; made++) {
+        uint32_t which = made == 0 ? number : engine->dependents[file->first_dependent + made - 1];
+        if ((epochs[made] = file_epoch_make(engine, which)) == NULL)
+            break;
+    }
+    if (made == count)
+        return epochs;
+    while (made > 0)
+        epoch_release(epochs[--made]);
+    free(epochs);
+    return NULL;
+}
+
+int file_reset(struct unshard_engine *engine, uint32_t number)
 {
     char path[512];
+    struct file_epoch **next = make_epochs(engine, number);
+    if (next == NULL)
+        return -ENOMEM;
     pthread_mutex_lock(&engine->lock);
-    begin_anew(engine, number);
-    begin_dependents_anew(engine, number);
+    begin_anew(engine, next[0]);
+    for (size_t i = 0; i < engine->files[number].dependent_count; i++)
+        begin_dependent_anew(engine, next[1 + i]);
     pthread_mutex_unlock(&engine->lock);
+    free(next);
     engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
                error_field(path, sizeof path, engine->checkpoint->files[number].path));
+    return 0;
 }
 
 const struct unshard_error *file_error(const struct unshard_engine *engine, uint32_t number)
@@ -313,10 +340,10 @@ uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t
                     uint64_t end)
 {
     const struct extent_map *map = view_map(engine, view);
-    uint64_t epoch = 0; /* generations only grow: no two sums of the same files are equal */
+    uint64_t epoch = 0; /* numbers only grow: no two sums of the same files are equal */
     while (offset < end && offset < map->size) {
         struct extent_piece piece = extent_map_at(map, offset, end - offset);
-        epoch += piece.source != EXTENT_LITERAL ? engine->files[piece.source].generation : 0;
+        epoch += piece.source != EXTENT_LITERAL ? engine->files[piece.source].epoch->number : 0;
         offset += piece.length;
     }
     return epoch;

@@ -83,8 +83,8 @@ static void wait_until_clear(struct unshard_engine *engine, uint32_t number,
  * too. With verify=async that is so once all of it has matched. Caller holds engine->lock. */
 static bool serves_one_content(const struct unshard_engine *engine, const struct file_state *file)
 {
-    return file->check == CHECK_CHUNKS ||
-           (file->whole != NULL && engine->options.verify == UNSHARD_VERIFY_STRICT);
+    return file->epoch->check->kind == CHECK_CHUNKS ||
+           (file->epoch->whole != NULL && engine->options.verify == UNSHARD_VERIFY_STRICT);
 }
 
 static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
@@ -102,11 +102,11 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     return clear && (one_content || !opened || engine->checkpoint->files[number].failed);
 }
 
-/* Only this thread begins anew with a file, so the generation at hand is the newest. */
+/* Only this thread begins anew with a file, so the epoch at hand is the newest. */
 static void block(struct unshard_engine *engine, uint32_t number, enum gate_reason reason,
                   const struct unshard_error *error)
 {
-    file_block(engine, number, engine->files[number].generation, reason, error, NULL);
+    file_block(engine, engine->files[number].epoch, reason, error, NULL);
 }
 
 static void block_changed(struct unshard_engine *engine, uint32_t number, enum gate_reason reason,
@@ -165,8 +165,8 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
     } else if (!headers_same_layout(engine->checkpoint, number)) {
         block_changed(engine, number, GATE_LAYOUT,
                       "its header says something else now; mount the checkpoint anew");
-    } else {
-        file_reset(engine, number);
+    } else if (file_reset(engine, number) != 0) {
+        block_changed(engine, number, GATE_UNUSABLE, strerrordesc_np(ENOMEM));
     }
 }
 

@@ -59,7 +59,7 @@ void gathered_demand(struct unshard_engine *engine, const struct gathered *gathe
 {
     for (uint32_t i = 0; i < gathered->source_count; i++) {
         struct file_state *source = &engine->files[gathered->sources[i].file];
-        source->pass_demanded = source->pass_demanded || source->check == CHECK_WHOLE;
+        source->pass_demanded = source->pass_demanded || source->epoch->check->kind == CHECK_WHOLE;
     }
 }
 
@@ -91,23 +91,32 @@ const struct unshard_error *gathered_error(const struct unshard_engine *engine,
 struct verified_reader {
     struct unshard_engine *engine;
     char *chunk;
-    uint32_t file;
-    uint64_t index, length; /* of that chunk; length 0: none */
-    uint32_t generation;    /* of the shard at hand */
+    struct file_epoch *epoch;       /* of the shard at hand; referenced */
+    const struct file_check *check; /* ... by which it is checked now */
+    uint64_t index, length;         /* of `chunk`, which is of that epoch; length 0: none */
 };
 
-/* What a shard is to be checked by now, or why nothing of it may be served. */
-static int current_check(struct verified_reader *reader, uint32_t number, enum check_kind *check,
-                         struct expected_chunks *trusted, struct unshard_error *error)
+static void look_at_epoch(struct verified_reader *reader, struct file_epoch *epoch)
+{
+    if (reader->epoch != epoch) {
+        epoch_release(reader->epoch);
+        reader->epoch = epoch_hold(epoch);
+        reader->length = 0;
+    }
+    reader->check = epoch->check;
+}
+
+/* Has the shard as it is now in reader->epoch and reader->check, unless nothing of it may be
+ * served. */
+static int look_at_shard(struct verified_reader *reader, uint32_t number,
+                         struct unshard_error *error)
 {
     struct unshard_engine *engine = reader->engine;
     const struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
     bool open = gate_is_open(&file->gate);
     const struct unshard_error *known = open ? NULL : file_error(engine, number);
-    *check = file->check;
-    *trusted = file->trusted;
-    reader->generation = file->generation;
+    look_at_epoch(reader, file->epoch);
     if (known != NULL)
         *error = *known;
     pthread_mutex_unlock(&engine->lock);
@@ -126,14 +135,14 @@ static int read_plain(struct unshard_engine *engine, uint32_t file, uint64_t off
 }
 
 /* Has the chunk `index` of the shard in reader->chunk, checked. */
-static int load_chunk(struct verified_reader *reader, uint32_t file,
-                      const struct expected_chunks *trusted, uint64_t index, bool sparse,
+static int load_chunk(struct verified_reader *reader, uint64_t index, bool sparse,
                       struct unshard_error *error)
 {
     struct unshard_engine *engine = reader->engine;
-    uint64_t offset = index * trusted->chunk_bytes;
-    uint64_t size = source_identity(engine->source, file).size;
-    if (reader->length > 0 && reader->file == file && reader->index == index)
+    const struct file_epoch *epoch = reader->epoch;
+    const struct file_check *check = reader->check;
+    uint64_t most = check->chunks.chunk_bytes, offset = index * most, size = epoch->identity.size;
+    if (reader->length > 0 && reader->index == index)
         return 0;
     if (reader->chunk == NULL)
         reader->chunk = aligned_alloc(DIRECT_ALIGNMENT, engine->chunk_bytes);
@@ -143,20 +152,18 @@ static int load_chunk(struct verified_reader *reader, uint32_t file,
     }
     reader->length = 0;
     /* Beyond the end of a truncated file the read itself tells what is the matter. */
-    uint64_t length = offset < size && size - offset < trusted->chunk_bytes ? size - offset
-                                                                            : trusted->chunk_bytes;
-    int result = read_plain(engine, file, offset, reader->chunk, length, sparse, error);
+    uint64_t length = offset < size && size - offset < most ? size - offset : most;
+    int result = read_plain(engine, epoch->file, offset, reader->chunk, length, sparse, error);
     if (result == 0)
-        result = check_bytes(engine, file, trusted, offset, reader->chunk, length, error);
-    if (result == 0 && reader->generation == 0)
-        result = check_header(engine, file, offset, reader->chunk, length, error);
-    if (result == 0 && reader->generation == 0)
-        result = unread_check(engine, file, trusted, error);
+        result = check_bytes(engine, epoch->file, check, offset, reader->chunk, length, error);
+    if (result == 0 && epoch_is_first(epoch))
+        result = check_header(engine, epoch->file, offset, reader->chunk, length, error);
+    if (result == 0 && epoch_is_first(epoch))
+        result = unread_check(engine, epoch->file, check, error);
     if (result != 0 && strcmp(error->code, HEADER_MISMATCH) == 0)
-        file_block(engine, file, reader->generation, GATE_HEADER, error, NULL);
+        file_block(engine, epoch, GATE_HEADER, error, NULL);
     if (result != 0)
         return result;
-    reader->file = file;
     reader->index = index;
     reader->length = length;
     return 0;
@@ -166,16 +173,15 @@ static int read_verified(void *context, uint32_t file, uint64_t offset, void *bu
                          bool sparse, struct unshard_error *error)
 {
     struct verified_reader *reader = context;
-    struct expected_chunks trusted;
-    enum check_kind check;
-    int result = current_check(reader, file, &check, &trusted, error);
+    int result = look_at_shard(reader, file, error);
     if (result != 0)
         return result;
-    if (check != CHECK_CHUNKS)
+    if (reader->check->kind != CHECK_CHUNKS)
         return read_plain(reader->engine, file, offset, buffer, length, sparse, error);
+    uint64_t chunk_bytes = reader->check->chunks.chunk_bytes;
     for (size_t done = 0; done < length;) {
-        uint64_t at = offset + done, skip = at % trusted.chunk_bytes;
-        result = load_chunk(reader, file, &trusted, at / trusted.chunk_bytes, sparse, error);
+        uint64_t at = offset + done, skip = at % chunk_bytes;
+        result = load_chunk(reader, at / chunk_bytes, sparse, error);
         if (result != 0)
             return result;
         if (skip >= reader->length)
@@ -209,5 +215,6 @@ int gathered_read(struct unshard_engine *engine, struct fetch *fetch, struct uns
                              (uint64_t)fetch->index * engine->chunk_bytes, fetch->buffer,
                              fetch->length, &source, error);
     free(reader.chunk);
+    epoch_release(reader.epoch);
     return result;
 }

@@ -17,8 +17,8 @@
 
 struct kept_chunk {
     uint32_t file, index;
-    const void *trusted;      /* the digests that it has matched; NULL: none */
-    struct digest digest;     /* ... then this is its own */
+    const void *check;        /* what it was checked by; compared, never followed */
+    struct digest digest;     /* its own, unless digests of chunks were matched */
     uint64_t asked, since_ns; /* bytes that reads have asked of it; since when it is kept */
     char *buffer;             /* owned */
 };

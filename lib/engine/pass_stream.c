@@ -21,7 +21,7 @@ static int stream(struct unshard_engine *engine, struct fetch *fetch, struct has
         length = fetch->length - done < PIECE_BYTES ? fetch->length - done : PIECE_BYTES;
         result = source_read(engine->source, fetch->file, offset + done, fetch->buffer, length,
                              cached, error);
-        if (result == 0 && fetch->generation == 0)
+        if (result == 0 && epoch_is_first(fetch->epoch))
             result = check_header(engine, fetch->file, offset + done, fetch->buffer, length, error);
         if (result != 0)
             break;

@@ -147,8 +147,7 @@ int plain_file_replace(struct unshard_engine *engine, uint32_t number)
     /* In this order: with the old length in mind, a reader would take a part of the new file for
      * all of it. Until then it gets errors. */
     tell_readers(engine, view);
-    file_reset(engine, number);
-    return 0;
+    return file_reset(engine, number);
 }
 
 void plain_files_free(struct unshard_engine *engine)

@@ -214,8 +214,7 @@ static bool begin_store(struct unshard_engine *engine, const struct fetch *fetch
 {
     pthread_mutex_lock(&engine->lock);
     struct file_state *file = &engine->files[fetch->file];
-    bool go = !engine->no_stores && wants_pages(engine, view) && gate_is_open(&file->gate) &&
-              file->generation == fetch->generation;
+    bool go = !engine->no_stores && wants_pages(engine, view) && !fetch->orphan;
     engine->stores_running += go;
     file->stores += go;
     engine->views[view].storing += go;

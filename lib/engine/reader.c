@@ -241,7 +241,8 @@ static int check_current(struct unshard_engine *engine, const struct fetch *fetc
 static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
-    uint32_t file = fetch->file, generation = fetch->generation;
+    struct file_epoch *epoch = epoch_hold(fetch->epoch);
+    uint32_t file = fetch->file;
     int result = read_chunk(engine, fetch, &error);
     struct waiter *waiters = NULL;
     bool will_retry = false, recovered = false;
@@ -265,11 +266,12 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
     pthread_mutex_unlock(&engine->lock);
     waiters_complete(waiters, result == 0 ? fetch->buffer : NULL, result == 0 ? 0 : EIO);
     if (result != 0 && strcmp(error.code, HEADER_MISMATCH) == 0)
-        file_block(engine, file, generation, GATE_HEADER, &error, NULL);
+        file_block(engine, epoch, GATE_HEADER, &error, NULL);
     else if (result != 0)
         log_failure(engine, file, &error, will_retry);
     else if (recovered)
         log_recovery(engine, file);
+    epoch_release(epoch);
     return result == 0;
 }
 

@@ -43,7 +43,7 @@ static bool is_what_was_read(struct unshard_engine *engine, struct fetch *fetch)
     struct unshard_error ignored;
     if (check_chunk(engine, fetch, &ignored) != 0)
         return false;
-    if (fetch->check == CHECK_CHUNKS && engine->options.verify != UNSHARD_VERIFY_OFF)
+    if (fetch->check->kind == CHECK_CHUNKS && engine->options.verify != UNSHARD_VERIFY_OFF)
         return true;
     pthread_mutex_lock(&engine->lock);
     const struct file_state *file = &engine->files[fetch->file];

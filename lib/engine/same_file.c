@@ -4,7 +4,8 @@
  * is a file of its own to readers, but with verify=strict one pass over any of them tells of all.
  *
  * Files with the same identity that must match the same digest stand in a ring, which is built
- * before there are threads. It counts for as long as nothing has changed on disk (generation 0).
+ * before there are threads. It counts for as long as nothing has changed on disk (their first
+ * epochs).
  */
 #include "engine/engine_internal.h"
 
@@ -34,7 +35,8 @@ static bool is_same(const struct unshard_engine *engine, uint32_t a, uint32_t b)
     const struct source_file *two = &engine->checkpoint->files[b];
     return one->device == two->device && one->inode == two->inode && one->size == two->size &&
            one->mtime_ns == two->mtime_ns && one->ctime_ns == two->ctime_ns &&
-           digest_equal(&engine->files[a].whole->digest, &engine->files[b].whole->digest);
+           digest_equal(&engine->files[a].epoch->whole->digest,
+                        &engine->files[b].epoch->whole->digest);
 }
 
 int same_file_init(struct unshard_engine *engine)
@@ -48,7 +50,7 @@ int same_file_init(struct unshard_engine *engine)
     }
     for (uint32_t i = 0; i < count; i++) {
         engine->same_file[i] = i;
-        if (engine->files[i].check == CHECK_WHOLE)
+        if (engine->files[i].epoch->check->kind == CHECK_WHOLE)
             sorted[passed++] = i;
     }
     qsort_r(sorted, passed, sizeof *sorted, compare_files, engine);
@@ -64,7 +66,7 @@ int same_file_init(struct unshard_engine *engine)
 uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, uint32_t at)
 {
     while ((at = engine->same_file[at]) != number)
-        if (engine->files[number].generation == 0 && engine->files[at].generation == 0)
+        if (epoch_is_first(engine->files[number].epoch) && epoch_is_first(engine->files[at].epoch))
             break;
     return at;
 }

@@ -70,13 +70,14 @@ static const struct unshard_mismatch *copy_mismatch(struct taking *taking,
 
 static enum unshard_state state_of(const struct file_state *file, bool ill)
 {
-    bool all_checked = file->check == CHECK_CHUNKS && file->chunk_count > file->chunks_unshown &&
+    enum check_kind check = file->epoch->check->kind;
+    bool all_checked = check == CHECK_CHUNKS && file->chunk_count > file->chunks_unshown &&
                        file->chunks_checked + file->chunks_unshown == file->chunk_count;
     if (gate_is_blocked(&file->gate) || (ill && (file->chunks_failed > 0 || file->retrying == 0)))
         return UNSHARD_STATE_FAILED;
-    if (file->verified || all_checked)
+    if (epoch_is_verified(file->epoch) || all_checked)
         return UNSHARD_STATE_VERIFIED;
-    if (file->chunk_count == file->chunks_seen + file->chunks_unshown && file->check != CHECK_WHOLE)
+    if (file->chunk_count == file->chunks_seen + file->chunks_unshown && check != CHECK_WHOLE)
         return UNSHARD_STATE_UNVERIFIED;
     return file->chunks_seen > 0 || file->retrying > 0 ? UNSHARD_STATE_READING
                                                        : UNSHARD_STATE_PENDING;
@@ -88,19 +89,19 @@ static enum unshard_state gathered_state(const struct unshard_engine *engine,
 {
     bool checked = state == UNSHARD_STATE_UNVERIFIED;
     for (uint32_t i = 0; i < gathered->source_count && checked; i++)
-        checked = engine->files[gathered->sources[i].file].check == CHECK_CHUNKS;
+        checked = engine->files[gathered->sources[i].file].epoch->check->kind == CHECK_CHUNKS;
     return checked ? UNSHARD_STATE_VERIFIED : state;
 }
 
 /* What the file is checked by; NULL, NULL: nothing is known of it. */
-static void take_digest(const struct file_state *file, struct unshard_file_status *out)
+static void take_digest(const struct file_epoch *epoch, struct unshard_file_status *out)
 {
-    if (file->whole != NULL) {
-        out->algorithm = digest_algorithm_name(file->whole->digest.algorithm);
-        out->origin = file->whole->origin;
-    } else if (file->check == CHECK_CHUNKS) {
-        out->algorithm = digest_algorithm_name(file->trusted.algorithm);
-        out->origin = file->trusted.origin;
+    if (epoch->whole != NULL) {
+        out->algorithm = digest_algorithm_name(epoch->whole->digest.algorithm);
+        out->origin = epoch->whole->origin;
+    } else if (epoch->check->kind == CHECK_CHUNKS) {
+        out->algorithm = digest_algorithm_name(epoch->check->chunks.algorithm);
+        out->origin = epoch->check->chunks.origin;
     }
 }
 
@@ -134,7 +135,7 @@ static void take_file(struct taking *taking, uint32_t number)
         .bytes_published = file->bytes_published,
         .error = error != NULL ? copy_error(taking, error) : NULL,
         .mismatch = mismatch->known ? copy_mismatch(taking, mismatch) : NULL};
-    take_digest(file, out);
+    take_digest(file->epoch, out);
     if (source->gathered != NULL)
         out->state = gathered_state(taking->engine, source->gathered, out->state);
 }

@@ -89,23 +89,24 @@ int unread_mark(struct unshard_engine *engine)
 
 /* Reads a chunk and compares it with its digests and with what discovery read of it. */
 static int check_one(struct unshard_engine *engine, uint32_t number, uint64_t start, char *buffer,
-                     const struct expected_chunks *trusted, struct unshard_error *error)
+                     const struct file_check *check, struct unshard_error *error)
 {
     uint64_t size = source_identity(engine->source, number).size;
+    uint64_t most = check->chunks.chunk_bytes;
     uint64_t length =
         start < size && size - start < engine->chunk_bytes ? size - start : engine->chunk_bytes;
     bool cached;
     int result = source_read(engine->source, number, start, buffer, length, &cached, error);
-    for (uint64_t done = 0; result == 0 && done < length; done += trusted->chunk_bytes) {
-        uint64_t part = length - done < trusted->chunk_bytes ? length - done : trusted->chunk_bytes;
-        result = check_bytes(engine, number, trusted, start + done, buffer + done, part, error);
+    for (uint64_t done = 0; result == 0 && done < length; done += most) {
+        uint64_t part = length - done < most ? length - done : most;
+        result = check_bytes(engine, number, check, start + done, buffer + done, part, error);
     }
     return result == 0 ? check_header(engine, number, start, buffer, length, error) : result;
 }
 
 /* Several threads may do this at once, which is as good as one of them waiting for the other. */
-int unread_check(struct unshard_engine *engine, uint32_t number,
-                 const struct expected_chunks *trusted, struct unshard_error *error)
+int unread_check(struct unshard_engine *engine, uint32_t number, const struct file_check *check,
+                 struct unshard_error *error)
 {
     const struct source_file *source = &engine->checkpoint->files[number];
     struct file_state *file = &engine->files[number];
@@ -127,7 +128,7 @@ int unread_check(struct unshard_engine *engine, uint32_t number,
             error_no_memory(error);
             return -ENOMEM;
         }
-        result = check_one(engine, number, index * engine->chunk_bytes, buffer, trusted, error);
+        result = check_one(engine, number, index * engine->chunk_bytes, buffer, check, error);
     }
     free(buffer);
     if (result == 0)

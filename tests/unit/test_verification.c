@@ -169,8 +169,8 @@ static void wait_for_file(struct unshard_engine *engine, uint32_t number, bool b
         clock_gettime(CLOCK_REALTIME, &now);
         assert_true(now.tv_sec < until.tv_sec);
         pthread_mutex_lock(&engine->lock);
-        found =
-            blocked ? gate_is_blocked(&file->gate) : file->verified && gate_is_open(&file->gate);
+        found = blocked ? gate_is_blocked(&file->gate)
+                        : epoch_is_verified(file->epoch) && gate_is_open(&file->gate);
         pthread_mutex_unlock(&engine->lock);
     }
 }
@@ -186,8 +186,8 @@ static void test_a_file_is_passed_once_for_all_its_names(void **state)
     unshard_engine_view_known(engine, 0, true);
     wait_for_file(engine, FILES, false);
     pthread_mutex_lock(&engine->lock);
-    assert_true(engine->files[0].verified);
-    assert_true(engine->files[0].trusted.digests != engine->files[FILES].trusted.digests);
+    assert_true(epoch_is_verified(engine->files[0].epoch));
+    assert_true(epoch_is_verified(engine->files[FILES].epoch));
     pthread_mutex_unlock(&engine->lock);
     assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
     unshard_engine_stop(engine);
@@ -569,16 +569,16 @@ static void replace(const struct fixture *fixture, const char *content)
     assert_int_equal(rename(temporary, path), 0);
 }
 
-static void wait_for_generation(struct unshard_engine *engine, uint32_t number, uint32_t wanted)
+static void wait_for_epoch(struct unshard_engine *engine, uint32_t number, uint32_t wanted)
 {
     struct timespec until = deadline(), now;
-    uint32_t generation = 0;
-    while (generation != wanted) {
+    uint32_t epoch = 0;
+    while (epoch != wanted) {
         clock_gettime(CLOCK_REALTIME, &now);
         assert_true(now.tv_sec < until.tv_sec);
         pthread_mutex_lock(&engine->lock);
-        generation =
-            gate_is_blocked(&engine->files[number].gate) ? 0 : engine->files[number].generation;
+        epoch =
+            gate_is_blocked(&engine->files[number].gate) ? 0 : engine->files[number].epoch->number;
         pthread_mutex_unlock(&engine->lock);
     }
 }
@@ -614,7 +614,7 @@ static void test_buffers_of_an_old_file_are_not_served(void **state)
     assert_memory_not_equal(page, fixture->expected + where * PAGE, PAGE);
     let_later_reads_pass();
     replace(fixture, good);
-    wait_for_generation(engine, WRONG_FILE, 1);
+    wait_for_epoch(engine, WRONG_FILE, 1);
     assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
     assert_memory_equal(page, fixture->expected + where * PAGE, PAGE);
     where -= file_sizes[WRONG_FILE] / 2 / PAGE - 1;
@@ -654,7 +654,7 @@ static void test_async_does_not_begin_anew_under_a_reader(void **state)
         sched_yield();
     assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), EIO);
     unshard_engine_view_opened(engine, 0, false, -1);
-    wait_for_generation(engine, WRONG_FILE, 1);
+    wait_for_epoch(engine, WRONG_FILE, 1);
     hold_start_of(UINT32_MAX);
     assert_int_equal(read_all(fixture, engine), 0);
     assert_int_equal(unshard_engine_quiesce(engine, 10000), 0);
@@ -718,7 +718,7 @@ static void test_held_pages_of_another_content_are_not_served(void **state)
     gate_pages_gone(gate);
     gate_renew(gate, false);
     pthread_mutex_unlock(&engine->lock);
-    file_block(engine, WRONG_FILE, 0, GATE_MISMATCH, &error, NULL);
+    file_block(engine, engine->files[WRONG_FILE].epoch, GATE_MISMATCH, &error, NULL);
     wait_for_clear_file(engine);
     assert_true(held_pages_empty(&engine->held));
     unshard_engine_stop(engine);
@@ -761,7 +761,7 @@ static void test_a_shared_page_is_stored_before_its_file_is_clear(void **state)
     assert_int_equal(
         read_view(engine, shared * PAGE + (5000 + file_sizes[0] - 7) % PAGE, page, 1, &got), 0);
     wait_for_blocked_stores(&cache, 1);
-    file_block(engine, WRONG_FILE, 0, GATE_MISMATCH, &error, NULL);
+    file_block(engine, engine->files[WRONG_FILE].epoch, GATE_MISMATCH, &error, NULL);
     wait_for_taken_pages(engine);
     for (unsigned i = 0; i < 1000; i++) {
         assert_false(is_clear(engine));
