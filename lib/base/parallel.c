@@ -93,18 +93,43 @@ static bool wait_a_moment(struct crew *crew)
     return ended;
 }
 
-/* More threads while the processors have time for them. */
-static void add_threads(struct crew *crew)
+/* What has been done so far. */
+struct progress {
+    uint64_t time_ns, processor_ns;
+    long waits;
+    uint32_t begun;
+};
+
+static struct progress progress_of(struct crew *crew)
 {
-    uint64_t since = nanoseconds(CLOCK_MONOTONIC), used = nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
+    struct rusage usage = {0};
+    getrusage(RUSAGE_SELF, &usage);
+    return (struct progress){.time_ns = nanoseconds(CLOCK_MONOTONIC),
+                             .processor_ns = nanoseconds(CLOCK_PROCESS_CPUTIME_ID),
+                             .waits = usage.ru_nvcsw,
+                             .begun = atomic_load(&crew->next)};
+}
+
+/* The processors have time, and not only because others have them: no task has ended, or threads
+ * have gone to sleep in every other one. One of these was ours. */
+static bool tasks_wait(const struct crew *crew, const struct progress *was,
+                       const struct progress *is)
+{
+    uint64_t time = (is->time_ns - was->time_ns) * crew->processors;
+    uint32_t begun = is->begun - was->begun;
+    bool busy = is->processor_ns - was->processor_ns > time * 3 / 4;
+    return !busy && (begun == 0 || is->waits - was->waits > 1 + begun / 2);
+}
+
+/* More threads while the tasks wait. */
+static void add_threads(struct crew *crew, struct progress was)
+{
     while (crew->started < crew->most && atomic_load(&crew->next) < crew->count &&
            !wait_a_moment(crew)) {
-        uint64_t now = nanoseconds(CLOCK_MONOTONIC), cpu = nanoseconds(CLOCK_PROCESS_CPUTIME_ID);
-        bool busy = cpu - used > (now - since) * crew->processors * 3 / 4;
-        if (!busy)
+        struct progress is = progress_of(crew);
+        if (tasks_wait(crew, &was, &is))
             start_threads(crew, crew->started * GROWTH);
-        since = now;
-        used = cpu;
+        was = is;
     }
 }
 
@@ -142,8 +167,9 @@ void parallel_run(uint32_t count, void (*task)(void *context, uint32_t number), 
     struct crew crew = {.task = task, .context = context, .count = count};
     set_limits(&crew, count);
     init_sync(&crew);
+    struct progress start = progress_of(&crew);
     if (crew.most > 1 && start_threads(&crew, first_threads(&crew)))
-        add_threads(&crew);
+        add_threads(&crew, start);
     if (crew.started == 0) {
         crew.running = 1;
         work(&crew);
