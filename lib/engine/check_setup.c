@@ -130,13 +130,15 @@ static void set_gates(struct unshard_engine *engine)
             file_block_at_start(engine, i, &error);
 }
 
-/* The file, or the shards that it is gathered from. */
+/* The file, or the shards that it is gathered from. Its chunks may have digests of an earlier mount
+ * now: when it changes, a pass has to tell of the new content. */
 static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t number)
 {
     const struct gathered *gathered = engine->checkpoint->files[number].gathered;
     for (uint32_t i = 0; gathered != NULL && !listed[number] && i < gathered->source_count; i++)
         list_pass_file(engine, listed, gathered->sources[i].file);
-    if (!listed[number] && engine->files[number].epoch->check->kind == CHECK_WHOLE)
+    const struct file_state *file = &engine->files[number];
+    if (!listed[number] && file->epoch->whole != NULL && file->chunk_count > 0)
         engine->pass_files[engine->pass_count++] = number;
     listed[number] = true;
 }

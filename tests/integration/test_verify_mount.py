@@ -411,6 +411,21 @@ def test_replacing_the_shard_heals(copy, truth, origin):
         assert run("status", mount.path).returncode == 0
 
 
+def test_replaced_when_the_cache_knew_it(copy, truth):
+    """Nothing had to be hashed on this mount; then there is another file, of which nothing is kept."""
+    digests.by_sha256sum(copy)
+    with mounted(copy) as mount:
+        wait_for(lambda: mount.component(VIEW)["state"] == "verified", what="verified")
+    log = copy.parent / "log"
+    with mounted(copy, "timeout=20", f"log={log}") as mount:
+        wait_for(lambda: mount.component(VIEW)["state"] == "verified", what="verified")
+        assert "event=shard-verified" not in log.read_text()
+        replace(copy / BAD, (copy / BAD).read_bytes())
+        wait_for(lambda: "event=shard-replaced" in log.read_text(), what="noticed")
+        wait_for(lambda: "event=shard-verified" in log.read_text(), what="hashed")
+        assert_only_these_fail(mount, truth, set())
+
+
 def test_healed_in_place_as_well(copy, truth):
     digests.by_sha256sum(copy)
     flip(copy / BAD, 100001)
