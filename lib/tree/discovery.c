@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -433,6 +434,7 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
     if (result == 0)
         result = run(&discovery, error);
     discovery_free(&discovery);
+    malloc_trim(0); /* what headers took is much more than what stays, for as long as a mount is */
     checkpoint->options.split = NULL; /* the caller's, and done with */
     if (result != 0) {
         unshard_checkpoint_close(checkpoint);

@@ -157,10 +157,25 @@ static int build_reverse_index(struct extent_map *map)
     return 0;
 }
 
+/* There are views of one extent, and many of them. */
+static void give_room_back(struct extent_map_builder *builder)
+{
+    if (builder->count > 0) {
+        struct extent *extents =
+            reallocarray(builder->extents, builder->count, sizeof *builder->extents);
+        builder->extents = extents != NULL ? extents : builder->extents;
+    }
+    if (builder->literal_size > 0) {
+        char *literal = realloc(builder->literal, builder->literal_size);
+        builder->literal = literal != NULL ? literal : builder->literal;
+    }
+}
+
 int extent_map_finish(struct extent_map_builder *builder, struct extent_map *map)
 {
     int result;
 
+    give_room_back(builder);
     *map = (struct extent_map){.extents = builder->extents,
                                .count = builder->count,
                                .size = builder->size,
