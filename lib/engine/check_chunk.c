@@ -83,11 +83,15 @@ void note_chunk_mismatch(struct file_state *file, const struct file_check *check
         trusted->algorithm == DIGEST_KEYED || offset / trusted->chunk_bytes >= trusted->count)
         return;
     struct digest expected = expected_chunk(trusted, offset / trusted->chunk_bytes);
-    file->mismatch = (struct mismatch){.known = true, .origin = trusted->origin};
-    snprintf(file->mismatch.algorithm, sizeof file->mismatch.algorithm, "%s",
+    struct file_trouble *trouble = file_trouble(file);
+    if (trouble == NULL)
+        return;
+    struct mismatch *mismatch = &trouble->mismatch;
+    *mismatch = (struct mismatch){.known = true, .origin = trusted->origin};
+    snprintf(mismatch->algorithm, sizeof mismatch->algorithm, "%s",
              digest_algorithm_name(trusted->algorithm));
-    digest_to_hex(&expected, file->mismatch.expected);
-    digest_to_hex(actual, file->mismatch.actual);
+    digest_to_hex(&expected, mismatch->expected);
+    digest_to_hex(actual, mismatch->actual);
 }
 
 /* The views were planned from a header, which must have been the one that is there. A file that

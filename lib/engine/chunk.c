@@ -298,11 +298,21 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
     fetch_free(fetch);
 }
 
+struct file_trouble *file_trouble(struct file_state *file)
+{
+    if (file->trouble == NULL)
+        file->trouble = calloc(1, sizeof *file->trouble);
+    return file->trouble;
+}
+
 void file_note_error(struct file_state *file, const struct unshard_error *error)
 {
+    struct file_trouble *trouble = file_trouble(file);
     file->failing = true;
-    file->error = *error;
-    error_stamp(&file->error);
+    if (trouble == NULL)
+        return;
+    trouble->error = *error;
+    error_stamp(&trouble->error);
 }
 
 bool error_is_transient(const struct unshard_error *error)

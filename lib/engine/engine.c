@@ -142,6 +142,7 @@ static void engine_free(struct unshard_engine *engine)
     for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
         file_chunks_free(&engine->files[i]);
         gate_free(&engine->files[i].gate);
+        free(engine->files[i].trouble);
         epoch_release(engine->files[i].epoch);
     }
     buffers_destroy(&engine->buffers);

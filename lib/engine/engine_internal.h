@@ -215,6 +215,12 @@ struct failure_episode {
     bool failed_told;
 };
 
+/* What the status tells of reads that have failed. Few files have it. */
+struct file_trouble {
+    struct unshard_error error;
+    struct mismatch mismatch; /* of a chunk, see file_mismatch */
+};
+
 struct file_state {
     struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
     struct chunk_tag *digests;  /* of chunks that are `seen`; lazy too */
@@ -228,7 +234,6 @@ struct file_state {
     unsigned orphans; /* fetches that its chunks have let go of and that are not gone yet */
     uint32_t chunks_checked;
     uint64_t bytes_seen;
-    struct mismatch mismatch; /* of a chunk, see file_mismatch */
     struct check_pass *pass;
     bool pass_demanded;     /* a reader waits for it */
     uint64_t pass_retry_ns; /* not to be tried again before */
@@ -249,9 +254,10 @@ struct file_state {
     uint32_t retrying;          /* on `retries`, or read again after a failure */
     unsigned rests;             /* in a row, since a chunk of it was read */
     struct failure_episode episode;
-    struct fetch_list held;     /* QUEUED, while the gate is CLOSED */
-    bool failing;               /* a read has failed, and since then not all has been well */
-    struct unshard_error error; /* ... the newest of these; see file_error */
+    struct fetch_list held;       /* QUEUED, while the gate is CLOSED */
+    bool failing;                 /* a read has failed, and since then not all has been well */
+    struct file_trouble *trouble; /* of the newest of these, see file_error; NULL: there was none
+                                   * yet, or no memory for it */
 };
 
 /* The map of a view of one whole file that is longer or shorter now than discovery saw it. */
@@ -478,6 +484,9 @@ void log_failure(struct unshard_engine *engine, uint32_t file, const struct unsh
                  bool will_retry);
 /* reader.c: ends the file's failures, if there were any, and logs that. No lock held. */
 void log_recovery(struct unshard_engine *engine, uint32_t file);
+/* chunk.c: where it is noted what is wrong with the file; NULL: memory is short. The caller holds
+ * engine->lock. */
+struct file_trouble *file_trouble(struct file_state *file);
 /* chunk.c: a read of the file has failed. The caller holds engine->lock. */
 void file_note_error(struct file_state *file, const struct unshard_error *error);
 /* chunk.c: a second try may cure it. */

@@ -69,7 +69,8 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
     file->bytes_seen = 0;
     file->rests = 0;
     file->failing = false;
-    file->mismatch = (struct mismatch){0};
+    if (file->trouble != NULL)
+        file->trouble->mismatch = (struct mismatch){0};
     wanted_wake(&file->wanted);
 }
 
@@ -300,17 +301,24 @@ int file_reset(struct unshard_engine *engine, uint32_t number)
 
 const struct unshard_error *file_error(const struct unshard_engine *engine, uint32_t number)
 {
+    static const struct unshard_error forgotten = {.code = "no-memory",
+                                                   .errno_value = ENOMEM,
+                                                   .offset = UNSHARD_NO_OFFSET,
+                                                   .message = "out of memory"};
     const struct file_state *file = &engine->files[number];
     if (gate_is_blocked(&file->gate))
         return gate_error(&file->gate);
     if (file->failing)
-        return &file->error;
+        return file->trouble != NULL ? &file->trouble->error : &forgotten;
     return file_failed_at_start(engine, number) ? engine->checkpoint->files[number].error : NULL;
 }
 
 const struct mismatch *file_mismatch(const struct file_state *file)
 {
-    return gate_is_blocked(&file->gate) ? gate_mismatch(&file->gate) : &file->mismatch;
+    static const struct mismatch none = {.known = false};
+    if (gate_is_blocked(&file->gate))
+        return gate_mismatch(&file->gate);
+    return file->trouble != NULL ? &file->trouble->mismatch : &none;
 }
 
 void file_open(struct unshard_engine *engine, uint32_t number)
