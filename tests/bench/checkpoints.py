@@ -162,17 +162,22 @@ def write_pickles(path, size):
 
 
 def sparse_shard(path, number, size, tensors):
-    """A shard of that size which takes no room: its data is a hole."""
+    """A shard of that size which takes no room: its data is a hole. The names of its tensors."""
     each = size // tensors // 4096 * 4096
-    text = header_of([(f"model.layers.{number}.block.{one}.weight", "U8", [each], each)
-                      for one in range(tensors)])
+    names = [f"model.layers.{number}.block.{one}.weight" for one in range(tensors)]
+    text = header_of([(name, "U8", [each], each) for name in names])
     with open(path, "wb") as file:
         file.write(text)
         file.truncate(len(text) + each * tensors)
+    return names
 
 
 def sparse_component(path, count, size, tensors):
-    """count shards of `size` bytes with `tensors` tensors each."""
+    """count shards of `size` bytes with `tensors` tensors each, and their index."""
     path.mkdir(parents=True, exist_ok=True)
+    weight_map = {}
     for number in range(count):
-        sparse_shard(path / shard_name(number, count), number, size, tensors)
+        name = shard_name(number, count)
+        for tensor in sparse_shard(path / name, number, size, tensors):
+            weight_map[tensor] = name
+    write_index(path, weight_map, count * size)
