@@ -261,11 +261,13 @@ static void begin_dependent_anew(struct unshard_engine *engine, struct file_epoc
     epoch_release(next);
 }
 
-/* Those of the file, and of the gathered files that depend on it; NULL when memory is short. */
-static struct file_epoch **make_epochs(const struct unshard_engine *engine, uint32_t number)
+/* Those of the file, and of the gathered files that depend on it, so many in all; NULL when memory
+ * is short. */
+static struct file_epoch **make_epochs(const struct unshard_engine *engine, uint32_t number,
+                                       size_t count)
 {
     const struct file_state *file = &engine->files[number];
-    size_t count = 1 + file->dependent_count, made = 0;
+    size_t made = 0;
     struct file_epoch **epochs = calloc(count, sizeof(struct file_epoch *));
     if (epochs == NULL)
         return NULL;
@@ -285,12 +287,13 @@ static struct file_epoch **make_epochs(const struct unshard_engine *engine, uint
 int file_reset(struct unshard_engine *engine, uint32_t number)
 {
     char path[512];
-    struct file_epoch **next = make_epochs(engine, number);
+    size_t dependents = engine->files[number].dependent_count;
+    struct file_epoch **next = make_epochs(engine, number, 1 + dependents);
     if (next == NULL)
         return -ENOMEM;
     pthread_mutex_lock(&engine->lock);
     begin_anew(engine, next[0]);
-    for (size_t i = 0; i < engine->files[number].dependent_count; i++)
+    for (size_t i = 0; i < dependents; i++)
         begin_dependent_anew(engine, next[1 + i]);
     pthread_mutex_unlock(&engine->lock);
     free(next);
