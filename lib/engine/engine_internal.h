@@ -157,7 +157,7 @@ struct read_request {
     size_t size;
     uint32_t view;
     const struct extent_map *map; /* it was cut by this one */
-    uint64_t epoch;               /* ... of these contents of files, see view_epoch */
+    uint64_t epochs_begun;        /* ... when so many had */
     atomic_uint pending;          /* waiters, and one for the thread that issues the request */
     atomic_int error;
     struct arena arena; /* further waiters and pieces */
@@ -309,8 +309,9 @@ struct unshard_engine {
     pthread_cond_t stores_done; /* of a file or a view, or the pages of a file are gone */
 
     struct file_state *files;
-    uint32_t *file_views; /* numbers of the views that show each file */
-    uint32_t *dependents; /* numbers of the gathered files that take bytes from each file */
+    uint32_t *file_views;  /* numbers of the views that show each file */
+    uint64_t epochs_begun; /* how often a file has begun anew */
+    uint32_t *dependents;  /* numbers of the gathered files that take bytes from each file */
     struct view_state *views;
     uint32_t *plan; /* views in the order in which they are prefetched */
     uint32_t plan_count;
@@ -624,10 +625,6 @@ static inline bool epoch_is_current(const struct unshard_engine *engine,
     const struct file_state *file = &engine->files[epoch->file];
     return file->epoch == epoch && !gate_is_blocked(&file->gate);
 }
-/* Of which contents of files [offset, end) of a view consists: a number that is another one as soon
- * as one of the files has begun anew. The caller holds engine->lock. */
-uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
-                    uint64_t end);
 /* Every file of which the range holds bytes is open. The caller holds engine->lock. */
 bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
                     uint64_t end);

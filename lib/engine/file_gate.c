@@ -11,9 +11,10 @@
  * A gathered file is blocked as long as one of its shards is, and begins anew with the last of
  * them.
  *
- * Of a page that several files share, as much is kept in memory as is there. What it was made of is
- * told by its epoch: it is answered or stored only while that is the one of now, and its store is
- * one of each of these files.
+ * Of a page that several files share, as much is kept in memory as is there. Its store is one of
+ * each of these files, from before its bytes are put together; so nothing that is held is of a
+ * content before. A read copies what is held without the engine's lock: whether a file has begun
+ * anew meanwhile tells how often that has happened (epochs_begun).
  */
 #include "engine/engine_internal.h"
 
@@ -74,8 +75,9 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
     wanted_wake(&file->wanted);
 }
 
-/* Takes the file's pages, and those that it shares with others, from readers. No lock held. */
-static void drop_pages(struct unshard_engine *engine, uint32_t number)
+/* Takes the file's pages, and those that it shares with others, out of memory and (from_readers)
+ * the page cache. No lock held. */
+static void drop_pages(struct unshard_engine *engine, uint32_t number, bool from_readers)
 {
     const struct file_state *file = &engine->files[number];
     for (uint32_t i = 0; i < file->view_count; i++) {
@@ -86,7 +88,7 @@ static void drop_pages(struct unshard_engine *engine, uint32_t number)
         while (extent_map_next_image(&images, &image)) {
             uint64_t first = image.view_offset / PAGE_BYTES, end = image.view_offset + image.length;
             held_pages_forget_range(&engine->held, view, first, (end - 1) / PAGE_BYTES);
-            if (engine->publisher.drop != NULL)
+            if (from_readers && engine->publisher.drop != NULL)
                 engine->publisher.drop(engine->publisher.context, view, first * PAGE_BYTES,
                                        end - first * PAGE_BYTES);
         }
@@ -138,10 +140,9 @@ static void take_pages_away(struct unshard_engine *engine, uint32_t number)
     engine->stores_running++; /* what we do to pages is drained as stores are */
     while (file->stores > 0)
         pthread_cond_wait(&engine->stores_done, &engine->lock);
-    bool drop = !engine->no_stores;
+    bool from_readers = !engine->no_stores;
     pthread_mutex_unlock(&engine->lock);
-    if (drop)
-        drop_pages(engine, number);
+    drop_pages(engine, number, from_readers);
     pthread_mutex_lock(&engine->lock);
     if (--engine->stores_running == 0)
         pthread_cond_broadcast(&engine->stores_done);
@@ -239,6 +240,7 @@ static void begin_anew(struct unshard_engine *engine, struct file_epoch *next)
     struct file_state *file = &engine->files[number];
     epoch_release(file->epoch);
     file->epoch = next;
+    engine->epochs_begun++;
     forget_chunks(engine, number);
     file->pass_retry_ns = file->pass_attempts = 0;
     file->episode = (struct failure_episode){0};
@@ -345,19 +347,6 @@ void file_cancel_held(struct unshard_engine *engine, uint32_t number, struct wai
     }
     for (size_t i = 0; i < file->dependent_count; i++)
         file_cancel_held(engine, engine->dependents[file->first_dependent + i], waiters);
-}
-
-uint64_t view_epoch(const struct unshard_engine *engine, uint32_t view, uint64_t offset,
-                    uint64_t end)
-{
-    const struct extent_map *map = view_map(engine, view);
-    uint64_t epoch = 0; /* numbers only grow: no two sums of the same files are equal */
-    while (offset < end && offset < map->size) {
-        struct extent_piece piece = extent_map_at(map, offset, end - offset);
-        epoch += piece.source != EXTENT_LITERAL ? engine->files[piece.source].epoch->number : 0;
-        offset += piece.length;
-    }
-    return epoch;
 }
 
 bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,

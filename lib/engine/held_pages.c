@@ -8,7 +8,7 @@
 struct held_page {
     struct held_page *chain;         /* in its bucket */
     struct held_page *older, *newer; /* by age */
-    uint64_t page, epoch;
+    uint64_t page;
     uint32_t view, needed, filled;
     uint8_t have[HELD_PAGE_BYTES / 8]; /* a bit for each byte that is there */
     char data[HELD_PAGE_BYTES];
@@ -101,20 +101,14 @@ static void fill(struct held_page *page, uint32_t offset, const char *bytes, uin
     }
 }
 
-bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uint64_t epoch,
-                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed, char *out)
+bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t number, uint32_t offset,
+                    const void *bytes, uint32_t length, uint32_t needed, char *out)
 {
     bool complete = false;
     pthread_mutex_lock(&held->lock);
     struct held_page *page = *find(held, view, number);
-    if (page != NULL && page->epoch != epoch) {
-        drop(held, find(held, view, number));
-        page = NULL;
-    }
     if (page == NULL)
         page = insert(held, view, number, needed);
-    if (page != NULL)
-        page->epoch = epoch;
     if (page != NULL) {
         fill(page, offset, bytes, length);
         complete = page->filled >= page->needed;
@@ -140,8 +134,8 @@ static void first_run(const struct held_page *page, uint32_t *from, uint32_t *to
         ++*to;
 }
 
-bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, uint64_t *epoch,
-                     uint32_t *from, uint32_t *to, char *out)
+bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, uint32_t *from,
+                     uint32_t *to, char *out)
 {
     *from = 0;
     *to = HELD_PAGE_BYTES;
@@ -153,7 +147,6 @@ bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, ui
         if (!complete)
             first_run(page, from, to);
         memcpy(out + *from, page->data + *from, *to - *from);
-        *epoch = page->epoch;
         if (complete)
             drop(held, slot);
     }
@@ -166,14 +159,23 @@ void held_pages_forget(struct held_pages *held, uint32_t view)
     held_pages_forget_range(held, view, 0, UINT64_MAX);
 }
 
-void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last)
+static void look_through(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last)
 {
-    pthread_mutex_lock(&held->lock);
     for (struct held_page *page = held->oldest, *next; page != NULL; page = next) {
         next = page->newer;
         if (page->view == view && page->page >= first && page->page <= last)
             drop(held, find(held, view, page->page));
     }
+}
+
+void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last)
+{
+    pthread_mutex_lock(&held->lock);
+    if (last - first < held->count)
+        for (uint64_t page = first; page <= last; page++)
+            drop(held, find(held, view, page));
+    else
+        look_through(held, view, first, last);
     pthread_mutex_unlock(&held->lock);
 }
 

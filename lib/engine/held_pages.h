@@ -4,8 +4,9 @@
  * - seams: pages whose bytes come from more than one chunk, until all pieces are there;
  * - sentinels: complete pages held back from the page cache, so that the read for one tells that a
  *   reader passes.
- * Bounded: when it is full the oldest page is dropped, and a read of it takes the ordinary way.
- * Thread-safe; never blocks but on its own lock.
+ * What is held of a file is forgotten before the file begins anew (file_gate.c), so that all of a
+ * page is of the contents of now. Bounded: when it is full the oldest page is dropped, and a read
+ * of it takes the ordinary way. Thread-safe; never blocks but on its own lock.
  */
 #ifndef ENGINE_HELD_PAGES_H
 #define ENGINE_HELD_PAGES_H
@@ -38,17 +39,16 @@ void held_pages_set_limit(struct held_pages *held, size_t limit);
 /* Adds bytes [offset, offset + length) of a page that needs `needed` bytes in all (less than a page
  * only at the end of a view). Returns true when the page is complete by that: it is then copied to
  * out (HELD_PAGE_BYTES), and stays in the table until it is forgotten. Adding the same bytes twice
- * is allowed. epoch: of the contents that the page is made of; what is held of another one is
- * dropped first. */
-bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint64_t epoch,
-                    uint32_t offset, const void *bytes, uint32_t length, uint32_t needed,
-                    char *out);
+ * is allowed. */
+bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint32_t offset,
+                    const void *bytes, uint32_t length, uint32_t needed, char *out);
 
 /* What is held of a page: copies its bytes [*from, *to) to their place in out, true. A complete
  * page is taken out of the table; of another one this is the first run of bytes, and it stays. */
-bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint64_t *epoch,
-                     uint32_t *from, uint32_t *to, char *out);
-/* Drops the pages first..last of a view, if they are held. */
+bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
+                     uint32_t *to, char *out);
+/* Drops the pages first..last of a view, if they are held. O(pages), or O(held pages) where these
+ * are fewer. */
 void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last);
 /* Drops every page of a view: the kernel has forgotten it. */
 void held_pages_forget(struct held_pages *held, uint32_t view);

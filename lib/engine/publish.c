@@ -34,8 +34,7 @@ static bool is_sentinel(const struct publication *to, uint64_t page)
 
 /* Puts the literal bytes of a seam page in, so that only chunks are waited for. True and the page
  * in `out` when that completes it. */
-static bool add_literals(struct publication *to, uint64_t page, uint64_t epoch, uint32_t needed,
-                         char *out)
+static bool add_literals(struct publication *to, uint64_t page, uint32_t needed, char *out)
 {
     const struct extent_map *map = view_map(to->engine, to->view);
     uint64_t start = page * PAGE_BYTES, end = start + needed;
@@ -43,9 +42,9 @@ static bool add_literals(struct publication *to, uint64_t page, uint64_t epoch, 
     for (uint64_t at = start; at < end && !complete;) {
         struct extent_piece piece = extent_map_at(map, at, end - at);
         if (piece.source == EXTENT_LITERAL)
-            complete = held_pages_add(&to->engine->held, to->view, page, epoch,
-                                      (uint32_t)(at - start), map->literal + piece.source_offset,
-                                      (uint32_t)piece.length, needed, out);
+            complete = held_pages_add(&to->engine->held, to->view, page, (uint32_t)(at - start),
+                                      map->literal + piece.source_offset, (uint32_t)piece.length,
+                                      needed, out);
         at += piece.length;
     }
     return complete;
@@ -75,38 +74,33 @@ static void count_page_stores(struct unshard_engine *engine, uint32_t view, uint
     }
 }
 
-/* Of which contents the page would consist now. */
-static uint64_t epoch_of_page(const struct publication *to, uint64_t page)
+/* From now on no file that has bytes in the page begins anew, unless one of them is not served:
+ * then the page must not be stored. Every true is paired with end_page. */
+static bool begin_page(const struct publication *to, uint64_t page)
 {
     struct unshard_engine *engine = to->engine;
     pthread_mutex_lock(&engine->lock);
-    uint64_t epoch = view_epoch(engine, to->view, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
-    pthread_mutex_unlock(&engine->lock);
-    return epoch;
-}
-
-/* Stores a page that was put together, unless one of its files is not what it was or not to be
- * served. Until it is in the page cache it stays in memory, for reads and for another try: this
- * chunk comes again when the store has failed, its neighbour may not. */
-static void store_page(struct publication *to, uint64_t page, uint64_t epoch, const char *data,
-                       uint32_t length)
-{
-    struct unshard_engine *engine = to->engine;
-    uint64_t start = page * PAGE_BYTES, end = start + PAGE_BYTES;
-    pthread_mutex_lock(&engine->lock);
-    bool go = view_epoch(engine, to->view, start, end) == epoch &&
-              view_is_served(engine, to->view, start, end);
-    if (go)
+    bool served = view_is_served(engine, to->view, page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
+    if (served)
         count_page_stores(engine, to->view, page, true);
     pthread_mutex_unlock(&engine->lock);
-    if (!go)
-        return;
-    store(to, start, data, length);
+    return served;
+}
+
+static void end_page(const struct publication *to, uint64_t page)
+{
+    pthread_mutex_lock(&to->engine->lock);
+    count_page_stores(to->engine, to->view, page, false);
+    pthread_mutex_unlock(&to->engine->lock);
+}
+
+/* Stores a page that was put together. Until it is in the page cache it stays in memory, for reads
+ * and for another try: this chunk comes again when the store has failed, its neighbour may not. */
+static void store_page(struct publication *to, uint64_t page, const char *data, uint32_t length)
+{
+    store(to, page * PAGE_BYTES, data, length);
     if (to->error == 0)
-        held_pages_forget_range(&engine->held, to->view, page, page);
-    pthread_mutex_lock(&engine->lock);
-    count_page_stores(engine, to->view, page, false);
-    pthread_mutex_unlock(&engine->lock);
+        held_pages_forget_range(&to->engine->held, to->view, page, page);
 }
 
 /* A part of one page. */
@@ -118,13 +112,15 @@ static void publish_fragment(struct publication *to, uint64_t offset, const char
     uint32_t needed = bytes_of_page(to, page);
     if (length == 0)
         return;
-    uint64_t epoch = epoch_of_page(to, page);
+    bool served = begin_page(to, page);
     bool complete =
-        held_pages_add(&to->engine->held, to->view, page, epoch, (uint32_t)(offset % PAGE_BYTES),
-                       data, (uint32_t)length, needed, complete_page) ||
-        add_literals(to, page, epoch, needed, complete_page);
-    if (complete && !is_sentinel(to, page))
-        store_page(to, page, epoch, complete_page, needed);
+        held_pages_add(&to->engine->held, to->view, page, (uint32_t)(offset % PAGE_BYTES), data,
+                       (uint32_t)length, needed, complete_page) ||
+        add_literals(to, page, needed, complete_page);
+    if (complete && served && !is_sentinel(to, page))
+        store_page(to, page, complete_page, needed);
+    if (served)
+        end_page(to, page);
 }
 
 /* Whole pages, but for the last one at the end of the view; sentinels are left out and held. */

@@ -196,79 +196,68 @@ static int add_range(struct unshard_engine *engine, struct read_request *request
     return 0;
 }
 
-/* The view is laid out as it was when the request was cut, so that offsets and lengths mean what
- * they meant, and its files are what they were, so that all pieces are of one content. Caller holds
- * engine->lock. */
-static bool is_current(const struct unshard_engine *engine, const struct read_request *request,
-                       uint32_t view, uint64_t offset)
-{
-    return request->map == view_map(engine, view) &&
-           request->epoch == view_epoch(engine, view, offset, offset + request->size);
-}
-
-/* Where add_pages has come to. */
-struct page_walk {
-    struct unshard_engine *engine;
-    struct read_request *request;
-    uint32_t view;
-    uint64_t offset, end;  /* of the request */
-    uint64_t start;        /* before here all is copied or waited for */
-    struct waiter **ready; /* as in add_range */
+/* Some of a request that was held in memory, and is copied. */
+struct held_part {
+    struct held_part *next;
+    uint64_t from, to, page; /* offsets in the view */
+    bool complete;           /* the whole page was held */
 };
 
-/* Copies what is held of the page, and adds what lies before that. Caller does not hold the lock. 0
- * or a positive errno. */
-static int add_held(struct page_walk *walk, uint64_t page)
+/* Copies what is held of the request's pages; *parts: in order. No lock held. 0 or ENOMEM. */
+static int copy_held(struct unshard_engine *engine, struct read_request *request, uint64_t offset,
+                     struct held_part **parts)
 {
-    struct unshard_engine *engine = walk->engine;
     char data[HELD_PAGE_BYTES];
-    uint64_t begin = page * PAGE_BYTES, epoch;
-    uint32_t from, to;
-    int error = 0;
-    if (!held_pages_take(&engine->held, walk->view, page, &epoch, &from, &to, data))
-        return 0;
-    bool complete = from == 0 && to == PAGE_BYTES;
-    uint64_t first = begin + from > walk->start ? begin + from : walk->start;
-    uint64_t last = begin + to < walk->end ? begin + to : walk->end;
-    pthread_mutex_lock(&engine->lock);
-    if (!is_current(engine, walk->request, walk->view, walk->offset)) {
-        error = EIO;
-    } else if (first < last && view_epoch(engine, walk->view, begin, begin + PAGE_BYTES) == epoch &&
-               view_is_served(engine, walk->view, begin, begin + PAGE_BYTES)) {
-        memcpy(walk->request->data + (first - walk->offset), data + (first - begin), last - first);
-        if (complete)
-            schedule_note_sentinel(engine, walk->view, page);
-        error = add_range(engine, walk->request, walk->view, walk->start, first, walk->offset,
-                          walk->ready);
-        walk->start = last;
+    uint64_t end = offset + request->size;
+    for (uint64_t page = offset / PAGE_BYTES; page * PAGE_BYTES < end; page++) {
+        uint32_t from, to;
+        if (!held_pages_take(&engine->held, request->view, page, &from, &to, data))
+            continue;
+        uint64_t begin = page * PAGE_BYTES;
+        uint64_t first = begin + from > offset ? begin + from : offset;
+        uint64_t last = begin + to < end ? begin + to : end;
+        if (first >= last)
+            continue;
+        struct held_part *part = arena_alloc(&request->arena, sizeof *part);
+        if (part == NULL)
+            return ENOMEM;
+        *part = (struct held_part){NULL, first, last, page, from == 0 && to == PAGE_BYTES};
+        memcpy(request->data + (first - offset), data + (first - begin), last - first);
+        *parts = part;
+        parts = &part->next;
     }
-    pthread_mutex_unlock(&engine->lock);
-    return error;
+    return 0;
 }
 
-/* Copies pages, and halves of pages, that are held in memory and adds what lies between them.
- * Caller does not hold the lock; it is taken here. */
-static int add_pages(struct unshard_engine *engine, struct read_request *request, uint32_t view,
-                     uint64_t offset, struct waiter **ready)
+/* The view is laid out as it was when the request was cut, so that offsets and lengths mean what
+ * they meant. Caller holds engine->lock. */
+static bool is_laid_out(const struct unshard_engine *engine, const struct read_request *request)
 {
-    struct page_walk walk = {.engine = engine,
-                             .request = request,
-                             .view = view,
-                             .offset = offset,
-                             .end = offset + request->size,
-                             .start = offset,
-                             .ready = ready};
+    return request->map == view_map(engine, request->view);
+}
+
+/* Adds what lies between the parts that were copied. All under one lock, so that it is of one
+ * content of each file. Caller holds engine->lock. 0 or a positive errno. */
+static int add_all(struct unshard_engine *engine, struct read_request *request, uint64_t offset,
+                   const struct held_part *parts, struct waiter **ready)
+{
+    uint64_t start = offset, end = offset + request->size;
     int error = 0;
-    for (uint64_t page = offset / PAGE_BYTES; page * PAGE_BYTES < walk.end && error == 0; page++)
-        error = add_held(&walk, page);
-    if (error == 0 && walk.start < walk.end) {
-        pthread_mutex_lock(&engine->lock);
-        error = is_current(engine, request, view, offset)
-                    ? add_range(engine, request, view, walk.start, walk.end, offset, ready)
-                    : EIO;
-        pthread_mutex_unlock(&engine->lock);
+    if (!is_laid_out(engine, request))
+        return EIO;
+    if (request->epochs_begun != engine->epochs_begun)
+        parts = NULL; /* they may be of a content before */
+    for (; parts != NULL && error == 0; parts = parts->next) {
+        uint64_t begin = parts->page * PAGE_BYTES;
+        if (!view_is_served(engine, request->view, begin, begin + PAGE_BYTES))
+            continue;
+        if (parts->complete)
+            schedule_note_sentinel(engine, request->view, parts->page);
+        error = add_range(engine, request, request->view, start, parts->from, offset, ready);
+        start = parts->to;
     }
-    return error;
+    return error != 0 ? error
+                      : add_range(engine, request, request->view, start, end, offset, ready);
 }
 
 static void take_ready(struct unshard_engine *engine, struct waiter *ready, int error)
@@ -284,13 +273,13 @@ static void take_ready(struct unshard_engine *engine, struct waiter *ready, int 
 }
 
 /* The request is one piece of one chunk: nothing is copied. The request may be gone on return. */
-static void read_direct(struct unshard_engine *engine, struct read_request *request, uint32_t view,
+static void read_direct(struct unshard_engine *engine, struct read_request *request,
                         struct extent_piece piece)
 {
     struct waiter *ready = NULL;
     request->direct = true;
     pthread_mutex_lock(&engine->lock);
-    int error = is_current(engine, request, view, piece.view_offset)
+    int error = is_laid_out(engine, request)
                     ? add_source_piece(engine, request, piece, piece.view_offset, &ready)
                     : EIO;
     readers_wake(engine);
@@ -304,17 +293,20 @@ static void read_direct(struct unshard_engine *engine, struct read_request *requ
 }
 
 static void read_assembled(struct unshard_engine *engine, struct read_request *request,
-                           uint32_t view, uint64_t offset)
+                           uint64_t offset)
 {
     struct waiter *ready = NULL;
+    struct held_part *parts = NULL;
     atomic_store(&request->pending, 1);
     request->data = malloc(request->size);
     int error = ENOMEM;
     if (request->data != NULL)
-        error = add_pages(engine, request, view, offset, &ready);
+        error = copy_held(engine, request, offset, &parts);
+    pthread_mutex_lock(&engine->lock);
+    if (error == 0)
+        error = add_all(engine, request, offset, parts, &ready);
     if (error != 0)
         atomic_store(&request->error, error);
-    pthread_mutex_lock(&engine->lock);
     readers_wake(engine);
     pthread_mutex_unlock(&engine->lock);
     take_ready(engine, ready, 0);
@@ -408,8 +400,8 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     pthread_mutex_lock(&engine->lock);
     engine->reads++;
     engine->asked_ns = engine_now_ns();
-    request->epoch = view_epoch(engine, view, offset, offset + size);
-    bool current = is_current(engine, request, view, offset);
+    request->epochs_begun = engine->epochs_begun;
+    bool current = is_laid_out(engine, request);
     if (current)
         schedule_note_read(engine, view, offset, offset + size, request->uncached);
     bool split = current && request->ahead && waits_in_part(engine, view, offset, size);
@@ -420,9 +412,9 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
         return;
     }
     if (is_direct(engine, piece, size))
-        read_direct(engine, request, view, piece);
+        read_direct(engine, request, piece);
     else
-        read_assembled(engine, request, view, offset);
+        read_assembled(engine, request, offset);
 } /* NOLINT(clang-analyzer-unix.Malloc): the request belongs to its waiters now */
 
 void unshard_engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,

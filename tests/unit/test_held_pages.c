@@ -17,7 +17,7 @@ static bool add_half(struct held_pages *held, uint64_t page, unsigned half, char
 {
     char bytes[HALF];
     memset(bytes, (int)(page % 251 + half), sizeof bytes);
-    return held_pages_add(held, 0, page, 0, half * HALF, bytes, HALF, HELD_PAGE_BYTES, out);
+    return held_pages_add(held, 0, page, half * HALF, bytes, HALF, HELD_PAGE_BYTES, out);
 }
 
 static size_t completed(struct held_pages *held, size_t pages)
@@ -69,13 +69,12 @@ static void a_half_is_there_to_be_read(void **state)
 {
     struct held_pages held;
     char out[HELD_PAGE_BYTES];
-    uint64_t epoch;
     uint32_t from, to;
     (void)state;
     assert_int_equal(held_pages_init(&held, 100), 0);
-    assert_false(held_pages_take(&held, 0, 7, &epoch, &from, &to, out));
+    assert_false(held_pages_take(&held, 0, 7, &from, &to, out));
     assert_false(add_half(&held, 7, 1, out));
-    assert_true(held_pages_take(&held, 0, 7, &epoch, &from, &to, out));
+    assert_true(held_pages_take(&held, 0, 7, &from, &to, out));
     assert_int_equal(from, HALF);
     assert_int_equal(to, HELD_PAGE_BYTES);
     assert_int_equal(out[HALF], 7 + 1);

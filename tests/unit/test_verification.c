@@ -583,6 +583,46 @@ static void wait_for_epoch(struct unshard_engine *engine, uint32_t number, uint3
     }
 }
 
+static bool is_clear(struct unshard_engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool clear = gate_is_clear(&engine->files[WRONG_FILE].gate);
+    pthread_mutex_unlock(&engine->lock);
+    return clear;
+}
+
+static void wait_for_clear_file(struct unshard_engine *engine)
+{
+    struct timespec until = deadline(), now;
+    while (!is_clear(engine)) {
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+    }
+}
+
+/* Set: WRONG_FILE begins anew between when a read has copied a page and when it looks whether it
+ * may have it. */
+static struct unshard_engine *begins_anew_after_copy;
+bool __real_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
+                            uint32_t *to, char *out);
+bool __wrap_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
+                            uint32_t *to, char *out);
+bool __wrap_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
+                            uint32_t *to, char *out)
+{
+    struct unshard_error error = {.code = "changed", .offset = UNSHARD_NO_OFFSET};
+    struct unshard_engine *engine = begins_anew_after_copy;
+    bool taken = __real_held_pages_take(held, view, page, from, to, out);
+    begins_anew_after_copy = NULL;
+    if (engine == NULL)
+        return taken;
+    assert_true(taken);
+    file_block(engine, engine->files[WRONG_FILE].epoch, GATE_CHANGED, &error, NULL);
+    wait_for_clear_file(engine);
+    assert_int_equal(file_reset(engine, WRONG_FILE), 0);
+    return taken;
+}
+
 /* The page of the view with the byte that flip changes. */
 static uint64_t flipped_page(const struct fixture *fixture)
 {
@@ -663,23 +703,6 @@ static void test_async_does_not_begin_anew_under_a_reader(void **state)
     free(good);
 }
 
-static bool is_clear(struct unshard_engine *engine)
-{
-    pthread_mutex_lock(&engine->lock);
-    bool clear = gate_is_clear(&engine->files[WRONG_FILE].gate);
-    pthread_mutex_unlock(&engine->lock);
-    return clear;
-}
-
-static void wait_for_clear_file(struct unshard_engine *engine)
-{
-    struct timespec until = deadline(), now;
-    while (!is_clear(engine)) {
-        clock_gettime(CLOCK_REALTIME, &now);
-        assert_true(now.tv_sec < until.tv_sec);
-    }
-}
-
 /* A storer is about to drop them. */
 static void wait_for_taken_pages(struct unshard_engine *engine)
 {
@@ -698,23 +721,29 @@ static void test_held_pages_of_another_content_are_not_served(void **state)
 {
     struct fixture *fixture = *state;
     struct unshard_error error = {.code = "mismatch", .offset = UNSHARD_NO_OFFSET};
-    char page[PAGE], wrong[PAGE], out[PAGE];
+    char page[PAGE], held[PAGE], out[PAGE];
     size_t got;
     uint64_t where = flipped_page(fixture);
     struct unshard_engine *engine =
         start(fixture, NULL, verifying(UNSHARD_VERIFY_OFF, UNSHARD_PREFETCH_OFF));
-    memset(wrong, 'w', PAGE);
-    assert_true(held_pages_add(&engine->held, 0, where, 7, 0, wrong, PAGE, PAGE, out));
+    memset(held, 'w', PAGE);
+    assert_true(held_pages_add(&engine->held, 0, where, 0, held, PAGE, PAGE, out));
     assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
+    assert_memory_equal(page, held, PAGE);
+    assert_true(held_pages_add(&engine->held, 0, where, 0, held, PAGE, PAGE, out));
+    begins_anew_after_copy = engine;
+    assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), 0);
+    assert_null(begins_anew_after_copy);
     assert_memory_equal(page, fixture->expected + where * PAGE, PAGE);
-    assert_true(held_pages_add(&engine->held, 0, where, 0, 0, wrong, PAGE, PAGE, out));
+    assert_true(held_pages_add(&engine->held, 0, where, 0, held, PAGE, PAGE, out));
     struct gate *gate = &engine->files[WRONG_FILE].gate;
     pthread_mutex_lock(&engine->lock);
-    gate_block(gate, GATE_MISMATCH, &error, NULL); /* as before its pages are dropped */
-    gate_take_pages(gate);
+    gate_block(gate, GATE_MISMATCH, &error, NULL); /* no storer knows of it yet */
     pthread_mutex_unlock(&engine->lock);
     assert_int_equal(read_view(engine, where * PAGE, page, PAGE, &got), EIO);
+    assert_true(held_pages_add(&engine->held, 0, where, 0, held, PAGE, PAGE, out));
     pthread_mutex_lock(&engine->lock);
+    gate_take_pages(gate);
     gate_pages_gone(gate);
     gate_renew(gate, false);
     pthread_mutex_unlock(&engine->lock);
