@@ -171,6 +171,23 @@ struct unshard_component unshard_component(const struct unshard_checkpoint *chec
                                            uint32_t component);
 struct unshard_shard unshard_component_shard(const struct unshard_checkpoint *checkpoint,
                                              uint32_t component, uint32_t shard);
+/* A tensor; all of it is valid during a call of unshard_tensor_found only. */
+struct unshard_tensor {
+    const char *name; /* may hold any byte */
+    size_t name_length;
+    const char *dtype; /* as the component's format calls it: "BF16"... */
+    uint32_t rank;
+    const uint64_t *shape;
+    uint64_t bytes;
+    const char *shard; /* path of the file that it (or its beginning) comes from, or NULL */
+};
+typedef void (*unshard_tensor_found)(void *context, const struct unshard_tensor *tensor);
+/* Calls found for each tensor of a component, in the order of its file; of a failed component for
+ * what is known. Reads headers again, so it may block. 0, or -ENOMEM with *error (NULL is allowed).
+ */
+int unshard_component_tensors(const struct unshard_checkpoint *checkpoint, uint32_t component,
+                              unshard_tensor_found found, void *context,
+                              struct unshard_error *error);
 /* What is wrong with the checkpoint and with no component: files of digests that cannot be used...
  */
 const struct unshard_error *unshard_checkpoint_problems(const struct unshard_checkpoint *checkpoint,

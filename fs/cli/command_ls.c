@@ -4,7 +4,7 @@
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 
-#include <cjson/cJSON.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,68 +115,65 @@ static void print_table(const struct unshard_checkpoint *checkpoint)
         printf("note: %s\n", quote(quoted, notes[i]));
 }
 
-/* "[4096, 64]" */
-static void print_shape(const cJSON *shape)
-{
-    const cJSON *number;
-    const char *separator = "[";
-    cJSON_ArrayForEach(number, shape)
-    {
-        printf("%s%.0f", separator, number->valuedouble);
-        separator = ", ";
-    }
-    fputs(shape && shape->child ? "]" : "[]", stdout);
-}
-
-static void print_tensors(const char *json)
+/* "  NAME  BF16 [4096, 64]  512.0 KiB" */
+static void print_tensor(void *context, const struct unshard_tensor *tensor)
 {
     char quoted[QUOTED_CAPACITY], size[UNSHARD_HUMAN_CAPACITY];
-    cJSON *root = cJSON_Parse(json);
-    const cJSON *component, *tensor;
-    cJSON_ArrayForEach(component, cJSON_GetObjectItemCaseSensitive(root, "components"))
-    {
-        const cJSON *name = cJSON_GetObjectItemCaseSensitive(component, "name");
-        printf("\n%s:\n", quote(quoted, cJSON_IsString(name) ? name->valuestring : "?"));
-        cJSON_ArrayForEach(tensor, cJSON_GetObjectItemCaseSensitive(component, "tensors"))
-        {
-            const cJSON *tensor_name = cJSON_GetObjectItemCaseSensitive(tensor, "name");
-            const cJSON *dtype = cJSON_GetObjectItemCaseSensitive(tensor, "dtype");
-            const cJSON *bytes = cJSON_GetObjectItemCaseSensitive(tensor, "bytes");
-            printf("  %s  %s ",
-                   quote(quoted, cJSON_IsString(tensor_name) ? tensor_name->valuestring : "?"),
-                   cJSON_IsString(dtype) ? dtype->valuestring : "?");
-            print_shape(cJSON_GetObjectItemCaseSensitive(tensor, "shape"));
-            printf("  %s\n", unshard_human_bytes(
-                                 size, cJSON_IsNumber(bytes) ? (uint64_t)bytes->valuedouble : 0));
-        }
+    (void)context;
+    unshard_printable(quoted, sizeof quoted, tensor->name, tensor->name_length);
+    printf("  %s  %s [", quoted, tensor->dtype);
+    for (uint32_t i = 0; i < tensor->rank; i++)
+        printf("%s%llu", i > 0 ? ", " : "", (unsigned long long)tensor->shape[i]);
+    printf("]  %s\n", unshard_human_bytes(size, tensor->bytes));
+}
+
+static int print_tensors(const struct unshard_checkpoint *checkpoint, struct unshard_error *error)
+{
+    char quoted[QUOTED_CAPACITY];
+    int result = 0;
+    for (uint32_t i = 0; i < unshard_component_count(checkpoint) && result == 0; i++) {
+        printf("\n%s:\n", quote(quoted, unshard_component(checkpoint, i).name));
+        result = unshard_component_tensors(checkpoint, i, print_tensor, NULL, error);
     }
-    cJSON_Delete(root);
+    return result;
+}
+
+static int print_json(const struct unshard_checkpoint *checkpoint, bool tensors,
+                      struct unshard_error *error)
+{
+    char *json = unshard_checkpoint_describe_json(checkpoint, tensors, error);
+    if (!json)
+        return -ENOMEM;
+    puts(json);
+    free(json);
+    return 0;
+}
+
+static bool is_well(const struct unshard_checkpoint *checkpoint)
+{
+    uint32_t problem_count;
+    unshard_checkpoint_problems(checkpoint, &problem_count);
+    for (uint32_t i = 0; i < unshard_component_count(checkpoint); i++)
+        if (unshard_component(checkpoint, i).error)
+            return false;
+    return problem_count == 0;
 }
 
 static int print_all(const struct unshard_checkpoint *checkpoint, const struct options *options)
 {
     struct unshard_error error = {0};
-    char *json = NULL;
-    if (options->json || options->tensors) {
-        json = unshard_checkpoint_describe_json(checkpoint, options->tensors, &error);
-        if (!json) {
-            fprintf(stderr, "unshard ls: %s\n", error.message[0] ? error.message : "out of memory");
-            return EXIT_STATUS_FAILED;
-        }
-    }
+    int result = 0;
     if (options->json)
-        puts(json);
+        result = print_json(checkpoint, options->tensors, &error);
     else
         print_table(checkpoint);
     if (options->tensors && !options->json)
-        print_tensors(json);
-    free(json);
-    for (uint32_t i = 0; i < unshard_component_count(checkpoint); i++)
-        if (unshard_component(checkpoint, i).error)
-            return EXIT_STATUS_UNWELL;
-    uint32_t problem_count;
-    unshard_checkpoint_problems(checkpoint, &problem_count);
-    return problem_count > 0 ? EXIT_STATUS_UNWELL : EXIT_STATUS_OK;
+        result = print_tensors(checkpoint, &error);
+    if (result < 0) {
+        fprintf(stderr, "unshard ls: %s\n", error.message);
+        return EXIT_STATUS_FAILED;
+    }
+    return is_well(checkpoint) ? EXIT_STATUS_OK : EXIT_STATUS_UNWELL;
 }
 
 static int list(const struct options *options)

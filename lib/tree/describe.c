@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#include "tree/headers.h"
 #include "tree/model.h"
 
 #include "base/error.h"
 #include "base/text.h"
-#include "formats/gather.h"
-#include "formats/safetensors/safetensors.h"
 #include "json/json_string.h"
 #include "json/json_write.h"
 
@@ -70,115 +67,45 @@ static void write_shards(const struct unshard_checkpoint *checkpoint,
     text_append_string(text, "]");
 }
 
-/* The file that the first bytes of a tensor come from, which begins at offset or holds it. */
-static uint32_t first_source(const struct gathered *gathered, uint64_t offset)
-{
-    uint32_t i = 0;
-    while (i + 1 < gathered->count && gathered->pieces[i + 1].offset <= offset)
-        i++;
-    return gathered->pieces[i].gather->boxes[0].file;
-}
+struct tensor_list {
+    struct text *text;
+    const char *separator;
+};
 
-static void write_tensor(const struct unshard_checkpoint *checkpoint, const struct tensor *tensor,
-                         struct text *text)
+static void write_tensor(void *context, const struct unshard_tensor *tensor)
 {
-    text_append_string(text, "{\"name\":");
+    struct tensor_list *list = context;
+    struct text *text = list->text;
+    text_printf(text, "%s{\"name\":", list->separator);
+    list->separator = ",";
     json_string_write(text, tensor->name, tensor->name_length);
-    text_printf(text, ",\"dtype\":\"%s\",\"shape\":[", tensor_type_name(tensor));
+    text_printf(text, ",\"dtype\":\"%s\",\"shape\":[", tensor->dtype);
     for (uint32_t i = 0; i < tensor->rank; i++) {
         if (i > 0)
             text_append_string(text, ",");
         text_append_u64(text, tensor->shape[i]);
     }
     text_append_string(text, "],\"bytes\":");
-    text_append_u64(text, tensor->length);
+    text_append_u64(text, tensor->bytes);
     text_append_string(text, ",");
-    json_member_write(text, "shard",
-                      tensor->file != EXTENT_LITERAL ? checkpoint->files[tensor->file].path : NULL);
+    json_member_write(text, "shard", tensor->shard);
     text_append_string(text, "}");
 }
 
-/* The tensors of a merged safetensors file, from the header that was made for it. 1: listed, 0: it
- * has none. */
-static int write_merged_tensors(const struct unshard_checkpoint *checkpoint,
-                                const struct view *view, struct text *text)
+static int write_tensors(const struct unshard_checkpoint *checkpoint, uint32_t component,
+                         struct text *text)
 {
-    const struct extent_map *map = &view->map;
-    struct arena arena = {0};
-    struct tensor_set set = {0};
-    if (map->count == 0 || map->extents[0].source != EXTENT_LITERAL || map->literal_size < 8 ||
-        safetensors_parse(map->literal + 8, map->literal_size - 8, map->size, view->path, &arena,
-                          &set, NULL) != 0) {
-        arena_free(&arena);
-        return 0;
-    }
+    struct tensor_list list = {text, ""};
     text_append_string(text, ",\"tensors\":[");
-    for (size_t i = 0; i < set.tensor_count; i++) {
-        struct extent_piece piece = extent_map_at(map, set.tensors[i].offset, 1);
-        uint32_t file = piece.source;
-        if (file != EXTENT_LITERAL && checkpoint->files[file].gathered != NULL)
-            file = first_source(checkpoint->files[file].gathered, piece.source_offset);
-        set.tensors[i].file = file; /* of an empty tensor at the end there is none */
-        text_append_string(text, i > 0 ? "," : "");
-        write_tensor(checkpoint, &set.tensors[i], text);
-    }
+    int result = unshard_component_tensors(checkpoint, component, write_tensor, &list, NULL);
     text_append_string(text, "]");
-    arena_free(&arena);
-    return 1;
+    return result;
 }
 
-/* Of a component that is one of several in its files: is the tensor its own? Takes the prefix off.
- */
-static bool is_own_tensor(const struct component *component, struct tensor *tensor)
+static int write_component(const struct unshard_checkpoint *checkpoint, uint32_t number,
+                           bool tensors, struct text *text)
 {
-    if (component->prefix == NULL)
-        return true;
-    if (tensor->name_length < component->prefix_length ||
-        memcmp(tensor->name, component->prefix, component->prefix_length) != 0)
-        return false;
-    tensor->name += component->prefix_length;
-    tensor->name_length -= (uint32_t)component->prefix_length;
-    return true;
-}
-
-static int write_tensors(const struct unshard_checkpoint *checkpoint,
-                         const struct component *component, struct text *text)
-{
-    const char *separator = "";
-    const struct format *format = format_of_name(component->format);
-    if (component->view != UNSHARD_NO_VIEW &&
-        write_merged_tensors(checkpoint, &checkpoint->views[component->view], text))
-        return 0;
-    uint32_t count = format->read != NULL ? component->file_count : 0;
-    struct header *headers = calloc(count + 1U, sizeof *headers);
-    if (headers == NULL)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < count; i++) {
-        headers[i].file = component->files[i];
-        headers[i].format = format;
-    }
-    struct memory_budget budget = {.limit = HEADERS_MEMORY};
-    headers_read(checkpoint, headers, count, &budget);
-    text_append_string(text, ",\"tensors\":[");
-    for (uint32_t i = 0; i < count; i++) {
-        if (headers[i].result != 0 && !headers[i].truncated)
-            continue;
-        for (size_t t = 0; t < headers[i].set.tensor_count; t++) {
-            if (!is_own_tensor(component, &headers[i].set.tensors[t]))
-                continue;
-            text_append_string(text, separator);
-            separator = ",";
-            write_tensor(checkpoint, &headers[i].set.tensors[t], text);
-        }
-    }
-    text_append_string(text, "]");
-    headers_free(headers, count);
-    return 0;
-}
-
-static int write_component(const struct unshard_checkpoint *checkpoint,
-                           const struct component *component, bool tensors, struct text *text)
-{
+    const struct component *component = &checkpoint->components[number];
     int result = 0;
     text_append_string(text, "{");
     json_member_write(text, "name", component->name);
@@ -199,7 +126,7 @@ static int write_component(const struct unshard_checkpoint *checkpoint,
     text_append_string(text, ",");
     write_notes(text, component->notes, component->note_count);
     if (tensors)
-        result = write_tensors(checkpoint, component, text);
+        result = write_tensors(checkpoint, number, text);
     text_append_string(text, "}");
     return result;
 }
@@ -218,7 +145,7 @@ char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoi
     for (uint32_t i = 0; i < checkpoint->component_count && result == 0; i++) {
         if (i > 0)
             text_append_string(&text, ",");
-        result = write_component(checkpoint, &checkpoint->components[i], tensors, &text);
+        result = write_component(checkpoint, i, tensors, &text);
     }
     text_printf(&text, "],\"files\":%u,", files);
     write_notes(&text, checkpoint->notes, checkpoint->note_count);
