@@ -210,3 +210,17 @@ def test_attributes_name_the_shard(source, tensors):
         assert os.getxattr(path, "user.unshard.digest") == b"sha256"
         errors = os.getxattr(path, "user.unshard.errors").decode()
         assert f'shard="{BAD}"' in errors and "gathered" not in errors
+        # The same lines as of the whole, each once, and for the file itself, too.
+        assert errors == (mount / ".unshard/errors").read_text()
+        assert len(set(errors.splitlines())) == len(errors.splitlines())
+        assert os.getxattr(mount / BAD, "user.unshard.errors").decode() == errors
+
+
+def test_what_is_put_together_counts_once(source):
+    with mounted(source) as mount:
+        mount.wait_warm()
+        status = mount.status()
+        component, = status["components"]
+        assert status["bytes_total"] == component["bytes_total"]
+        assert status["bytes_published"] == component["bytes_published"]
+        assert status["bytes_total"] == sum(shard["bytes_total"] for shard in component["shards"])
