@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 struct digest_cache {
     int directory;
     uint64_t limit_bytes;
+    atomic_llong bytes_left, entries_left; /* that may be added before it is trimmed */
     struct secret secret;
 };
 
@@ -127,7 +129,8 @@ int digest_cache_load(struct digest_cache *cache, const struct digest_cache_key 
 /* ---- storing -----------------------------------------------------------------------------------
  */
 
-/* Writes a temporary file and lets it take the entry's name. */
+/* Writes a temporary file and lets it take the entry's name. It need not be on the disk then: an
+ * entry tells by its own digest whether it is whole. */
 static int publish(struct digest_cache *cache, const char *name, const uint8_t *entry,
                    size_t length)
 {
@@ -142,8 +145,6 @@ static int publish(struct digest_cache *cache, const char *name, const uint8_t *
     if (fd < 0)
         return -errno;
     int result = write_all(fd, entry, length);
-    if (result == 0 && fsync(fd) != 0)
-        result = -errno;
     if (close(fd) != 0 && result == 0)
         result = -errno;
     if (result == 0 && renameat(cache->directory, temporary, cache->directory, name) != 0)
@@ -151,6 +152,18 @@ static int publish(struct digest_cache *cache, const char *name, const uint8_t *
     if (result != 0)
         unlinkat(cache->directory, temporary, 0);
     return result;
+}
+
+/* So much has been added. Several may trim at a time. */
+static void make_room(struct digest_cache *cache, long long length)
+{
+    bool bytes = atomic_fetch_sub(&cache->bytes_left, length) >= length;
+    bool entries = atomic_fetch_sub(&cache->entries_left, 1) >= 1;
+    if (bytes && entries)
+        return;
+    struct cache_room room = cache_directory_trim(cache->directory, cache->limit_bytes);
+    atomic_store(&cache->bytes_left, room.bytes);
+    atomic_store(&cache->entries_left, room.entries);
 }
 
 int digest_cache_store(struct digest_cache *cache, const struct digest_cache_key *key,
@@ -172,6 +185,6 @@ int digest_cache_store(struct digest_cache *cache, const struct digest_cache_key
     if (result != 0)
         return error_set(error, "cache-error", -result, "chunk digests cannot be kept: %s",
                          strerrordesc_np(-result));
-    cache_directory_trim(cache->directory, cache->limit_bytes);
+    make_room(cache, (long long)length);
     return 0;
 }

@@ -15,7 +15,11 @@
 #include <unistd.h>
 
 #define SUBDIRECTORY "chunk-digests"
-#define MOST_ENTRIES 10000U
+/* A checkpoint may have tens of thousands of files, and each mount reads all of its entries. */
+#define MOST_ENTRIES 100000U
+/* Looking through all entries is dear: what is removed at a time makes room for so many more. */
+#define SHARE_OF_SLACK 16U
+#define LEAST_WITH_SLACK (UINT64_C(1) << 20)
 #define ABANDONED_SECONDS 3600
 
 /* ---- where it is -------------------------------------------------------------------------------
@@ -155,27 +159,45 @@ static void look_at(int directory, const char *name, time_t now, struct kept_lis
         unlinkat(directory, name, 0);
 }
 
-void cache_directory_trim(int directory, uint64_t limit_bytes)
+/* Removes the oldest ones while there are more than may be. */
+static void remove_oldest(int directory, struct kept_list *list, uint64_t most_bytes, size_t most)
 {
+    size_t removed = 0;
+    if (list->count > 0)
+        qsort(list->items, list->count, sizeof *list->items, compare_age);
+    while (removed < list->count && (list->bytes > most_bytes || list->count - removed > most)) {
+        unlinkat(directory, list->items[removed].name, 0);
+        list->bytes -= list->items[removed++].bytes;
+    }
+    list->count -= removed; /* what is left is not looked at any more */
+}
+
+struct cache_room cache_directory_trim(int directory, uint64_t limit_bytes)
+{
+    uint64_t slack_bytes = limit_bytes / SHARE_OF_SLACK;
+    size_t slack = MOST_ENTRIES / SHARE_OF_SLACK;
+    struct cache_room room = {0};
     struct kept_list list = {0};
     int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *stream = fd >= 0 ? fdopendir(fd) : NULL;
     if (stream == NULL) {
         if (fd >= 0)
             close(fd);
-        return;
+        return room;
     }
     time_t now = time(NULL);
     for (const struct dirent *item; (item = readdir(stream)) != NULL;)
         look_at(directory, item->d_name, now, &list);
     closedir(stream);
-    if (list.count > 0)
-        qsort(list.items, list.count, sizeof *list.items, compare_age);
-    for (size_t i = 0; i < list.count; i++) {
-        if (list.bytes <= limit_bytes && list.count - i <= MOST_ENTRIES)
-            break;
-        unlinkat(directory, list.items[i].name, 0);
-        list.bytes -= list.items[i].bytes;
-    }
+    bool full = list.bytes > limit_bytes || list.count > MOST_ENTRIES;
+    if (full && limit_bytes >= LEAST_WITH_SLACK)
+        remove_oldest(directory, &list, limit_bytes - slack_bytes, MOST_ENTRIES - slack);
+    else if (full)
+        remove_oldest(directory, &list, limit_bytes, MOST_ENTRIES);
+    uint64_t bytes_left = list.bytes < limit_bytes ? limit_bytes - list.bytes : 0;
+    size_t left = MOST_ENTRIES - list.count;
+    room.bytes = (int64_t)(bytes_left < slack_bytes ? bytes_left : slack_bytes);
+    room.entries = (int64_t)(left < slack ? left : slack);
     free(list.items);
+    return room;
 }

@@ -12,8 +12,14 @@ int cache_directory_open(struct unshard_error *error);
 struct stat;
 bool cache_is_own(const struct stat *status);
 
-/* Removes entries, least recently used first, until at most limit_bytes and a fixed number are
- * left, and what writers that were killed left behind an hour ago. */
-void cache_directory_trim(int directory, uint64_t limit_bytes);
+/* What may be added before it is looked again; that others add as much is allowed for. */
+struct cache_room {
+    int64_t bytes, entries;
+};
+
+/* When there are more than limit_bytes or a fixed number, removes entries, least recently used
+ * first, until there is some room again (none where the limit is small); and what writers that were
+ * killed left behind an hour ago. Looks at every entry. */
+struct cache_room cache_directory_trim(int directory, uint64_t limit_bytes);
 
 #endif

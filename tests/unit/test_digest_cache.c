@@ -385,6 +385,25 @@ static void the_least_recently_used_go_first(void **state)
     assert_int_equal(digest_cache_store(fixture->cache, &keys[4], CHUNK, chunks, 3, NULL), -EFBIG);
 }
 
+/* It is not looked through each time: at its limit it has a little more or less than that. */
+static void it_stays_about_as_large_as_it_may_be(void **state)
+{
+    struct fixture *fixture = *state;
+    size_t entry = CACHE_ENTRY_HEADER + 4 * CACHE_ENTRY_DIGEST, limit = 1 << 20;
+    unsigned most = (unsigned)(limit / entry), count = 0;
+    digest_cache_close(fixture->cache);
+    assert_int_equal(digest_cache_open(limit, &fixture->cache, NULL), 0);
+    for (unsigned i = 1; i <= 2 * most; i++) {
+        struct digest_cache_key key = make_key(i);
+        store(fixture, &key);
+    }
+    count = count_files(fixture);
+    assert_in_range(count, most - most / 8, most + most / 16 + 1);
+    struct digest_cache_key first = make_key(1), last = make_key(2 * most);
+    assert_false(found(fixture, &first));
+    assert_true(found(fixture, &last));
+}
+
 /* ---- the corpus --------------------------------------------------------------------------------
  */
 
@@ -501,6 +520,7 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(numbers_that_do_not_fit_are_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_least_recently_used_go_first, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(it_stays_about_as_large_as_it_may_be, set_up, tear_down),
         cmocka_unit_test(every_file_of_the_corpus_is_judged_by_its_name),
         cmocka_unit_test_setup_teardown(threads_and_processes_see_whole_entries, set_up, tear_down),
     };
