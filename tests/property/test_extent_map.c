@@ -210,6 +210,20 @@ static void check_images(const struct extent_map *map, const struct model *model
     free(seen);
 }
 
+static void check_sources(const struct extent_map *map, const struct model *model)
+{
+    bool shown[SOURCES] = {false};
+    for (size_t i = 0; i < model->size; i++)
+        if (model->source[i] != EXTENT_LITERAL)
+            shown[model->source[i]] = true;
+    for (uint32_t from = 0; from <= SOURCES; from++) {
+        uint32_t next = from;
+        while (next < SOURCES && !shown[next])
+            next++;
+        check(extent_map_next_source(map, from) == (next < SOURCES ? next : EXTENT_LITERAL));
+    }
+}
+
 static void check_random_images(struct random_state *random, const struct extent_map *map,
                                 const struct model *model)
 {
@@ -245,6 +259,7 @@ static void one_layout(uint64_t seed, size_t pieces, size_t longest)
     check_invariants(&map);
     check_boundaries(&random, &map, &model);
     check_random_images(&random, &map, &model);
+    check_sources(&map, &model);
     extent_map_free(&map);
     model_free(&model);
 }
