@@ -10,36 +10,50 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* Headers tell their length first, which need not cost a request of its own: who asks for the start
+ * of a file has so much of it read, or as much as the headers of others were seen to need. */
+#define FIRST_READ ((size_t)16 << 10)
+#define MOST_FIRST_READ ((size_t)256 << 10)
+
 struct header_list {
     const struct unshard_checkpoint *checkpoint;
     struct header **headers; /* those at hand */
+    atomic_size_t first_read;
 };
-
-/* Who asks for the start of a file gets along with that most often: headers tell their length
- * first, which need not cost a request of its own. */
-#define FIRST_READ ((size_t)64 << 10)
 
 /* A file that is read, and the record of that. */
 struct recorded_file {
     int fd;
     uint64_t size;
     struct header_record *record;
+    atomic_size_t *first_read; /* of the list */
     char *start; /* its first bytes, once they have been read; NULL: not, or no memory for it */
     size_t start_length;
 };
 
 static void read_start(struct recorded_file *file)
 {
-    size_t length = file->size < FIRST_READ ? (size_t)file->size : FIRST_READ;
+    size_t wanted = atomic_load(file->first_read);
+    size_t length = file->size < wanted ? (size_t)file->size : wanted;
     file->start = malloc(length + 1);
     ssize_t got = file->start == NULL ? 0 : read_fully(file->fd, 0, file->start, length);
     file->start_length = got > 0 ? (size_t)got : 0;
+}
+
+/* The header goes on behind what was read first. */
+static void note_length(const struct recorded_file *file, uint64_t end)
+{
+    size_t before = atomic_load(file->first_read);
+    while (end > before && end <= MOST_FIRST_READ)
+        if (atomic_compare_exchange_weak(file->first_read, &before, (size_t)end))
+            break;
 }
 
 static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
@@ -51,6 +65,8 @@ static int read_at(void *context, uint64_t offset, void *buffer, size_t length)
     size_t have = held < length ? (size_t)held : length;
     if (have > 0)
         memcpy(buffer, file->start + offset, have);
+    if (have > 0 && have < length)
+        note_length(file, offset + length);
     ssize_t got = have == length
                       ? 0
                       : read_fully(file->fd, offset + have, (char *)buffer + have, length - have);
@@ -96,9 +112,9 @@ static bool set_tensor_files(struct header *header)
     return sane;
 }
 
-static void read_header(const struct unshard_checkpoint *checkpoint, struct header *header)
+static void read_header(struct header_list *list, struct header *header)
 {
-    const struct source_file *file = &checkpoint->files[header->file];
+    const struct source_file *file = &list->checkpoint->files[header->file];
     if (source_file_is_too_large(file)) {
         header->error = *file->error;
         header->result = -file->error->errno_value;
@@ -110,14 +126,16 @@ static void read_header(const struct unshard_checkpoint *checkpoint, struct head
                                    "%s: nothing tells what is in it", file->path);
         return;
     }
-    int fd = checkpoint_open_file(checkpoint, header->file, 0);
+    int fd = checkpoint_open_file(list->checkpoint, header->file, 0);
     if (fd < 0) {
         header->result = error_set(&header->error, fd == -ENOENT ? "missing" : "unreadable", -fd,
                                    "%s: cannot open: %s", file->path, path_policy_reason(fd));
         return;
     }
-    struct recorded_file recorded = {
-        .fd = fd, .size = header->size != 0 ? header->size : file->size, .record = &header->record};
+    struct recorded_file recorded = {.fd = fd,
+                                     .size = header->size != 0 ? header->size : file->size,
+                                     .record = &header->record,
+                                     .first_read = &list->first_read};
     struct byte_reader reader = {
         .context = &recorded, .size = recorded.size, .read = read_at, .advise = advise_at};
     if (header->dcp != NULL)
@@ -171,23 +189,23 @@ static void refuse(const struct unshard_checkpoint *checkpoint, struct header *h
 
 static void read_number(void *context, uint32_t number)
 {
-    const struct header_list *list = context;
+    struct header_list *list = context;
     struct header *header = list->headers[number];
     if (header->twin == NULL)
-        read_header(list->checkpoint, header);
+        read_header(list, header);
     if (header->arena.refused)
         header_clear(header); /* at once: others may do with what it took */
 }
 
 /* Again, for those that were refused memory that others needed only meanwhile. */
-static void read_refused(const struct header_list *list, uint32_t count)
+static void read_refused(struct header_list *list, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         struct header *header = list->headers[i];
         if (!header->arena.refused)
             continue;
         header->arena.refused = false;
-        read_header(list->checkpoint, header);
+        read_header(list, header);
         if (header->arena.refused)
             refuse(list->checkpoint, header);
     }
@@ -317,7 +335,8 @@ void headers_read(const struct unshard_checkpoint *checkpoint, struct header *he
                   uint32_t count, struct memory_budget *budget)
 {
     struct header_list list = {.checkpoint = checkpoint,
-                               .headers = calloc((size_t)count + 1, sizeof *list.headers)};
+                               .headers = calloc((size_t)count + 1, sizeof *list.headers),
+                               .first_read = FIRST_READ};
     for (uint32_t i = 0; i < count; i++) {
         headers[i].arena.budget = budget;
         if (list.headers == NULL)
@@ -397,6 +416,7 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
     struct stat status;
     struct memory_budget budget = {.limit = HEADERS_MEMORY};
     struct header header = {.file = number, .format = file->format, .arena = {.budget = &budget}};
+    struct header_list alone = {.checkpoint = checkpoint, .first_read = FIRST_READ};
     if (file->format == NULL)
         return true;
     if (file->format->read == NULL)
@@ -408,7 +428,7 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
     header.size = (uint64_t)status.st_size;
     if (header.size > CHECKPOINT_MAX_FILE_BYTES)
         return false;
-    read_header(checkpoint, &header);
+    read_header(&alone, &header);
     bool same = header.result == 0 &&
                 XXH128_isEqual(headers_layout(header.format, &header.set), file->layout);
     arena_free(&header.arena);
