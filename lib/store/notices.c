@@ -206,6 +206,7 @@ struct walk {
     uint32_t folder, file; /* whom names on the way concern, and the last one */
     unsigned links;
     bool told;
+    bool names_only; /* files are not looked at */
     uint64_t device; /* of which it is known whether the kernel tells */
     bool device_tells;
     char rest[PATH_MAX]; /* what is left of the path */
@@ -320,7 +321,8 @@ static bool pass(struct walk *walk, const char *name, bool last)
     uint32_t who = last ? walk->file : walk->folder;
     walk->told = false;
     if (!watch_place(walk, NAMES | ITSELF | ((who & OF_FOLDER) == 0 ? CONTENT : 0)) ||
-        !add_interest(walk->notices, walk->at.watch, name, who))
+        !add_interest(walk->notices, walk->at.watch, name, who) ||
+        (walk->names_only && (who & OF_FOLDER) == 0))
         return false;
     if (!look_up(walk->at.fd, name, &fd, &status)) {
         walk->told = errno == ENOENT;
@@ -404,9 +406,11 @@ static bool watch_file(struct walk *walk, uint32_t file)
     return on.told;
 }
 
-void notices_watch(struct notices *notices, const uint32_t *files, uint32_t count, bool *told)
+static void watch_files(struct notices *notices, const uint32_t *files, uint32_t count,
+                        bool names_only, bool *told)
 {
-    struct walk walk = {.notices = notices, .at = {.fd = -1}, .device = UINT64_MAX};
+    struct walk walk = {
+        .notices = notices, .at = {.fd = -1}, .device = UINT64_MAX, .names_only = names_only};
     uint32_t folder = NONE;
     bool there = false, folder_told = false;
     for (uint32_t i = 0; i < count; i++) {
@@ -416,9 +420,21 @@ void notices_watch(struct notices *notices, const uint32_t *files, uint32_t coun
             there = go_to_folder(&walk, path_of(notices, files[i]));
             folder_told = walk.told;
         }
-        told[i] = folder_told && (!there || watch_file(&walk, files[i]));
+        bool answer = folder_told && (!there || watch_file(&walk, files[i]));
+        if (told != NULL)
+            told[i] = answer;
     }
     leave(&walk.at);
+}
+
+void notices_watch(struct notices *notices, const uint32_t *files, uint32_t count, bool *told)
+{
+    watch_files(notices, files, count, false, told);
+}
+
+void notices_watch_names(struct notices *notices, const uint32_t *files, uint32_t count)
+{
+    watch_files(notices, files, count, true, NULL);
 }
 
 /* ---- what was told -----------------------------------------------------------------------------

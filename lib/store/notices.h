@@ -40,6 +40,11 @@ void notices_free(struct notices *notices);
  * told[i]: it does tell of files[i], but for the exceptions above. Blocks on storage. */
 void notices_watch(struct notices *notices, const uint32_t *files, uint32_t count, bool *told);
 
+/* The same without looking at the files themselves, which takes a tenth of the time: it is told
+ * what happens to their names from now on, for as long as they lead to files and not on to others.
+ * Each is still to be watched. */
+void notices_watch_names(struct notices *notices, const uint32_t *files, uint32_t count);
+
 /* Calls told(context, file, elsewhere) for what the kernel has told since the last call; elsewhere:
  * its path may lead to another file, so it is to be watched anew. A file may come several times,
  * and for nothing. False: something was lost, and nothing is watched any more. Does not block. */

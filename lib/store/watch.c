@@ -15,15 +15,17 @@ enum {
     TOLD = 2,   /* the kernel tells of it */
     LOOK = 4,   /* to be looked at as soon as may be */
     ANEW = 8,   /* ... and watched anew, for its path may lead elsewhere */
-    CHOSEN = 16 /* is in this round */
+    SOON = 16,  /* ... before the others: the kernel has told of it, or it was asked for */
+    CHOSEN = 32 /* is in this round */
 };
 
 struct watch {
     struct notices *notices;
     uint8_t *files; /* flags */
     uint32_t count;
-    uint32_t watched, told, looks; /* how many have the flag */
-    uint32_t next_look, next_told, next_untold;
+    uint32_t watched, told, looks, soon; /* how many have the flag */
+    bool named;                          /* names are watched, where all files could not be yet */
+    uint32_t next_soon, next_look, next_told, next_untold; /* where to go on */
     uint32_t *round, *anew; /* files of this round, and those of them that are watched anew */
     uint32_t round_count, anew_count;
     bool *answers; /* of notices_watch */
@@ -69,12 +71,15 @@ static void mark(struct watch *watch, uint32_t file, uint8_t flags)
 {
     if ((watch->files[file] & WATCHED) == 0)
         return;
-    watch->looks += (watch->files[file] & LOOK) == 0;
+    uint8_t news = (uint8_t)(flags & ~watch->files[file]);
+    watch->looks += (news & LOOK) != 0;
+    watch->soon += (news & SOON) != 0;
     watch->files[file] |= flags;
 }
 
 void watch_add(struct watch *watch, uint32_t file)
 {
+    watch->named = false;
     watch->watched += (watch->files[file] & WATCHED) == 0;
     watch->files[file] |= WATCHED;
     mark(watch, file, LOOK | ANEW);
@@ -82,11 +87,12 @@ void watch_add(struct watch *watch, uint32_t file)
 
 void watch_look(struct watch *watch, uint32_t file)
 {
-    mark(watch, file, LOOK);
+    mark(watch, file, LOOK | SOON);
 }
 
 void watch_look_at_all(struct watch *watch)
 {
+    watch->named = false;
     for (uint32_t i = 0; i < watch->count; i++)
         mark(watch, i, LOOK | ANEW);
 }
@@ -98,7 +104,7 @@ bool watch_is_told(const struct watch *watch, uint32_t file)
 
 static void note_told(void *context, uint32_t file, bool elsewhere)
 {
-    mark(context, file, elsewhere ? LOOK | ANEW : LOOK);
+    mark(context, file, elsewhere ? LOOK | SOON | ANEW : LOOK | SOON);
 }
 
 /* ---- a round -----------------------------------------------------------------------------------
@@ -108,6 +114,7 @@ static void choose(struct watch *watch, uint32_t file, bool anew)
 {
     uint8_t flags = watch->files[file];
     watch->looks -= (flags & LOOK) != 0;
+    watch->soon -= (flags & SOON) != 0;
     watch->files[file] = (uint8_t)((flags & (WATCHED | TOLD)) | CHOSEN);
     watch->round[watch->round_count++] = file;
     if (anew || (flags & ANEW) != 0)
@@ -126,6 +133,19 @@ static void choose_some(struct watch *watch, uint8_t of, uint8_t flags, uint32_t
         choose(watch, file, anew);
         most--;
     }
+}
+
+/* There are more to be looked at than fit into a round: what happens meanwhile is told. */
+static void watch_names(struct watch *watch)
+{
+    uint32_t count = 0;
+    if (watch->named || watch->looks == 0)
+        return;
+    for (uint32_t i = 0; i < watch->count; i++)
+        if ((watch->files[i] & ANEW) != 0)
+            watch->anew[watch->anew_count + count++] = i;
+    notices_watch_names(watch->notices, watch->anew + watch->anew_count, count);
+    watch->named = true;
 }
 
 static void watch_anew(struct watch *watch)
@@ -147,8 +167,11 @@ uint32_t watch_round(struct watch *watch, const uint32_t **files)
     watch->round_count = watch->anew_count = 0;
     if (!notices_take(watch->notices, note_told, watch))
         watch_look_at_all(watch);
+    if (watch->soon > 0)
+        choose_some(watch, SOON, SOON, WATCH_AT_ONCE, false, &watch->next_soon);
     if (watch->looks > 0)
-        choose_some(watch, LOOK, LOOK, WATCH_AT_ONCE, false, &watch->next_look);
+        choose_some(watch, LOOK, LOOK, WATCH_AT_ONCE - watch->round_count, false,
+                    &watch->next_look);
     if (untold > 0)
         choose_some(watch, WATCHED | TOLD | CHOSEN, WATCHED, WATCH_IN_TURN, true,
                     &watch->next_untold);
@@ -156,6 +179,7 @@ uint32_t watch_round(struct watch *watch, const uint32_t **files)
         choose_some(watch, TOLD | CHOSEN, TOLD, told / SAFETY_ROUNDS + SAFETY_LEAST, true,
                     &watch->next_told);
     watch_anew(watch);
+    watch_names(watch);
     *files = watch->round;
     return watch->round_count;
 }

@@ -454,6 +454,40 @@ static void test_what_is_told_of_is_looked_at_in_turn_too(void **state)
     assert_in_range(rounds_for_all(tree, 21), MANY / 21, 600);
 }
 
+static bool round_has(struct tree *tree, uint32_t file)
+{
+    const uint32_t *files;
+    uint32_t count = watch_round(tree->watch, &files);
+    for (uint32_t i = 0; i < count; i++)
+        if (files[i] == file)
+            return true;
+    return false;
+}
+
+/* Of more files than a round has, what happens to the last is told of before its turn comes. */
+static void test_what_is_not_looked_at_yet_is_told_of(void **state)
+{
+    enum { COUNT = 4 * WATCH_AT_ONCE };
+    static char names[COUNT][16];
+    struct tree *tree = *state;
+    struct notices_options options = {.tells = always};
+    free(tree->files);
+    tree->files = calloc(COUNT, sizeof *tree->files);
+    tree->checkpoint.files = tree->files;
+    for (uint32_t i = 0; i < COUNT; i++) {
+        snprintf(names[i], sizeof names[i], "%u", i);
+        add_path(tree, names[i]);
+    }
+    assert_int_equal(watch_create(&tree->checkpoint, &options, &tree->watch), 0);
+    for (uint32_t i = 0; i < COUNT; i++)
+        watch_add(tree->watch, i);
+    assert_false(round_has(tree, COUNT - 1));
+    assert_false(round_has(tree, COUNT - 1));
+    write_to(tree, "source/16383", "x");
+    assert_true(round_has(tree, COUNT - 1));
+    assert_true(watch_is_told(tree->watch, COUNT - 1));
+}
+
 static void test_others_are_not_watched(void **state)
 {
     struct tree *tree = *state;
@@ -517,6 +551,7 @@ int main(void)
         TEST(test_where_nothing_is_told_all_are_looked_at_in_turn),
         TEST(test_few_files_are_looked_at_each_time),
         TEST(test_what_is_told_of_is_looked_at_in_turn_too),
+        TEST(test_what_is_not_looked_at_yet_is_told_of),
         TEST(test_others_are_not_watched),
         TEST(test_watches_run_out),
     };
