@@ -60,6 +60,8 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
     require(fetch->file == file && fetch->index == index, "the fetch is its own", file, index);
     require(!fetch->orphan && !gate_is_blocked(&engine->files[file].gate),
             "none of what is not to be served", file, index);
+    require(fetch->epoch == NULL || fetch->epoch == engine->files[file].epoch,
+            "its content is the current one", file, index);
     require((fetch->buffer != NULL) == buffered, "a buffer exactly in READING, READY", file, index);
     require(chunk->state != CHUNK_READY || fetch->waiters == NULL, "READY has no waiters", file,
             index);

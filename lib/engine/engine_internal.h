@@ -40,6 +40,9 @@
  * chunk is `stored` from the start, and PUBLISHED again when it ends. Its bytes stay in their
  * buffer (kept.h) until readers have asked for all of them.
  *
+ * Whether any of a file is served says its gate (gate.h); of which content something is says its
+ * epoch (epoch.h). A fetch that is no orphan is of the current epoch of a file that is not blocked.
+ *
  * What is fetched unasked is derived: `wanted` of each file, which the chunk's state keeps up to
  * date (wanted.h). FAILED chunks are wanted again after a time; a file of which several have failed
  * rests as a whole, and a view whose stores fail is fetched for more and more rarely. All three
