@@ -7,9 +7,11 @@
  * So every pass hashes on one thread at a time, several passes on several, and none of them waits.
  *
  * verify=strict: the file is `closed` meanwhile. Its chunks are read by detached fetches, which
- * belong to no reader; reads of the file are held. When the digest matches, the digests of all
- * chunks, taken on the way, are trusted from then on: the file is opened, and every chunk that is
- * served later (from staging, the page cache below, or storage) is checked by itself.
+ * belong to no reader; reads of the file are held. What came from storage is staged, as far as
+ * there is room, when it has been hashed. When the digest matches, the digests of all chunks, taken
+ * on the way, are trusted from then on: the file is opened, what is staged is served as it is, and
+ * every chunk that is read again (from the page cache below, or from storage) is checked by
+ * itself.
  * verify=async: chunks are served as they come, and hashed besides; only what was read out of order
  * before the pass got there is read again by a detached fetch.
  *
@@ -35,16 +37,16 @@ struct check_pass {
     struct fetch *arrived[PASS_SLOTS]; /* by index modulo PASS_SLOTS */
     struct file_epoch *epoch;          /* that it is made over; referenced */
     uint32_t next_read, next_hash;
-    unsigned in_flight;       /* fetches that are read, wait or are hashed */
-    uint64_t staging_reserve; /* what it may stage */
-    bool staging, hashing, failed;
+    unsigned in_flight; /* fetches that are read, wait or are hashed */
+    uint64_t reserved;  /* what it may stage yet */
+    bool hashing, failed;
     bool in_memory; /* what was read last came out of memory: the processor is what it waits for */
 };
 
 static void pass_free(struct unshard_engine *engine, struct file_state *file)
 {
     struct check_pass *pass = file->pass;
-    engine->staging_reserved -= pass->staging_reserve;
+    engine->staging.reserved -= pass->reserved;
     engine->passes_running--;
     engine->passes_in_memory -= pass->in_memory;
     hasher_free(pass->hasher);
@@ -57,19 +59,18 @@ static void pass_free(struct unshard_engine *engine, struct file_state *file)
 /* ---- beginning ---------------------------------------------------------------------------------
  */
 
-/* Whether the file may be staged; if not, whether to begin all the same. */
-static bool reserve_staging(struct unshard_engine *engine, const struct file_state *file,
-                            bool demanded, uint64_t *reserve)
+/* How much of the file may be staged, from its start. False: there is not enough room for all of it
+ * now, and there is time. */
+static bool find_room(const struct unshard_engine *engine, const struct file_state *file,
+                      bool demanded, uint64_t *reserve)
 {
-    uint64_t used = engine->staged_bytes + engine->staging_reserved;
+    const struct staging *staging = &engine->staging;
+    uint64_t cost = staging_cost(staging, file->size), room = staging_room(staging);
     *reserve = 0;
-    if (engine->options.verify != UNSHARD_VERIFY_STRICT || engine->staging_fd < 0)
+    if (engine->options.verify != UNSHARD_VERIFY_STRICT)
         return true;
-    if (used < engine->staging_budget && file->size <= engine->staging_budget - used) {
-        *reserve = file->size;
-        return true;
-    }
-    return demanded || used == 0;
+    *reserve = cost <= room ? cost : room;
+    return cost <= room || demanded || staging->bytes + staging->reserved == 0;
 }
 
 static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool demanded)
@@ -78,7 +79,7 @@ static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool dema
     uint64_t reserve;
     if (engine_now_ns() < file->pass_retry_ns ||
         (!demanded && engine->passes_running >= engine->most_passes) ||
-        !reserve_staging(engine, file, demanded, &reserve))
+        !find_room(engine, file, demanded, &reserve))
         return false;
     struct check_pass *pass = calloc(1, sizeof *pass);
     if (pass == NULL)
@@ -89,9 +90,8 @@ static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool dema
         return false;
     }
     pass->epoch = epoch_hold(file->epoch);
-    pass->staging = reserve > 0;
-    pass->staging_reserve = reserve;
-    engine->staging_reserved += reserve;
+    pass->reserved = reserve;
+    engine->staging.reserved += reserve;
     engine->passes_running++;
     file->pass = pass;
     return true;
@@ -122,7 +122,7 @@ static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t numb
     fetch->length = chunk_length(engine, number, index);
     fetch->pass = fetch->detached = true;
     fetch_note_epoch(engine, fetch);
-    fetch->buffer = buffers_take(&engine->buffers);
+    fetch_take_buffer(engine, fetch);
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch_list_append(&engine->reading, fetch);
@@ -245,6 +245,23 @@ struct fetch *pass_next(struct unshard_engine *engine)
 /* ---- the end of a pass -------------------------------------------------------------------------
  */
 
+/* What was read and hashed stays until the verdict, as far as there is room. Caller holds
+ * engine->lock. */
+static bool stage(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct check_pass *pass = engine->files[fetch->file].pass;
+    uint64_t before = engine->staging.bytes;
+    if (!fetch->stages || pass->reserved < fetch->length || !epoch_is_current(engine, pass->epoch))
+        return false;
+    if (!fetch_stage(engine, fetch))
+        return false;
+    uint64_t taken = engine->staging.bytes - before;
+    taken = taken < pass->reserved ? taken : pass->reserved;
+    pass->reserved -= taken;
+    engine->staging.reserved -= taken;
+    return true;
+}
+
 /* The fetch is done with. Caller holds engine->lock. */
 static void pass_drop(struct unshard_engine *engine, struct fetch *fetch)
 {
@@ -253,7 +270,8 @@ static void pass_drop(struct unshard_engine *engine, struct fetch *fetch)
         fetch_release(engine, fetch);
         return;
     }
-    fetch_return_buffer(engine, fetch);
+    if (!stage(engine, fetch))
+        fetch_return_buffer(engine, fetch);
     fetch_free(fetch);
 }
 
@@ -511,25 +529,29 @@ void pass_arrived(struct unshard_engine *engine, struct fetch *fetch)
         pass_finish(engine, number);
 }
 
-/* ---- detached reads ----------------------------------------------------------------------------
+/* ---- what nobody comes for ---------------------------------------------------------------------
+ *
+ * The kernel can take page cache back, and not this memory. What is given back is read from storage
+ * when it is wanted, and compared with what the file's pass has seen there.
  */
 
-/* What was read is kept for later, when it came from storage. No lock held. */
-static void stage(struct unshard_engine *engine, struct fetch *fetch)
+#define IDLE_NS UINT64_C(60000000000)
+
+void pass_unstage(struct unshard_engine *engine, uint64_t now)
 {
-    if (!staging_put(engine, fetch))
-        return;
-    pthread_mutex_lock(&engine->lock);
-    struct chunk *chunk = chunk_of(engine, fetch);
-    bool current = epoch_is_current(engine, fetch->epoch);
-    if (!chunk->staged && current) {
-        engine->staged_bytes += fetch->length;
-        chunk->staged = true;
-    }
-    pthread_mutex_unlock(&engine->lock);
-    if (!current)
-        staging_drop(engine, fetch->file, fetch->index, fetch->length);
+    struct staging *staging = &engine->staging;
+    uint64_t last = engine->asked_ns > engine->given_ns ? engine->asked_ns : engine->given_ns;
+    bool idle = now > last && now - last > IDLE_NS;
+    /* What is staged makes the budget smaller: not by that much. */
+    for (uint32_t i = 0; i < staging->file_count && staging->bytes > 0 &&
+                         (idle || staging->bytes / 2 > staging->budget);
+         i++)
+        if (engine->files[i].pass == NULL)
+            staging_forget(staging, i);
 }
+
+/* ---- detached reads ----------------------------------------------------------------------------
+ */
 
 /* Reads for the file fail: those who wait for it are told. */
 static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
@@ -625,29 +647,28 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
     struct file_state *file = &engine->files[fetch->file];
-    bool cached = false, streams = take_hasher(engine, fetch);
-    int result = streams ? pass_stream(engine, fetch, file->pass->hasher, &cached, &error)
-                         : read_whole(engine, fetch, &cached, &error);
+    bool cached = false, streams = !fetch->staged && take_hasher(engine, fetch);
+    int result = fetch->staged ? 0
+                 : streams     ? pass_stream(engine, fetch, file->pass->hasher, &cached, &error)
+                               : read_whole(engine, fetch, &cached, &error);
     pthread_mutex_lock(&engine->lock);
     end_reading(engine, fetch);
     file->pass->hashing = file->pass->hashing && !streams;
     bool current = epoch_is_current(engine, fetch->epoch);
     engine->passes_in_memory += cached - file->pass->in_memory;
     file->pass->in_memory = fetch->from_memory = cached;
-    if (result == 0 && current)
+    if (result == 0 && current && !fetch->staged)
         result = check_observed(engine, fetch, &error);
     if (result == 0 && current)
-        note_success(engine, fetch, false);
-    bool staged = result == 0 && current && !cached && !streams && file->pass->staging &&
-                  !chunk_is_unshown(file, fetch->index);
+        note_success(engine, fetch, fetch->staged);
+    fetch->stages =
+        result == 0 && current && !cached && !streams && !chunk_is_unshown(file, fetch->index);
     pthread_mutex_unlock(&engine->lock);
     if (result != 0 && streams) {
         begin_again_or_fail(engine, fetch, &error);
     } else if (result != 0) {
         retry_or_fail(engine, fetch, &error);
     } else {
-        if (staged)
-            stage(engine, fetch);
         pass_arrived(engine, fetch);
     }
 }

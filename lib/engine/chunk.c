@@ -170,6 +170,23 @@ void fetch_note_epoch(struct unshard_engine *engine, struct fetch *fetch)
     fetch->check = epoch->check;
 }
 
+void fetch_take_buffer(struct unshard_engine *engine, struct fetch *fetch)
+{
+    fetch->staged = staging_has(&engine->staging, fetch->file, fetch->index);
+    fetch->buffer = fetch->staged ? staging_take(&engine->staging, fetch->file, fetch->index)
+                                  : buffers_take(&engine->buffers);
+}
+
+bool fetch_stage(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (!staging_put(&engine->staging, fetch->file, engine->files[fetch->file].size, fetch->index,
+                     fetch->buffer))
+        return false;
+    fetch->buffer = NULL;
+    readers_wake(engine); /* there is another buffer in its place */
+    return true;
+}
+
 void fetch_free(struct fetch *fetch)
 {
     epoch_release(fetch->epoch);
@@ -221,8 +238,7 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
     fetch->stalled = false;
     fetch_note_epoch(engine, fetch);
     if (!take_kept(engine, fetch))
-        fetch->buffer = buffers_take(&engine->buffers);
-    fetch->staged = chunk_of(engine, fetch)->staged && !fetch->kept;
+        fetch_take_buffer(engine, fetch);
     fetch->counts_staged = fetch->staged || fetch->kept;
     /* What the source has in memory costs one copy less from there. */
     fetch->from_pages = fetch->stored && !fetch->kept && !fetch->staged && !engine->no_stores &&
@@ -287,9 +303,10 @@ void fetch_release(struct unshard_engine *engine, struct fetch *fetch)
         orphan_free(engine, fetch);
         return;
     }
+    bool served = !fetch->staged || fetch->stored;
     if (is_to_be_kept(engine, fetch))
         keep(engine, fetch);
-    else
+    else if (served || !fetch_stage(engine, fetch))
         fetch_return_buffer(engine, fetch);
     chunk_of(engine, fetch)->fetch = NULL;
     if (fetch->stored && !fetch->given_up)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t engine_now_ns(void)
 {
@@ -138,7 +139,7 @@ static int make_plan(struct unshard_engine *engine)
 static void engine_free(struct unshard_engine *engine)
 {
     checks_free(engine);
-    staging_free(engine);
+    staging_free(&engine->staging);
     for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
         file_chunks_free(&engine->files[i]);
         gate_free(&engine->files[i].gate);
@@ -192,7 +193,6 @@ static void set_options(struct unshard_engine *engine, const struct unshard_fetc
         engine->options.read_timeout_seconds = DEFAULT_READ_TIMEOUT_SECONDS;
     raise_chunk_size(engine);
     engine->chunk_bytes = (uint32_t)engine->options.chunk_bytes;
-    engine->staging_fd = -1;
     engine->no_stores = publisher == NULL || publisher->store == NULL;
     if (publisher != NULL)
         engine->publisher = *publisher;
@@ -210,6 +210,14 @@ static void init_locks(struct unshard_engine *engine)
     pthread_cond_init(&engine->tick, &monotonic);
     pthread_cond_init(&engine->stores_done, &monotonic);
     pthread_condattr_destroy(&monotonic);
+}
+
+/* As much as the budget can ever be (window.c). */
+static uint64_t most_staged_bytes(const struct unshard_engine *engine)
+{
+    long pages = sysconf(_SC_PHYS_PAGES);
+    bool stages = engine->options.verify == UNSHARD_VERIFY_STRICT && pages > 0;
+    return stages ? (uint64_t)pages / 4 * PAGE_BYTES : 0;
 }
 
 static int allocate(struct unshard_engine *engine)
@@ -234,7 +242,10 @@ static int allocate(struct unshard_engine *engine)
     if (result == 0)
         result = make_plan(engine);
     if (result == 0)
-        result = buffers_init(&engine->buffers, engine->options.buffer_bytes, engine->chunk_bytes);
+        result = buffers_init(&engine->buffers, engine->options.buffer_bytes, engine->chunk_bytes,
+                              most_staged_bytes(engine));
+    if (result == 0)
+        result = staging_init(&engine->staging, &engine->buffers, checkpoint->file_count);
     if (result == 0)
         result = held_pages_init(&engine->held, LEAST_HELD_PAGES);
     if (result == 0)
@@ -261,7 +272,7 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
                   strerror(-result));
     if (result == 0)
         result = source_create(checkpoint, &engine->source, error);
-    if (result == 0 && (checks_init(engine) != 0 || staging_init(engine) != 0))
+    if (result == 0 && checks_init(engine) != 0)
         result = error_no_memory(error);
     if (result != 0) {
         engine_free(engine);

@@ -89,6 +89,7 @@
 #include "engine/held_pages.h"
 #include "engine/jobs.h"
 #include "engine/runs.h"
+#include "engine/staging.h"
 #include "engine/streams.h"
 #include "engine/wanted.h"
 #include "store/source.h"
@@ -128,7 +129,6 @@ struct chunk {
     bool consumed;     /* a reader has passed it since it was published */
     bool seen;         /* read successfully at least once; file_state.digests has what it was */
     bool checked;      /* matched the digest that it must match */
-    bool staged;       /* staging has a copy */
     bool doubted;      /* was taken for published when a reader found that its pages are gone */
     uint32_t retry_at; /* FAILED: second of the engine's clock from which a read tries again */
     uint32_t published_tick; /* PUBLISHED: since when, see engine_tick */
@@ -192,8 +192,9 @@ struct fetch {
     bool pass;                      /* a pass over its file hashes it */
     bool hashed;                    /* ... has hashed it already */
     bool detached;                  /* ... and does only that: it is not the fetch of its chunk */
-    bool staged;                    /* a copy is in staging */
-    bool counts_staged;             /* ... and being read: counted in staged_reading */
+    bool staged;                    /* its bytes came out of staging */
+    bool counts_staged;             /* counted in staged_reading */
+    bool stages;                    /* its bytes are to be staged when they are hashed */
     struct file_epoch *epoch;       /* that it is of; referenced; NULL before it is read */
     const struct file_check *check; /* what its bytes must match, as of when the read began */
     struct digest digest;           /* of what was read (keyed), unless digests of chunks were
@@ -241,7 +242,6 @@ struct file_state {
     bool pass_demanded;     /* a reader waits for it */
     uint64_t pass_retry_ns; /* not to be tried again before */
     unsigned pass_attempts; /* passes in a row that had to begin again for a failed read */
-    uint64_t staging_base;  /* where its copy is in staging */
     uint32_t chunk_count;
     uint32_t first_view, view_count;         /* in engine->file_views */
     size_t first_dependent, dependent_count; /* in engine->dependents */
@@ -365,9 +365,7 @@ struct unshard_engine {
     struct secret secret;       /* of the digests of chunks made here; const after start */
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none */
     struct number_set to_keep;  /* files whose gained digests are to be written to it */
-    int staging_fd;             /* -1: none */
-    uint64_t staging_end; /* of the last file's range in it; the watcher's, once threads run */
-    uint64_t staged_bytes, staging_reserved, staging_budget;
+    struct staging staging;
 
     uint64_t window_bytes;     /* how much may be published that no reader has passed */
     bool window_limited;       /* less than the checkpoint */
@@ -475,6 +473,11 @@ void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct wai
 void fetch_disown(struct unshard_engine *engine, struct fetch *fetch, struct waiter **waiters);
 /* chunk.c: takes a buffer from a fetch that is on no list. */
 void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch);
+/* chunk.c: gives it one, which must be there, or the one in which its chunk is staged. */
+void fetch_take_buffer(struct unshard_engine *engine, struct fetch *fetch);
+/* chunk.c: what it has read stays, in the buffer, until somebody comes for it. False: there is no
+ * memory for that. */
+bool fetch_stage(struct unshard_engine *engine, struct fetch *fetch);
 /* chunk.c: the fetch is of the file's epoch as it is checked now. */
 void fetch_note_epoch(struct unshard_engine *engine, struct fetch *fetch);
 /* chunk.c: of one that is nobody's any more and has no buffer. */
@@ -535,6 +538,9 @@ int check_possible(const struct unshard_engine *engine, uint32_t file, uint64_t 
                    struct unshard_error *error);
 
 /* check_pass.c */
+/* Gives back what is staged and nobody has come for: when neither readers nor storage have been
+ * heard of for a while, or when memory has become short. Caller holds engine->lock. */
+void pass_unstage(struct unshard_engine *engine, uint64_t now);
 /* Decides what each file is checked by, and blocks what cannot be right. Before there are threads.
  * 0 or -ENOMEM. */
 int checks_init(struct unshard_engine *engine);
@@ -676,21 +682,6 @@ void plain_files_free(struct unshard_engine *engine);
 
 /* file_watch.c */
 void *file_watcher(void *engine);
-
-/* staging.c: copies of chunks that were read to be hashed and may be served only when the whole
- * file has matched, so that they need not be read from storage again. Memory that is not mapped.
- * All take or need no lock. */
-int staging_init(struct unshard_engine *engine);
-void staging_free(struct unshard_engine *engine);
-bool staging_put(struct unshard_engine *engine, const struct fetch *fetch);
-bool staging_get(struct unshard_engine *engine, const struct fetch *fetch);
-void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, uint64_t length);
-/* Gives some of the copies back that nobody has come for: when neither readers nor storage have
- * been heard of for a while, or when memory has become short. Caller holds engine->lock, which is
- * released meanwhile. */
-void staging_give_back(struct unshard_engine *engine, uint64_t now);
-/* A new range, for a file that is longer now. For the watcher's thread. */
-bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base);
 
 /* schedule.c: the caller holds engine->lock. */
 /* The next chunk for reader `self` to fetch without being asked, as a fetch that is on no list;

@@ -60,12 +60,10 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
             wanted_put(&file->wanted, i, WANTED_BY_PLAN);
             file->chunks_failed--;
         }
-        if (chunk->staged)
-            engine->staged_bytes -= chunk_length(engine, number, i);
-        chunk->staged = false;
         chunk->seen = chunk->checked = chunk->doubted = false;
         chunk->attempts = 0;
     }
+    staging_forget(&engine->staging, number);
     file->chunks_seen = file->chunks_checked = 0;
     file->bytes_seen = 0;
     file->rests = 0;
@@ -225,7 +223,6 @@ bool file_drop_next(struct unshard_engine *engine)
     gate_take_pages(&file->gate);
     engine->drops_due--;
     pthread_mutex_unlock(&engine->lock);
-    staging_drop(engine, number, 0, file->size);
     take_pages_away(engine, number);
     pthread_mutex_lock(&engine->lock);
     gate_pages_gone(&file->gate);

@@ -7,6 +7,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #define TICK_NS 100000000
@@ -125,6 +126,19 @@ static void update_rate(struct unshard_engine *engine, uint64_t now)
     engine->rate_bytes = engine->bytes_read;
 }
 
+/* What was lent and has come back, and was not lent again since the last time. Caller holds
+ * engine->lock, which is released meanwhile. */
+static void give_spare_memory_back(struct unshard_engine *engine)
+{
+    for (char *buffer; (buffer = buffers_take_unused(&engine->buffers)) != NULL;) {
+        pthread_mutex_unlock(&engine->lock);
+        madvise(buffer, engine->chunk_bytes, MADV_DONTNEED);
+        pthread_mutex_lock(&engine->lock);
+        buffers_put_empty(&engine->buffers, buffer);
+    }
+    buffers_begin_count(&engine->buffers);
+}
+
 void *housekeeper(void *argument)
 {
     struct unshard_engine *engine = argument;
@@ -141,7 +155,8 @@ void *housekeeper(void *argument)
             uint64_t available = unshard_available_memory();
             pthread_mutex_lock(&engine->lock);
             window_update(engine, available);
-            staging_give_back(engine, engine_now_ns());
+            pass_unstage(engine, engine_now_ns());
+            give_spare_memory_back(engine);
         }
         uint64_t now = engine_now_ns();
         requeue_retries(engine, now);

@@ -45,7 +45,7 @@ bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t number)
 struct replacement {
     struct plain_map *plain;
     struct file_state chunks; /* nothing but these */
-    uint64_t size, staging_base;
+    uint64_t size;
 };
 
 static void replacement_free(struct replacement *new)
@@ -77,9 +77,6 @@ static int replacement_make(struct unshard_engine *engine, uint32_t number, uint
         result = extent_map_finish(&builder, &new->plain->map);
     else
         extent_map_builder_free(&builder);
-    if (result == 0 &&
-        !staging_move(engine, (uint64_t)count * engine->chunk_bytes, &new->staging_base))
-        result = -ENOSPC;
     return result;
 }
 
@@ -102,7 +99,6 @@ static void take_replacement(struct file_state *file, struct view_state *view,
     file->gathered = new->chunks.gathered;
     file->chunk_count = new->chunks.chunk_count;
     file->size = new->size;
-    file->staging_base = new->staging_base;
     new->plain->older = view->plain;
     view->plain = new->plain;
     atomic_store_explicit(&view->map, &new->plain->map, memory_order_release);

@@ -202,16 +202,13 @@ void log_recovery(struct unshard_engine *engine, uint32_t file)
                    (double)(engine_now_ns() - episode.since_ns) / 1e9);
 }
 
-/* Fills the buffer, from the staged copy when there is one that is right. No lock held. */
+/* Fills the buffer, unless it is full. No lock held. */
 static int read_chunk(struct unshard_engine *engine, struct fetch *fetch,
                       struct unshard_error *error)
 {
-    if (fetch->kept || (fetch->from_pages && retrieve_chunk(engine, fetch)))
+    if (fetch->kept || fetch->staged || (fetch->from_pages && retrieve_chunk(engine, fetch)))
         return 0;
     fetch->from_pages = false;
-    if (fetch->staged && staging_get(engine, fetch) && check_chunk(engine, fetch, error) == 0)
-        return 0;
-    fetch->staged = false;
     if (engine->checkpoint->files[fetch->file].gathered != NULL) {
         int gathered = gathered_read(engine, fetch, error);
         return gathered == 0 ? check_chunk(engine, fetch, error) : gathered;
@@ -279,9 +276,8 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
  * the buffers: then its pages come by another read. Caller holds engine->lock. */
 static void hand_over(struct unshard_engine *engine, struct fetch *fetch)
 {
-    bool there = fetch->stored && !chunk_of(engine, fetch)->staged;
     bool full = engine->stores.count + engine->storing >= buffers_for_stores(&engine->buffers);
-    if (there || full || engine->stopping || !publish_is_wanted(engine, fetch)) {
+    if (fetch->stored || full || engine->stopping || !publish_is_wanted(engine, fetch)) {
         fetch->refused = full;
         fetch_release(engine, fetch);
         return;

@@ -73,7 +73,7 @@ bool search_find(struct search *search)
                                      .end = last + 1,
                                      .view = search->view,
                                      .offset = search->offset};
-        return !search->staged_only || engine->files[piece.source].chunks[found].staged;
+        return !search->staged_only || staging_has(&engine->staging, piece.source, found);
     }
     engine->search_on = engine->search_on || search->offset < search->end;
     return false;
@@ -131,7 +131,7 @@ struct fetch *run_next(struct unshard_engine *engine, unsigned self, bool staged
     uint32_t index = run->end;
     if (may_be_fetched(file) && run->end <= file->chunk_count)
         index = wanted_next(&file->wanted, by, run->next, run->end);
-    if (index < run->end && staged_only && !file->chunks[index].staged)
+    if (index < run->end && staged_only && !staging_has(&engine->staging, run->file, index))
         return NULL;
     run->next = index < run->end ? index + 1 : run->end;
     struct fetch *fetch = index < run->end ? fetch_create(engine, run->file, index) : NULL;

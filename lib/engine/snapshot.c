@@ -229,7 +229,7 @@ static void take_figures(struct taking *taking)
     out->chunks_evicted = engine->chunks_evicted;
     out->store_errors = engine->store_errors;
     out->bytes_dropped = engine->bytes_dropped;
-    out->bytes_staged = engine->staged_bytes;
+    out->bytes_staged = engine->staging.bytes;
     out->paused_reason = engine->paused_reason;
     for (uint32_t v = 0; v < taking->checkpoint->view_count; v++)
         out->readers += engine->views[v].opened;

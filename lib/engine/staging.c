@@ -1,118 +1,161 @@
-/* SPDX-License-Identifier: MIT
- *
- * One memory file for the whole engine, sparse, in which every source file has a range as long as
- * itself. It is written and read, never mapped, and holes are punched where copies are done with.
- */
-#include "engine/engine_internal.h"
+/* SPDX-License-Identifier: MIT */
+#include "engine/staging.h"
+
+#include "base/lazy_array.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <unistd.h>
+#include <stdlib.h>
+#include <string.h>
 
-int staging_init(struct unshard_engine *engine)
+/* What is copied under the lock. */
+#define MOST_COPIED ((uint64_t)64 << 10)
+
+int staging_init(struct staging *staging, struct buffers *buffers, uint32_t file_count)
 {
-    uint64_t end = 0;
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
-        engine->files[i].staging_base = end;
-        end += engine->files[i].chunk_count * (uint64_t)engine->chunk_bytes;
-    }
-    engine->staging_end = end;
-    engine->staging_fd = memfd_create("unshard-staging", MFD_CLOEXEC);
-    /* Without it files are read again. */
-    if (engine->staging_fd >= 0 && ftruncate(engine->staging_fd, (off_t)end) != 0) {
-        close(engine->staging_fd);
-        engine->staging_fd = -1;
-    }
-    return 0;
+    *staging = (struct staging){.buffers = buffers, .file_count = file_count};
+    staging->files = calloc((size_t)file_count + 1, sizeof *staging->files);
+    return staging->files != NULL ? 0 : -ENOMEM;
 }
 
-bool staging_move(struct unshard_engine *engine, uint64_t length, uint64_t *base)
+void staging_free(struct staging *staging)
 {
-    uint64_t end = engine->staging_end + length;
-    if (engine->staging_fd >= 0 && ftruncate(engine->staging_fd, (off_t)end) != 0)
+    for (uint32_t i = 0; staging->files != NULL && i < staging->file_count; i++)
+        staging_forget(staging, i);
+    free(staging->files);
+    staging->files = NULL;
+}
+
+static uint32_t chunk_count(const struct staging *staging, uint64_t size)
+{
+    uint64_t each = staging->buffers->each;
+    return (uint32_t)(size / each + (size % each != 0));
+}
+
+static uint64_t chunk_length(const struct staging *staging, uint64_t size, uint32_t index)
+{
+    uint64_t each = staging->buffers->each, rest = size - index * each;
+    return rest < each ? rest : each;
+}
+
+/* A copy of it is enough, and its buffer goes back. */
+static bool is_copied(const struct staging *staging, uint64_t length)
+{
+    return length <= MOST_COPIED && length <= staging->buffers->each / 4;
+}
+
+static uint64_t memory_of(const struct staging *staging, uint64_t size, uint32_t index)
+{
+    uint64_t length = chunk_length(staging, size, index);
+    return is_copied(staging, length) ? length : staging->buffers->each;
+}
+
+uint64_t staging_cost(const struct staging *staging, uint64_t size)
+{
+    uint32_t count = chunk_count(staging, size);
+    if (count == 0)
+        return 0;
+    return (count - 1) * (uint64_t)staging->buffers->each + memory_of(staging, size, count - 1);
+}
+
+uint64_t staging_room(const struct staging *staging)
+{
+    uint64_t used = staging->bytes + staging->reserved;
+    return used < staging->budget ? staging->budget - used : 0;
+}
+
+bool staging_has(const struct staging *staging, uint32_t file, uint32_t index)
+{
+    const struct staged_file *staged = &staging->files[file];
+    return staged->count > 0 && staged->chunks[index] != NULL;
+}
+
+static bool make_room(const struct staging *staging, struct staged_file *staged, uint64_t size)
+{
+    if (staged->chunks != NULL)
+        return true;
+    staged->size = size;
+    staged->chunks = lazy_array_new(chunk_count(staging, size), sizeof *staged->chunks);
+    return staged->chunks != NULL;
+}
+
+static void end_file(const struct staging *staging, struct staged_file *staged)
+{
+    if (staged->count > 0)
+        return;
+    lazy_array_free(staged->chunks, chunk_count(staging, staged->size), sizeof *staged->chunks);
+    staged->chunks = NULL;
+}
+
+/* What holds the chunk from now on, when it is not the buffer; NULL: memory is short. */
+static char *copy(struct staging *staging, char *buffer, uint64_t length)
+{
+    char *small = malloc((size_t)length);
+    if (small == NULL)
+        return NULL;
+    memcpy(small, buffer, (size_t)length);
+    buffers_give(staging->buffers, buffer);
+    return small;
+}
+
+bool staging_put(struct staging *staging, uint32_t file, uint64_t size, uint32_t index,
+                 char *buffer)
+{
+    struct staged_file *staged = &staging->files[file];
+    uint64_t length = chunk_length(staging, size, index);
+    if (!make_room(staging, staged, size))
         return false;
-    *base = engine->staging_end;
-    engine->staging_end = end;
-    return true;
+    char *bytes = NULL;
+    if (is_copied(staging, length))
+        bytes = copy(staging, buffer, length);
+    else if (buffers_lend(staging->buffers))
+        bytes = buffer;
+    staged->chunks[index] = bytes;
+    staged->count += bytes != NULL;
+    staging->bytes += bytes != NULL ? memory_of(staging, size, index) : 0;
+    end_file(staging, staged);
+    return bytes != NULL;
 }
 
-void staging_free(struct unshard_engine *engine)
+/* Takes the chunk out. */
+static char *take_out(struct staging *staging, struct staged_file *staged, uint32_t index)
 {
-    if (engine->staging_fd >= 0)
-        close(engine->staging_fd);
-    engine->staging_fd = -1;
+    char *bytes = staged->chunks[index];
+    staged->chunks[index] = NULL;
+    staged->count--;
+    staging->bytes -= memory_of(staging, staged->size, index);
+    return bytes;
 }
 
-static uint64_t position(const struct unshard_engine *engine, uint32_t file, uint32_t index)
+char *staging_take(struct staging *staging, uint32_t file, uint32_t index)
 {
-    return engine->files[file].staging_base + (uint64_t)index * engine->chunk_bytes;
-}
-
-bool staging_put(struct unshard_engine *engine, const struct fetch *fetch)
-{
-    ssize_t wrote = pwrite(engine->staging_fd, fetch->buffer, fetch->length,
-                           (off_t)position(engine, fetch->file, fetch->index));
-    return wrote == (ssize_t)fetch->length;
-}
-
-bool staging_get(struct unshard_engine *engine, const struct fetch *fetch)
-{
-    ssize_t got = pread(engine->staging_fd, fetch->buffer, fetch->length,
-                        (off_t)position(engine, fetch->file, fetch->index));
-    return got == (ssize_t)fetch->length;
-}
-
-void staging_drop(struct unshard_engine *engine, uint32_t file, uint32_t index, uint64_t length)
-{
-    if (engine->staging_fd < 0 || length == 0)
-        return;
-    if (fallocate(engine->staging_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  (off_t)position(engine, file, index), (off_t)length) != 0)
-        engine_log(engine, 4, "event=staging-kept errno=%d", errno);
-}
-
-/* ---- what nobody comes for ---------------------------------------------------------------------
- *
- * The kernel can take page cache back, and not this memory. A copy that is given back is read from
- * storage when it is wanted, and compared with what the file's pass has seen there.
- */
-
-#define IDLE_NS UINT64_C(60000000000)
-/* At a time, so that the housekeeper gets on. */
-#define MOST_GIVEN_BACK 1024U
-
-/* A copy that no fetch is about to use, of a file whose pass is over. Caller holds engine->lock. */
-static bool is_left(const struct file_state *file, uint32_t index)
-{
-    return file->pass == NULL && file->chunks[index].staged && file->chunks[index].fetch == NULL;
-}
-
-static void give_back(struct unshard_engine *engine, uint32_t number, uint32_t index)
-{
-    uint32_t length = chunk_length(engine, number, index);
-    engine->files[number].chunks[index].staged = false;
-    engine->staged_bytes -= length;
-    pthread_mutex_unlock(&engine->lock);
-    staging_drop(engine, number, index, length);
-    pthread_mutex_lock(&engine->lock);
-}
-
-void staging_give_back(struct unshard_engine *engine, uint64_t now)
-{
-    uint64_t last = engine->asked_ns > engine->given_ns ? engine->asked_ns : engine->given_ns;
-    bool idle = now > last && now - last > IDLE_NS;
-    unsigned count = 0;
-    /* The copies themselves make the budget smaller: not by that much. */
-    if (engine->staged_bytes == 0 || (!idle && engine->staged_bytes / 2 <= engine->staging_budget))
-        return;
-    for (uint32_t number = 0; number < engine->checkpoint->file_count; number++) {
-        const struct file_state *file = &engine->files[number];
-        for (uint32_t i = chunk_next_touched(file, 0);
-             i < file->chunk_count && count < MOST_GIVEN_BACK; i = chunk_next_touched(file, i + 1))
-            if (is_left(file, i)) {
-                give_back(engine, number, i);
-                count++;
-            }
+    struct staged_file *staged = &staging->files[file];
+    uint64_t length = chunk_length(staging, staged->size, index);
+    char *bytes = take_out(staging, staged, index), *buffer = bytes;
+    if (is_copied(staging, length)) {
+        buffer = buffers_take(staging->buffers);
+        memcpy(buffer, bytes, (size_t)length);
+        free(bytes);
+    } else {
+        buffers_recall(staging->buffers);
     }
+    end_file(staging, staged);
+    return buffer;
+}
+
+void staging_forget(struct staging *staging, uint32_t file)
+{
+    struct staged_file *staged = &staging->files[file];
+    if (staged->count == 0)
+        return;
+    for (uint32_t i = 0; staged->count > 0; i++) {
+        if (staged->chunks[i] == NULL)
+            continue;
+        uint64_t length = chunk_length(staging, staged->size, i);
+        char *bytes = take_out(staging, staged, i);
+        if (is_copied(staging, length))
+            free(bytes);
+        else
+            buffers_end_loan(staging->buffers, bytes);
+    }
+    end_file(staging, staged);
 }

@@ -38,21 +38,6 @@ static struct fetch *next_store(struct unshard_engine *engine)
     return NULL;
 }
 
-/* Its pages are in the page cache: the staged copy has served. No lock held. */
-static void drop_staged(struct unshard_engine *engine, struct fetch *fetch)
-{
-    pthread_mutex_lock(&engine->lock);
-    struct chunk *chunk = chunk_of(engine, fetch);
-    bool drop = chunk->staged && !fetch->orphan;
-    if (drop) {
-        engine->staged_bytes -= fetch->length;
-        chunk->staged = false;
-    }
-    pthread_mutex_unlock(&engine->lock);
-    if (drop)
-        staging_drop(engine, fetch->file, fetch->index, fetch->length);
-}
-
 /* A READY chunk goes to the page cache. No lock held, the caller's reference is used up. */
 static void store_and_release(struct unshard_engine *engine, struct fetch *fetch)
 {
@@ -60,8 +45,6 @@ static void store_and_release(struct unshard_engine *engine, struct fetch *fetch
     bool there = fetch->stored, refused = false; /* which a reader may find to be wrong meanwhile */
     pthread_mutex_unlock(&engine->lock);
     bool stored = !there && publish_chunk(engine, fetch, &refused);
-    if (stored || there)
-        drop_staged(engine, fetch);
     pthread_mutex_lock(&engine->lock);
     if (!there)
         fetch->stored = stored;

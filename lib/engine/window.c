@@ -29,7 +29,7 @@ void window_update(struct unshard_engine *engine, uint64_t available)
     uint64_t least = 4 * (uint64_t)engine->chunk_bytes;
     engine->window_bytes = window < least ? least : window;
     engine->keep_bytes = available / 2;
-    engine->staging_budget = available / 4;
+    engine->staging.budget = available / 4;
     held_pages_set_limit(&engine->held, held_pages_for(available));
     engine->window_limited = engine->window_bytes < engine->total_bytes;
     uint64_t span = engine->window_limited ? engine->window_bytes / 8 : 0;

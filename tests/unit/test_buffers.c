@@ -69,7 +69,7 @@ static void each_is_in_one_place(void **state)
     struct random_state random = {random_seed()};
     struct buffers buffers;
     struct model model = {0};
-    assert_int_equal(buffers_init(&buffers, COUNT * EACH, EACH), 0);
+    assert_int_equal(buffers_init(&buffers, COUNT * EACH, EACH, 0), 0);
     assert_int_equal(buffers.count, COUNT);
     for (unsigned round = 0; round < ROUNDS; round++) {
         uint64_t what = random_below(&random, 11);
@@ -95,7 +95,7 @@ static void there_are_enough_to_go_on(void **state)
 {
     (void)state;
     struct buffers buffers;
-    assert_int_equal(buffers_init(&buffers, 0, EACH), 0);
+    assert_int_equal(buffers_init(&buffers, 0, EACH, 0), 0);
     assert_int_equal(buffers.count, LEAST_BUFFERS);
     assert_in_range(buffers.reserve, 2, LEAST_BUFFERS - 2);
     assert_true(buffers_for_stores(&buffers) + buffers.reserve <= buffers.count);

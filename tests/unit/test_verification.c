@@ -300,7 +300,7 @@ static void test_a_pass_does_not_begin_again_for_ever(void **state)
 static uint64_t staged_bytes(struct unshard_engine *engine)
 {
     pthread_mutex_lock(&engine->lock);
-    uint64_t bytes = engine->staged_bytes;
+    uint64_t bytes = engine->staging.bytes;
     pthread_mutex_unlock(&engine->lock);
     return bytes;
 }
