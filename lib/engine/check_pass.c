@@ -31,6 +31,8 @@
 #define PASS_SLOTS 64U
 #define MOST_UNASKED (UINT64_C(64) << 20)
 #define PASS_RETRY_NS UINT64_C(1000000000)
+/* So many whose turn it is are tried to be begun, before the next search. */
+#define MOST_TRIES 64U
 
 struct check_pass {
     struct hasher *hasher;
@@ -50,6 +52,7 @@ static void pass_free(struct unshard_engine *engine, struct file_state *file)
     engine->passes_running--;
     engine->passes_in_memory -= pass->in_memory;
     hasher_free(pass->hasher);
+    number_set_remove(&engine->passes, pass->epoch->file);
     epoch_release(pass->epoch);
     free(pass);
     file->pass = NULL;
@@ -93,6 +96,7 @@ static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool dema
     pass->reserved = reserve;
     engine->staging.reserved += reserve;
     engine->passes_running++;
+    number_set_add(&engine->passes, number);
     file->pass = pass;
     return true;
 }
@@ -179,33 +183,119 @@ static uint32_t find_running(struct unshard_engine *engine, uint32_t number)
         if (engine->files[at].pass != NULL && engine->files[at].stalled <= 1)
             break;
     if (at != number && engine->files[number].pass_demanded)
-        engine->files[at].pass_demanded = true;
+        pass_demand(engine, at);
     return at;
 }
 
 /* What nobody prefetches is verified beforehand only when it is small: the data sets and unused
  * revisions of a hub's cache are not to be read because they could be. */
-static bool may_pass(const struct unshard_engine *engine, uint32_t place, bool demanded)
+static bool may_pass(const struct unshard_engine *engine, uint32_t place)
 {
     const struct file_state *file = &engine->files[engine->pass_files[place]];
-    return demanded || place < engine->planned_passes || file->size <= MOST_UNASKED ||
-           file->pass != NULL;
+    return place < engine->planned_passes || file->size <= MOST_UNASKED;
 }
 
-static struct fetch *next_of_passes(struct unshard_engine *engine, bool demanded)
+void pass_demand(struct unshard_engine *engine, uint32_t number)
 {
-    for (uint32_t i = 0; i < engine->pass_count; i++) {
-        uint32_t number = engine->pass_files[i];
-        struct file_state *file = &engine->files[number];
-        if (file->epoch->check->kind != CHECK_WHOLE || gate_is_blocked(&file->gate) ||
-            file->pass_demanded != demanded || file->stalled > 1 || !may_pass(engine, i, demanded))
-            continue;
-        uint32_t running = find_running(engine, number);
-        if (engine->files[running].pass == NULL && !pass_begin(engine, running, demanded))
-            continue;
-        struct fetch *fetch = pass_read_next(engine, running);
+    struct file_state *file = &engine->files[number];
+    if (file->epoch->check->kind != CHECK_WHOLE)
+        return;
+    file->pass_demanded = true;
+    number_set_add(&engine->passes_demanded, number);
+}
+
+void pass_may_be_due(struct unshard_engine *engine, uint32_t number)
+{
+    uint32_t place = engine->pass_places[number];
+    if (place != UINT32_MAX)
+        engine->pass_due[place / 64] |= UINT64_C(1) << place % 64;
+}
+
+/* The first place from `place` on that may be due, or pass_count. */
+static uint32_t next_due(const struct unshard_engine *engine, uint32_t place)
+{
+    while (place < engine->pass_count) {
+        uint64_t rest = engine->pass_due[place / 64] >> place % 64;
+        if (rest != 0)
+            return place + (uint32_t)__builtin_ctzll(rest);
+        place = (place / 64 + 1) * 64;
+    }
+    return engine->pass_count;
+}
+
+static bool is_wanted_from(const struct unshard_engine *engine, uint32_t number, bool demanded)
+{
+    const struct file_state *file = &engine->files[number];
+    return file->epoch->check->kind == CHECK_WHOLE && !gate_is_blocked(&file->gate) &&
+           file->pass_demanded == demanded && file->stalled <= 1;
+}
+
+/* The next chunk of the pass over the file, which is begun if it can be. */
+static struct fetch *next_of_file(struct unshard_engine *engine, uint32_t number, bool demanded)
+{
+    uint32_t running = find_running(engine, number);
+    if (engine->files[running].pass == NULL && !pass_begin(engine, running, demanded))
+        return NULL;
+    return pass_read_next(engine, running);
+}
+
+/* Of a few files, in the order of the plan. */
+static struct fetch *next_of_set(struct unshard_engine *engine, const struct number_set *set,
+                                 bool demanded)
+{
+    for (uint32_t place = 0, next;; place = next + 1) {
+        next = UINT32_MAX;
+        for (uint32_t i = 0; i < set->count; i++) {
+            uint32_t other = engine->pass_places[set->numbers[i]];
+            if (other >= place && other < next)
+                next = other;
+        }
+        if (next == UINT32_MAX)
+            return NULL;
+        uint32_t number = engine->pass_files[next];
+        struct fetch *fetch = is_wanted_from(engine, number, demanded)
+                                  ? next_of_file(engine, number, demanded)
+                                  : NULL;
         if (fetch != NULL)
             return fetch;
+    }
+}
+
+static void forget_demands(struct unshard_engine *engine)
+{
+    struct number_set *demanded = &engine->passes_demanded;
+    for (uint32_t i = demanded->count; i-- > 0;)
+        if (!engine->files[demanded->numbers[i]].pass_demanded)
+            number_set_remove(demanded, demanded->numbers[i]);
+}
+
+/* No pass will be begun there unasked, until the file begins anew. */
+static bool is_done(const struct unshard_engine *engine, uint32_t place)
+{
+    const struct file_state *file = &engine->files[engine->pass_files[place]];
+    return file->epoch->check->kind != CHECK_WHOLE || gate_is_blocked(&file->gate) ||
+           !may_pass(engine, place);
+}
+
+/* The first of those whose turn it is that can be begun now. */
+static struct fetch *begin_next(struct unshard_engine *engine)
+{
+    unsigned tries = MOST_TRIES;
+    for (uint32_t place = 0; tries > 0 && engine->passes_running < engine->most_passes; place++) {
+        place = next_due(engine, place);
+        if (place == engine->pass_count)
+            return NULL;
+        uint32_t number = engine->pass_files[place];
+        if (is_done(engine, place)) {
+            engine->pass_due[place / 64] &= ~(UINT64_C(1) << place % 64);
+            continue;
+        }
+        if (engine->files[number].pass != NULL || !is_wanted_from(engine, number, false))
+            continue;
+        struct fetch *fetch = next_of_file(engine, number, false);
+        if (fetch != NULL)
+            return fetch;
+        tries--;
     }
     return NULL;
 }
@@ -228,18 +318,18 @@ static struct fetch *due_retry(struct unshard_engine *engine)
 struct fetch *pass_next_demanded(struct unshard_engine *engine)
 {
     struct fetch *fetch = due_retry(engine);
-    if (fetch == NULL && engine->pass_count > 0)
-        fetch = next_of_passes(engine, true);
-    return fetch;
+    forget_demands(engine);
+    return fetch != NULL ? fetch : next_of_set(engine, &engine->passes_demanded, true);
 }
 
 struct fetch *pass_next(struct unshard_engine *engine)
 {
     bool unasked = engine->options.prefetch == UNSHARD_PREFETCH_ALL && !engine->no_stores;
     struct fetch *fetch = pass_next_demanded(engine);
-    if (fetch == NULL && engine->pass_count > 0 && unasked && !window_is_full(engine))
-        fetch = next_of_passes(engine, false);
-    return fetch;
+    if (fetch != NULL || !unasked || window_is_full(engine))
+        return fetch;
+    fetch = next_of_set(engine, &engine->passes, false);
+    return fetch != NULL ? fetch : begin_next(engine);
 }
 
 /* ---- the end of a pass -------------------------------------------------------------------------

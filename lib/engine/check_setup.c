@@ -130,6 +130,13 @@ static void set_gates(struct unshard_engine *engine)
             file_block_at_start(engine, i, &error);
 }
 
+static void add_pass_file(struct unshard_engine *engine, uint32_t number)
+{
+    engine->pass_places[number] = engine->pass_count;
+    engine->pass_files[engine->pass_count++] = number;
+    pass_may_be_due(engine, number);
+}
+
 /* The file, or the shards that it is gathered from. Its chunks may have digests of an earlier mount
  * now: when it changes, a pass has to tell of the new content. */
 static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t number)
@@ -139,8 +146,21 @@ static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t
         list_pass_file(engine, listed, gathered->sources[i].file);
     const struct file_state *file = &engine->files[number];
     if (!listed[number] && file->epoch->whole != NULL && file->chunk_count > 0)
-        engine->pass_files[engine->pass_count++] = number;
+        add_pass_file(engine, number);
     listed[number] = true;
+}
+
+static int allocate_passes(struct unshard_engine *engine)
+{
+    uint32_t count = engine->checkpoint->file_count;
+    engine->pass_files = calloc(count + 1U, sizeof *engine->pass_files);
+    engine->pass_places = malloc((count + 1U) * sizeof *engine->pass_places);
+    engine->pass_due = calloc(count / 64 + 1U, sizeof *engine->pass_due);
+    if (engine->pass_files == NULL || engine->pass_places == NULL || engine->pass_due == NULL)
+        return -ENOMEM;
+    memset(engine->pass_places, 0xff, (count + 1U) * sizeof *engine->pass_places);
+    int result = number_set_init(&engine->passes, count);
+    return result != 0 ? result : number_set_init(&engine->passes_demanded, count);
 }
 
 /* Files of views in the order of the plan, then the others that have a digest of the whole. */
@@ -148,8 +168,8 @@ static int list_pass_files(struct unshard_engine *engine)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     bool *listed = calloc(checkpoint->file_count + 1U, sizeof *listed);
-    engine->pass_files = calloc(checkpoint->file_count + 1U, sizeof *engine->pass_files);
-    if (listed == NULL || engine->pass_files == NULL) {
+    int result = allocate_passes(engine);
+    if (listed == NULL || result != 0) {
         free(listed);
         return -ENOMEM;
     }
@@ -200,6 +220,10 @@ void checks_free(struct unshard_engine *engine)
     }
     number_set_free(&engine->to_keep);
     free(engine->pass_files);
+    free(engine->pass_places);
+    free(engine->pass_due);
+    number_set_free(&engine->passes);
+    number_set_free(&engine->passes_demanded);
     free(engine->same_file);
     digest_cache_close(engine->cache);
 }

@@ -136,7 +136,7 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct file_state *file = &engine->files[fetch->file];
     fetch->demanded = true;
-    file->pass_demanded = file->pass_demanded || file->epoch->check->kind == CHECK_WHOLE;
+    pass_demand(engine, fetch->file);
     bool closed = gate_is_closed(&file->gate);
     if (closed && engine->checkpoint->files[fetch->file].gathered != NULL)
         gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);

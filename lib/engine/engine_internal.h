@@ -349,8 +349,11 @@ struct unshard_engine {
     size_t storing;     /* fetches that storers have */
     uint64_t stores_done_count, stores_done_before; /* ...have had; at the last tick */
 
-    uint32_t *pass_files; /* files with a digest of the whole, in the order of the plan */
-    uint32_t pass_count, planned_passes; /* the latter of the plan, the rest of other files */
+    uint32_t *pass_files;  /* files with a digest of the whole, in the order of the plan */
+    uint32_t *pass_places; /* of each file: its place there, or UINT32_MAX */
+    uint64_t *pass_due;    /* a bit for each place where a pass may have to be begun unasked */
+    struct number_set passes, passes_demanded; /* files with `pass`; some with pass_demanded */
+    uint32_t pass_count, planned_passes;       /* the latter of the plan, the rest of other files */
     uint32_t *same_file; /* of each file: the next in its ring of names; const after start */
     unsigned passes_running, passes_reading, most_passes;
     unsigned passes_in_memory; /* running ones that wait for nothing but a processor */
@@ -545,6 +548,11 @@ void pass_unstage(struct unshard_engine *engine, uint64_t now);
  * 0 or -ENOMEM. */
 int checks_init(struct unshard_engine *engine);
 void checks_free(struct unshard_engine *engine);
+/* A reader waits for the file: if a pass has to tell of it, it is not to wait for its turn. The
+ * caller holds engine->lock. */
+void pass_demand(struct unshard_engine *engine, uint32_t file);
+/* The file has begun anew. The caller holds engine->lock. */
+void pass_may_be_due(struct unshard_engine *engine, uint32_t file);
 /* The next read of a pass, started; NULL: none now. The caller holds engine->lock, and there is a
  * buffer to take. */
 struct fetch *pass_next(struct unshard_engine *engine);

@@ -57,10 +57,8 @@ static bool is_closed(const struct unshard_engine *engine, const struct gathered
 
 void gathered_demand(struct unshard_engine *engine, const struct gathered *gathered)
 {
-    for (uint32_t i = 0; i < gathered->source_count; i++) {
-        struct file_state *source = &engine->files[gathered->sources[i].file];
-        source->pass_demanded = source->pass_demanded || source->epoch->check->kind == CHECK_WHOLE;
-    }
+    for (uint32_t i = 0; i < gathered->source_count; i++)
+        pass_demand(engine, gathered->sources[i].file);
 }
 
 void gathered_source_opened(struct unshard_engine *engine, uint32_t number)
