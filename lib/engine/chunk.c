@@ -132,6 +132,15 @@ struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_
     return fetch;
 }
 
+void fetch_line_up(struct unshard_engine *engine, struct fetch *fetch)
+{
+    struct file_state *file = &engine->files[fetch->file];
+    bool closed = gate_is_closed(&file->gate);
+    if (closed)
+        number_set_add(&engine->holding, fetch->file);
+    fetch_list_append(closed ? &file->held : &engine->demand, fetch);
+}
+
 void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct file_state *file = &engine->files[fetch->file];
@@ -140,7 +149,7 @@ void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
     bool closed = gate_is_closed(&file->gate);
     if (closed && engine->checkpoint->files[fetch->file].gathered != NULL)
         gathered_demand(engine, engine->checkpoint->files[fetch->file].gathered);
-    fetch_list_append(closed ? &file->held : &engine->demand, fetch);
+    fetch_line_up(engine, fetch);
     if (file->pass_demanded || closed) /* to begin the pass */
         readers_wake(engine);
     chunk_check(engine, fetch->file, fetch->index);
@@ -384,6 +393,7 @@ static void put_off(struct unshard_engine *engine, const struct fetch *fetch)
     struct file_state *state = &engine->files[fetch->file];
     unsigned attempts = chunk_of(engine, fetch)->attempts;
     uint64_t now = engine_now_ns();
+    number_set_add(&engine->putting_off, fetch->file);
     wanted_put_off(&state->wanted, fetch->index, WANTED_BY_PLAN,
                    now + again_after_ns(attempts < MAX_ATTEMPTS ? 0 : attempts - MAX_ATTEMPTS));
     if (state->chunks_failed < FAILURES_TO_REST || state->wanted.rest_until_ns != 0)

@@ -156,6 +156,9 @@ static void engine_free(struct unshard_engine *engine)
     drop_behind_free(engine);
     held_pages_free(&engine->held);
     number_set_free(&engine->suspects);
+    number_set_free(&engine->holding);
+    number_set_free(&engine->putting_off);
+    number_set_free(&engine->resting);
     view_permissions_free(engine);
     source_free(engine->source);
     pthread_mutex_destroy(&engine->lock);
@@ -250,6 +253,12 @@ static int allocate(struct unshard_engine *engine)
         result = held_pages_init(&engine->held, LEAST_HELD_PAGES);
     if (result == 0)
         result = number_set_init(&engine->suspects, checkpoint->file_count);
+    if (result == 0)
+        result = number_set_init(&engine->holding, checkpoint->file_count);
+    if (result == 0)
+        result = number_set_init(&engine->putting_off, checkpoint->file_count);
+    if (result == 0)
+        result = number_set_init(&engine->resting, checkpoint->view_count);
     if (result == 0)
         result = view_permissions_init(engine);
     return result;

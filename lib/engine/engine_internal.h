@@ -361,7 +361,11 @@ struct unshard_engine {
     bool source_gone;     /* its path leads nowhere; the error says since when */
     bool source_followed; /* it has led to another directory; of the watcher's thread */
     struct unshard_error source_error;
-    struct number_set suspects; /* files to look at soon, and for as long as they are blocked */
+    /* Those of all files and views that something waits for; some may have no more to wait for. */
+    struct number_set holding;     /* files with fetches in `held` */
+    struct number_set putting_off; /* files of which something is wanted at a later time */
+    struct number_set resting;     /* views with store_rest_ns */
+    struct number_set suspects;    /* files to look at soon, and for as long as they are blocked */
     /* Of the watcher's thread: files whose permissions are others, and views to look at for that.
      */
     struct number_set permissions_changed, views_to_follow;
@@ -412,6 +416,9 @@ struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_
 void fetch_start(struct unshard_engine *engine, struct fetch *fetch);
 /* QUEUED, on the demand list. */
 void fetch_queue(struct unshard_engine *engine, struct fetch *fetch);
+/* QUEUED and on no list: to the end of the demand list, or of what its file holds while it is
+ * closed. */
+void fetch_line_up(struct unshard_engine *engine, struct fetch *fetch);
 /* Takes a reference to a READY fetch. */
 void fetch_hold(struct fetch *fetch);
 /* Drops one; the last gives the buffer back and makes the chunk PUBLISHED (stored) or ABSENT. */

@@ -109,8 +109,7 @@ static void requeue_retries(struct unshard_engine *engine, uint64_t now)
         if (now - fetch->since_ns < retry_delay_ns(attempts))
             continue;
         fetch_list_remove(&engine->retries, fetch);
-        struct file_state *file = &engine->files[fetch->file];
-        fetch_list_append(gate_is_closed(&file->gate) ? &file->held : &engine->demand, fetch);
+        fetch_line_up(engine, fetch);
     }
 }
 

@@ -69,8 +69,12 @@ void expire_reads(struct unshard_engine *engine, uint64_t now)
     expire_waiters(engine, &engine->demand, now, &expired);
     expire_waiters(engine, &engine->retries, now, &expired);
     expire_waiters(engine, &engine->reading, now, &expired);
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        expire_waiters(engine, &engine->files[i].held, now, &expired);
+    for (uint32_t i = engine->holding.count; i-- > 0;) {
+        struct fetch_list *held = &engine->files[engine->holding.numbers[i]].held;
+        expire_waiters(engine, held, now, &expired);
+        if (held->first == NULL)
+            number_set_remove(&engine->holding, engine->holding.numbers[i]);
+    }
     if (expired == NULL)
         return;
     pthread_mutex_unlock(&engine->lock);

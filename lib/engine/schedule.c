@@ -49,6 +49,8 @@ void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool fail
         return;
     state->store_failures = failed ? state->store_failures + 1 : 0;
     state->store_rest_ns = failed ? engine_now_ns() + store_rest_ns(state) : 0;
+    if (failed)
+        number_set_add(&engine->resting, view);
     if (!failed)
         schedule_offer_view(engine, view);
 }
@@ -56,8 +58,10 @@ void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool fail
 void view_note_trial(struct unshard_engine *engine, uint32_t view)
 {
     struct view_state *state = &engine->views[view];
-    if (state->store_failures > 0)
-        state->store_rest_ns = engine_now_ns() + store_rest_ns(state);
+    if (state->store_failures == 0)
+        return;
+    state->store_rest_ns = engine_now_ns() + store_rest_ns(state);
+    number_set_add(&engine->resting, view);
 }
 
 bool view_rests(const struct unshard_engine *engine, uint32_t view)
@@ -119,18 +123,36 @@ static void end_keeping(struct unshard_engine *engine, uint64_t now)
     }
 }
 
+static void end_putting_off(struct unshard_engine *engine, uint32_t number, uint64_t now)
+{
+    struct wanted *wanted = &engine->files[number].wanted;
+    bool due = wanted_tick(wanted, now);
+    if (!wanted_waits(wanted))
+        number_set_remove(&engine->putting_off, number);
+    if (due)
+        schedule_offer(engine, number);
+}
+
+static void end_rest(struct unshard_engine *engine, uint32_t number, uint64_t now)
+{
+    struct view_state *view = &engine->views[number];
+    if (view->store_rest_ns > now)
+        return;
+    number_set_remove(&engine->resting, number);
+    if (view->store_rest_ns == 0)
+        return;
+    view->store_rest_ns = 0;
+    schedule_offer_view(engine, number);
+}
+
 void schedule_tick(struct unshard_engine *engine, uint64_t now)
 {
     end_keeping(engine, now);
     struct stream ended;
     while (streams_end(&engine->streams, UINT32_MAX, now, &ended))
         ahead_give_credit_back(engine, &ended);
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        if (wanted_tick(&engine->files[i].wanted, now))
-            schedule_offer(engine, i);
-    for (uint32_t v = 0; v < engine->checkpoint->view_count; v++)
-        if (engine->views[v].store_rest_ns != 0 && engine->views[v].store_rest_ns <= now) {
-            engine->views[v].store_rest_ns = 0;
-            schedule_offer_view(engine, v);
-        }
+    for (uint32_t i = engine->putting_off.count; i-- > 0;)
+        end_putting_off(engine, engine->putting_off.numbers[i], now);
+    for (uint32_t i = engine->resting.count; i-- > 0;)
+        end_rest(engine, engine->resting.numbers[i], now);
 }
