@@ -134,8 +134,8 @@ static void first_run(const struct held_page *page, uint32_t *from, uint32_t *to
         ++*to;
 }
 
-bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, uint32_t *from,
-                     uint32_t *to, char *out)
+bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, bool cached,
+                     uint32_t *from, uint32_t *to, char *out)
 {
     *from = 0;
     *to = HELD_PAGE_BYTES;
@@ -147,7 +147,7 @@ bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t number, ui
         if (!complete)
             first_run(page, from, to);
         memcpy(out + *from, page->data + *from, *to - *from);
-        if (complete)
+        if (complete && cached)
             drop(held, slot);
     }
     pthread_mutex_unlock(&held->lock);

@@ -43,10 +43,11 @@ void held_pages_set_limit(struct held_pages *held, size_t limit);
 bool held_pages_add(struct held_pages *held, uint32_t view, uint64_t page, uint32_t offset,
                     const void *bytes, uint32_t length, uint32_t needed, char *out);
 
-/* What is held of a page: copies its bytes [*from, *to) to their place in out, true. A complete
- * page is taken out of the table; of another one this is the first run of bytes, and it stays. */
-bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
-                     uint32_t *to, char *out);
+/* What is held of a page: copies its bytes [*from, *to) to their place in out, true. Of a page that
+ * is not complete this is the first run of bytes. A complete one is taken out of the table when
+ * what it is for goes to the page cache (cached); else it stays. */
+bool held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, bool cached,
+                     uint32_t *from, uint32_t *to, char *out);
 /* Drops the pages first..last of a view, if they are held. O(pages), or O(held pages) where these
  * are fewer. */
 void held_pages_forget_range(struct held_pages *held, uint32_t view, uint64_t first, uint64_t last);

@@ -211,7 +211,8 @@ static int copy_held(struct unshard_engine *engine, struct read_request *request
     uint64_t end = offset + request->size;
     for (uint64_t page = offset / PAGE_BYTES; page * PAGE_BYTES < end; page++) {
         uint32_t from, to;
-        if (!held_pages_take(&engine->held, request->view, page, &from, &to, data))
+        if (!held_pages_take(&engine->held, request->view, page, !request->uncached, &from, &to,
+                             data))
             continue;
         uint64_t begin = page * PAGE_BYTES;
         uint64_t first = begin + from > offset ? begin + from : offset;

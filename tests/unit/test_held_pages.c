@@ -72,14 +72,32 @@ static void a_half_is_there_to_be_read(void **state)
     uint32_t from, to;
     (void)state;
     assert_int_equal(held_pages_init(&held, 100), 0);
-    assert_false(held_pages_take(&held, 0, 7, &from, &to, out));
+    assert_false(held_pages_take(&held, 0, 7, true, &from, &to, out));
     assert_false(add_half(&held, 7, 1, out));
-    assert_true(held_pages_take(&held, 0, 7, &from, &to, out));
+    assert_true(held_pages_take(&held, 0, 7, true, &from, &to, out));
     assert_int_equal(from, HALF);
     assert_int_equal(to, HELD_PAGE_BYTES);
     assert_int_equal(out[HALF], 7 + 1);
     assert_int_equal(out[HELD_PAGE_BYTES - 1], 7 + 1);
     assert_true(add_half(&held, 7, 0, out)); /* it was still waiting for the other one */
+    held_pages_free(&held);
+}
+
+/* Who sees nothing of the page cache brings no page into it. */
+static void a_page_stays_until_it_is_cached(void **state)
+{
+    struct held_pages held;
+    char out[HELD_PAGE_BYTES];
+    uint32_t from, to;
+    (void)state;
+    assert_int_equal(held_pages_init(&held, 100), 0);
+    assert_false(add_half(&held, 7, 0, out));
+    assert_true(add_half(&held, 7, 1, out));
+    for (unsigned times = 0; times < 2; times++)
+        assert_true(held_pages_take(&held, 0, 7, false, &from, &to, out));
+    assert_true(held_pages_take(&held, 0, 7, true, &from, &to, out));
+    assert_int_equal(to - from, HELD_PAGE_BYTES);
+    assert_false(held_pages_take(&held, 0, 7, true, &from, &to, out));
     held_pages_free(&held);
 }
 
@@ -89,6 +107,7 @@ int main(void)
         cmocka_unit_test(pages_wait_for_their_other_half),
         cmocka_unit_test(a_lower_limit_drops_the_oldest),
         cmocka_unit_test(a_half_is_there_to_be_read),
+        cmocka_unit_test(a_page_stays_until_it_is_cached),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

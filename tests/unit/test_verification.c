@@ -603,16 +603,16 @@ static void wait_for_clear_file(struct unshard_engine *engine)
 /* Set: WRONG_FILE begins anew between when a read has copied a page and when it looks whether it
  * may have it. */
 static struct unshard_engine *begins_anew_after_copy;
-bool __real_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
-                            uint32_t *to, char *out);
-bool __wrap_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
-                            uint32_t *to, char *out);
-bool __wrap_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, uint32_t *from,
-                            uint32_t *to, char *out)
+bool __real_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, bool cached,
+                            uint32_t *from, uint32_t *to, char *out);
+bool __wrap_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, bool cached,
+                            uint32_t *from, uint32_t *to, char *out);
+bool __wrap_held_pages_take(struct held_pages *held, uint32_t view, uint64_t page, bool cached,
+                            uint32_t *from, uint32_t *to, char *out)
 {
     struct unshard_error error = {.code = "changed", .offset = UNSHARD_NO_OFFSET};
     struct unshard_engine *engine = begins_anew_after_copy;
-    bool taken = __real_held_pages_take(held, view, page, from, to, out);
+    bool taken = __real_held_pages_take(held, view, page, cached, from, to, out);
     begins_anew_after_copy = NULL;
     if (engine == NULL)
         return taken;
