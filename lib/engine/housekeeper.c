@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The engine's timer: due retries, reads that hang, the number of workers, the window, the rate.
+ * The engine's timer: due retries, reads that hang, how many reads and storers there are,
+ * the window, the rate.
  */
 #include "engine/engine_internal.h"
 

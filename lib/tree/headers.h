@@ -21,7 +21,7 @@ struct header {
     const struct dcp_metadata *dcp;
     uint32_t dcp_file;
     bool alone;   /* nothing but its own file is shown for it, whatever its header says: when memory
-                   * is   short, others are read first, and it may be `skipped`; set by the caller */
+                   * is short, others are read first, and it may be `skipped`; set by the caller */
     bool skipped; /* not looked at; the set is empty and has a note */
     const struct header *twin;   /* the first one of the same file under another name, or NULL */
     uint64_t size;               /* of the file; 0: as discovery saw it */
