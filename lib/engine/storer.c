@@ -91,7 +91,7 @@ static void spawn(struct unshard_engine *engine, unsigned wanted)
 
 void storers_spawn(struct unshard_engine *engine)
 {
-    bool blocked = engine->stores.count > 0 && engine->idle_storers == 0 &&
+    bool blocked = engine->stores.count + engine->drops_due > 0 && engine->idle_storers == 0 &&
                    engine->stores_done_count == engine->stores_done_before;
     engine->stores_done_before = engine->stores_done_count;
     if (engine->storer_count == 0)
