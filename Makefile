@@ -62,6 +62,7 @@ help:
 	@echo 'make demo        make a small checkpoint, mount it, load it [SRC=... MNT=...]'
 	@echo 'make campaign    corrupt shards, let storage fail, kill daemons: 1850 rounds [CAMPAIGN=...]'
 	@echo 'make bench       measure, side by side with what else there is [MEASURE=--quick] [BASE=COMMIT]'
+	@echo 'make manifests   contrib/kubernetes/daemonset.yaml, of the chart and its default values'
 	@echo 'make deb         Debian packages in build/deb, checked with lintian'
 	@echo 'make install     [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean'

