@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/cli/commands.h"
+#include "fs/cli/error_json.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
 
@@ -24,18 +25,6 @@ static void show_progress(void *context, const char *path, uint64_t done, uint64
     progress_show(&report->line, path, done, total);
 }
 
-static void add_error(cJSON *object, const struct unshard_error *error)
-{
-    cJSON *item = cJSON_AddObjectToObject(object, "error");
-    cJSON_AddStringToObject(item, "code", error->code ? error->code : "error");
-    cJSON_AddStringToObject(item, "message", error->message);
-    if (error->offset != UNSHARD_NO_OFFSET)
-        cJSON_AddNumberToObject(item, "offset", (double)error->offset);
-    else
-        cJSON_AddNullToObject(item, "offset");
-    cJSON_AddNumberToObject(item, "errno", error->errno_value);
-}
-
 static void print_json(const struct options *options, const struct export_report *report,
                        double seconds, const struct unshard_error *error)
 {
@@ -46,10 +35,7 @@ static void print_json(const struct options *options, const struct export_report
     cJSON_AddNumberToObject(object, "bytes_total", (double)report->total);
     cJSON_AddNumberToObject(object, "bytes_done", (double)report->done);
     cJSON_AddNumberToObject(object, "seconds", seconds);
-    if (error)
-        add_error(object, error);
-    else
-        cJSON_AddNullToObject(object, "error");
+    error_json_add(object, error);
     char *text = cJSON_PrintUnformatted(object);
     puts(text ? text : "{\"schema\":1,\"error\":{\"code\":\"no-memory\"}}");
     cJSON_free(text);

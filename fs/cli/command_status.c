@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/cli/bounded_read.h"
 #include "fs/cli/commands.h"
+#include "fs/cli/error_json.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
 #include "fs/cli/status_client.h"
@@ -100,6 +101,39 @@ static void wait_seconds(double seconds)
     nanosleep(&time, NULL);
 }
 
+static const char *absence_code(int number)
+{
+    switch (number) {
+    case ENOENT:
+    case ENOTDIR:
+        return "not-mounted";
+    case ENOTCONN:
+    case ECONNABORTED:
+        return "daemon-died";
+    case ETIMEDOUT:
+        return "no-answer";
+    case EACCES:
+        return "no-permission";
+    default:
+        return "unreadable";
+    }
+}
+
+/* There is no status to be had. */
+static int report_absence(const struct options *options, const char *message, int number)
+{
+    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    fprintf(stderr, "unshard status: %s\n", message);
+    if (!options->json)
+        return EXIT_STATUS_FAILED;
+    unshard_error_set(&error, absence_code(number), number, "%s", message);
+    char *json = error_json_object(&error);
+    if (json)
+        puts(json);
+    free(json);
+    return EXIT_STATUS_FAILED;
+}
+
 /* Until interrupted, or until the mount is gone: both are how a watch ends well. */
 static int watch(const char *path, const struct options *options)
 {
@@ -116,8 +150,7 @@ static int watch(const char *path, const struct options *options)
                 fprintf(stderr, "unshard status: %s is no longer mounted\n", path);
                 return status;
             }
-            fprintf(stderr, "unshard status: %s\n", message);
-            return EXIT_STATUS_FAILED;
+            return report_absence(options, message, number);
         }
         seen = true;
         status = show_json(json, options->json, print_again);
@@ -138,10 +171,8 @@ static int show(const struct options *options)
     if (options->watch)
         return watch(path, options);
     char *json = bounded_read_status(path, ANSWER_MS, message, sizeof message, &number);
-    if (!json) {
-        fprintf(stderr, "unshard status: %s\n", message);
-        return EXIT_STATUS_FAILED;
-    }
+    if (!json)
+        return report_absence(options, message, number);
     int status = show_json(json, options->json, print_text);
     free(json);
     return status;

@@ -23,6 +23,8 @@ const struct option_entry option_table[] = {
     {"force", 'f', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(force),
      "end its connection first, whatever state it is in: all its readers get an error"},
     {"json", 'j', false, OPTION_FLAG, NULL, PRINTS_JSON, AT(json), "print JSON"},
+    {"json", 'j', false, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.json),
+     "print the result as JSON: an error, or null"},
     {"watch", 'w', false, OPTION_FLAG, NULL, COMMAND_STATUS, AT(watch),
      "show it again and again until interrupted or unmounted"},
     {"interval", 'n', false, OPTION_SECONDS, "SECONDS", COMMAND_STATUS, AT(interval),

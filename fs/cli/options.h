@@ -15,6 +15,7 @@
 struct mount_options {
     bool foreground;
     bool prepare; /* only make the mount, and leave it with the service manager */
+    bool json;    /* print the result as JSON */
     char *source, *mountpoint;
     struct unshard_view_options view;
     char *split;                        /* what view.split points to */

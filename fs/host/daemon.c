@@ -17,35 +17,53 @@
 #define READY_BYTE '\001' /* cannot begin a message */
 #define ACCEPT_MS 5000
 
+static const char no_error[] = "{\"error\":null}";
+static const char silent_end[] = "the daemon ended before the mount worked; its log may say why";
+
+/* The result of the command that started the daemon. */
+static void print_failure(const struct daemon_link *link, const char *words)
+{
+    if (!link->json)
+        fprintf(stderr, "unshard: %s\n", *words ? words : silent_end);
+    else if (*words)
+        puts(words);
+    else
+        printf("{\"error\":{\"code\":\"daemon-died\",\"message\":\"%s\",\"offset\":null,"
+               "\"errno\":null}}\n",
+               silent_end);
+    fflush(stdout);
+}
+
 /* From here on no signal but SIGKILL ends the process, so the daemon may take it that the command
  * succeeds. */
-static void accept_and_exit(int fd)
+static void accept_and_exit(const struct daemon_link *link)
 {
+    if (link->json && (puts(no_error) < 0 || fflush(stdout)))
+        _exit(1);
     char accepted = READY_BYTE;
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
-    _exit(write(fd, &accepted, 1) == 1 ? 0 : 1);
+    _exit(write(link->fd, &accepted, 1) == 1 ? 0 : 1);
 }
 
 /* In the parent: waits for the daemon's word and ends the process. */
-static void wait_and_exit(int fd)
+static void wait_and_exit(const struct daemon_link *link)
 {
-    char message[1024];
+    char message[4096];
     size_t used = 0;
     while (used < sizeof message - 1) {
-        ssize_t got = read(fd, message + used, sizeof message - 1 - used);
+        ssize_t got = read(link->fd, message + used, sizeof message - 1 - used);
         if (got < 0 && errno == EINTR)
             continue;
         if (got <= 0)
             break;
         used += (size_t)got;
         if (message[0] == READY_BYTE)
-            accept_and_exit(fd);
+            accept_and_exit(link);
     }
     message[used] = '\0';
-    fprintf(stderr, "unshard: %s\n",
-            used ? message : "the daemon ended before the mount worked; its log may say why");
+    print_failure(link, message);
     _exit(1);
 }
 
@@ -90,7 +108,8 @@ int daemon_begin(struct daemon_link *link, bool foreground, int keep)
     }
     if (child > 0) {
         close(ends[1]);
-        wait_and_exit(ends[0]);
+        link->fd = ends[0];
+        wait_and_exit(link);
     }
     link->fd = ends[1];
     close_others(STDERR_FILENO + 1, link->fd, keep);
@@ -138,14 +157,13 @@ bool daemon_ready(struct daemon_link *link)
     return true;
 }
 
-void daemon_failed(struct daemon_link *link, const char *message)
+void daemon_failed(struct daemon_link *link, const char *words)
 {
     if (link->fd < 0) {
-        fprintf(stderr, "unshard: %s\n", message);
+        print_failure(link, words);
         return;
     }
-    size_t length = strlen(message);
-    if (write(link->fd, message, length) < 0)
+    if (write(link->fd, words, strlen(words)) < 0)
         errno = 0; /* nobody waits any more */
     close(link->fd);
     link->fd = -1;

@@ -6,14 +6,16 @@
 #include <stdbool.h>
 
 struct daemon_link {
-    int fd; /* to the waiting parent; -1 in the foreground */
+    int fd;    /* to the waiting parent; -1 in the foreground */
+    bool json; /* to be set before daemon_begin: whoever started it wants an object on standard
+                  output, {"error": ...}, and none of the words on standard error */
 };
 
 /* Forks unless `foreground`. The parent does not return: it waits for daemon_ready or daemon_failed
- * and exits with 0 or 1, printing the message. The child returns 0 in its own session, without any
- * inherited descriptor but the standard ones and `keep` (negative: none), and is killed when the
- * parent ends before daemon_outlives_parent. Call while the process has a single thread. 0 or a
- * negative errno. */
+ * and exits with 0 or 1, printing what daemon_failed was told. The child returns 0 in its own
+ * session, without any inherited descriptor but the standard ones and `keep` (negative: none), and
+ * is killed when the parent ends before daemon_outlives_parent. Call while the process has a single
+ * thread. 0 or a negative errno. */
 int daemon_begin(struct daemon_link *link, bool foreground, int keep);
 /* From here on the end of the parent is noticed by daemon_ready, and the process can undo what it
  * has begun. To be called by the thread that called daemon_begin. false: it has ended already. */
@@ -22,8 +24,8 @@ bool daemon_outlives_parent(const struct daemon_link *link);
  * "/", and sends READY=1 to a service manager. false: the parent was ended while it waited, and
  * nobody wants the mount any more. */
 bool daemon_ready(struct daemon_link *link);
-/* It does not: the parent prints the message and exits with 1; in the foreground it is printed
- * here. */
-void daemon_failed(struct daemon_link *link, const char *message);
+/* It does not: the parent prints the words, or the object that link->json asks for, and exits with
+ * 1; in the foreground they are printed here. */
+void daemon_failed(struct daemon_link *link, const char *words);
 
 #endif

@@ -13,6 +13,7 @@
 #include <syslog.h>
 #include <unistd.h>
 
+#include "fs/cli/error_json.h"
 #include "fs/cli/options.h"
 #include "fs/host/claim.h"
 #include "fs/host/daemon.h"
@@ -272,6 +273,14 @@ static void end_reports(struct mount_run *run)
     run->reporter = NULL;
 }
 
+/* Tells whoever started the command why there is no mount. */
+static void report_failure(struct mount_run *run)
+{
+    char *json = run->options.json ? error_json_object(&run->error) : NULL;
+    daemon_failed(&run->link, json ? json : run->error.message);
+    free(json);
+}
+
 /* After the loop, or instead of it when something failed before. */
 static void take_down(struct mount_run *run)
 {
@@ -305,7 +314,7 @@ static void take_down(struct mount_run *run)
     }
     /* Threads hang in the source and still use everything: nothing can be freed. */
     if (run->failed)
-        daemon_failed(&run->link, run->error.message);
+        report_failure(run);
     log_writer_end();
     _exit(run->failed ? 1 : 0);
 }
@@ -390,6 +399,7 @@ static int run_mount(struct mount_run *run)
             fprintf(stderr, "unshard: %s\n", run->error.message);
         return result ? 1 : 0;
     }
+    run->link.json = run->options.json;
     int result = daemon_begin(&run->link, run->options.foreground,
                               mounted_fd_parse(run->options.mountpoint));
     if (result) {
@@ -410,7 +420,7 @@ static int run_mount(struct mount_run *run)
     if (!result)
         result = serve(run);
     if (result)
-        daemon_failed(&run->link, run->error.message);
+        report_failure(run);
     log_writer_end();
     return result ? 1 : 0;
 }

@@ -2,6 +2,8 @@
 """Mounting as the system does it: mount(8), fstab, service managers, descriptors, other users."""
 
 import contextlib
+import errno
+import json
 import os
 import pathlib
 import re
@@ -251,6 +253,23 @@ def test_no_ready_when_it_fails(tmp_path, mountpoint):
                    env={**os.environ, "NOTIFY_SOCKET": address})
         assert done.returncode == 1
         assert not select.select([notify], [], [], 0)[0]
+
+
+# ---- --json ------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("flags", [[], ["-f"]], ids=["background", "foreground"])
+def test_the_result_as_json(tmp_path, mountpoint, flags):
+    done = run("mount", "--json", *flags, tmp_path / "nowhere", mountpoint)
+    assert done.returncode == 1 and not done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert set(error) == {"code", "message", "offset", "errno"}
+    assert error["errno"] == errno.ENOENT and str(tmp_path / "nowhere") in error["message"]
+
+
+def test_the_result_of_a_mount_that_works_as_json(llama, mountpoint):
+    done = run("mount", "--json", llama, mountpoint, check=True)
+    assert json.loads(done.stdout) == {"error": None} and is_mounted(mountpoint)
+    run("umount", mountpoint, check=True)
 
 
 # ---- the log -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The status files and the commands that show them."""
 
+import errno
 import json
 import os
 import subprocess
@@ -110,6 +111,9 @@ def test_status_of_something_else_fails(tmp_path):
     done = run("status", tmp_path)
     assert done.returncode not in (0, 3) and str(tmp_path) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+    error = json.loads(run("status", "--json", tmp_path).stdout)["error"]
+    assert error["code"] == "not-mounted" and error["errno"] == errno.ENOENT
+    assert str(tmp_path) in error["message"] and error["offset"] is None
 
 
 def test_ls(flux):
