@@ -64,6 +64,7 @@ help:
 	@echo 'make bench       measure, side by side with what else there is [MEASURE=--quick] [BASE=COMMIT]'
 	@echo 'make manifests   contrib/kubernetes/daemonset.yaml, of the chart and its default values'
 	@echo 'make deb         Debian packages in build/deb, checked with lintian'
+	@echo 'make wheel       a Python wheel with the program in it, in build/wheel, checked with auditwheel'
 	@echo 'make install     [PREFIX=/usr/local] [DESTDIR=]'
 	@echo 'make clean'
 	@sed -n 's/^# \?\(Variables:\)/\n\1/p; s/^#            /           /p' Makefile
@@ -178,3 +179,4 @@ clean:
 .SECONDARY:
 -include $(LIB_OBJ:.o=.d) $(FS_OBJ:.o=.d) $(UNIT_BIN:=.d) $(LIB_SRC:%.c=build/fuzz/obj/%.d)
 include tests/tests.mk
+include contrib/python/wheel.mk

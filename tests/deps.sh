@@ -1,9 +1,10 @@
 #!/bin/bash
 # Installs what building and testing need, as far as it is missing: Debian packages, and a Python
 # environment in .venv. Does nothing, fast, when all is there.
-# usage: tests/deps.sh [build|tests|package|bench]
-#     build: only the packages that compiling needs; package: what `make deb` needs; bench: with what
-#     `make bench` measures beside us, as far as it can be had
+# usage: tests/deps.sh [build|tests|package|wheel|bench]
+#     build: only the packages that compiling needs; package: what `make deb` needs; wheel: what
+#     `make wheel` needs, which is part of what tests need; bench: with what `make bench` measures
+#     beside us, as far as it can be had
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,6 +13,7 @@ build_packages=(build-essential pkg-config libfuse3-dev fuse3 libcjson-dev libxx
 test_packages=(libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev llvm-14 python3
     python3-venv fio bindfs mergerfs xxhash mandoc ca-certificates util-linux systemd zsh)
 package_packages=(debhelper dpkg-dev lintian)
+wheel_packages=(dpkg-dev python3 python3-venv ca-certificates)
 bench_packages=(rclone strace)
 
 missing_packages() {
@@ -118,8 +120,13 @@ install_packages "${build_packages[@]}"
 if [ "${1:-tests}" = package ]; then
     install_packages "${package_packages[@]}"
 fi
+if [ "${1:-tests}" = wheel ]; then
+    install_packages "${wheel_packages[@]}"
+    contrib/python/tools.sh
+fi
 if [ "${1:-tests}" = tests ] || [ "$1" = bench ]; then
-    install_packages "${test_packages[@]}"
+    install_packages "${test_packages[@]}" "${wheel_packages[@]}"
+    contrib/python/tools.sh || echo "deps: without that the tests of the wheel will fail" >&2
     install_venv
     fetch_promtool
     fetch_helm

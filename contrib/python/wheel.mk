@@ -1,0 +1,56 @@
+# The Python wheel, in build/wheel. Included by the Makefile, after tests/tests.mk.
+#
+# Its program is the one that `make` builds, linked statically: Debian has archives of libfuse and
+# libcrypto; cJSON and xxHash (with the functions for each vector unit, which Debian's archive is
+# without) are compiled from Debian's sources, which tests/deps.sh gets.
+WHEEL := build/wheel
+WHEEL_PYTHON := $(WHEEL)/tools/bin/python
+PYTHON_SRC := $(wildcard contrib/python/src/unshard/*)
+WHEEL_OBJ := $(WHEEL)/obj/standalone.o $(WHEEL)/obj/cJSON.o $(WHEEL)/obj/xxhash.o \
+             $(if $(findstring x86_64,$(shell uname -m)),$(WHEEL)/obj/xxh_x86dispatch.o)
+WHEEL_LDFLAGS := -static-pie -Wl,--wrap=dlopen,--wrap=getaddrinfo,--wrap=gethostbyname -s
+
+.PHONY: wheel wheel-run lint-python
+wheel:
+	$(if $(SAN)$(DEBUG),$(error A wheel is of a plain build: without SAN and DEBUG))
+	@tests/deps.sh wheel
+	@$(MAKE) --no-print-directory wheel-run
+
+$(WHEEL)/obj/standalone.o: contrib/python/standalone.c contrib/python/wheel.mk
+	@mkdir -p $(@D)
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+$(WHEEL)/obj/cJSON.o: $(WHEEL)/sources/cjson/cJSON.c
+$(WHEEL)/obj/xxhash.o: $(WHEEL)/sources/xxhash/xxhash.c
+$(WHEEL)/obj/xxh_x86dispatch.o: $(WHEEL)/sources/xxhash/xxh_x86dispatch.c
+$(filter-out %/standalone.o,$(WHEEL_OBJ)):
+	@mkdir -p $(@D)
+	@echo '  CC    $@'
+	$(Q)$(CC) -O2 -fPIC -D_FORTIFY_SOURCE=2 -fstack-protector-strong -c -o $@ $<
+
+$(WHEEL)/unshard: $(FS_OBJ) $(BUILD)/libunshard.a $(WHEEL_OBJ)
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CFLAGS) $(LDFLAGS) $(WHEEL_LDFLAGS) -o $@ $(FS_OBJ) $(BUILD)/libunshard.a \
+	    $(WHEEL_OBJ) -l:libfuse3.a -l:libcrypto.a
+
+# A copy, since what is put in beside it has no place among the sources.
+$(WHEEL)/built: $(WHEEL)/unshard $(PYTHON_SRC) $(wildcard contrib/python/*) LICENSE lib/unshard.h
+	@rm -rf $(WHEEL)/project $(WHEEL)/*.whl
+	@mkdir -p $(WHEEL)/project/from-make
+	@cp -r contrib/python/. $(WHEEL)/project
+	@cp $(WHEEL)/unshard lib/unshard.h $(WHEEL)/project/from-make
+	@contrib/python/licenses.sh $(WHEEL)/sources $(WHEEL)/project
+	@echo '  WHEEL $(WHEEL)'
+	$(Q)cd $(WHEEL)/project && ../tools/bin/python -m hatchling build -t wheel -d .. \
+	    >../build.log 2>&1 || { cat ../build.log; exit 1; }
+	@$(WHEEL_PYTHON) contrib/python/check_wheel.py $(WHEEL)/*.whl
+	@touch $@
+wheel-run: $(WHEEL)/built
+	@ls $(WHEEL)/*.whl
+
+lint-run: lint-python
+lint-python:
+	@$(WHEEL_PYTHON) -m mypy --config-file contrib/python/pyproject.toml \
+	    --cache-dir $(WHEEL)/mypy contrib/python/src/unshard
+LINT_SRC += contrib/python/standalone.c
+FORMAT_SRC += contrib/python/standalone.c
