@@ -208,6 +208,24 @@ struct digest digest_of(enum digest_algorithm algorithm, const struct secret *se
     return digest;
 }
 
+struct hasher *hasher_copy(const struct hasher *hasher)
+{
+    struct hasher *copy =
+        hasher->algorithm == DIGEST_KEYED ? NULL : hasher_allocate(hasher->algorithm);
+    if (copy == NULL)
+        return NULL;
+    *copy = *hasher;
+    if (properties_of(hasher->algorithm)->crypto == NULL)
+        return copy;
+    copy->state.crypto = EVP_MD_CTX_new();
+    if (copy->state.crypto == NULL ||
+        EVP_MD_CTX_copy_ex(copy->state.crypto, hasher->state.crypto) != 1) {
+        hasher_free(copy);
+        return NULL;
+    }
+    return copy;
+}
+
 void hasher_update(struct hasher *hasher, const void *data, size_t length)
 {
     if (length == 0)

@@ -61,6 +61,8 @@ struct hasher *hasher_new_keyed(const struct secret *secret);
  * there is no memory. */
 struct digest digest_of(enum digest_algorithm algorithm, const struct secret *secret,
                         const void *data, size_t length);
+/* Another one that has been fed the same; not of DIGEST_KEYED. NULL when there is no memory. */
+struct hasher *hasher_copy(const struct hasher *hasher);
 void hasher_update(struct hasher *hasher, const void *data, size_t length);
 /* The digest of all that was fed; the hasher can only be freed then. DIGEST_NONE, which no
  * expectation equals, when the crypto library failed. */

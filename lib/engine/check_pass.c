@@ -17,7 +17,7 @@
  *
  * Memory: a pass runs at most `reach` chunks ahead of its hasher, and only as many passes are begun
  * unasked as there are processors. A detached fetch that must be tried again keeps its buffer: it
- * is what the others wait for.
+ * is what the others wait for. It is tried again as any other is.
  */
 #include "engine/engine_internal.h"
 
@@ -125,13 +125,7 @@ static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t numb
     fetch->index = index;
     fetch->length = chunk_length(engine, number, index);
     fetch->pass = fetch->detached = true;
-    fetch_note_epoch(engine, fetch);
-    fetch_take_buffer(engine, fetch);
-    fetch->references = 1;
-    fetch->since_ns = engine_now_ns();
-    fetch_list_append(&engine->reading, fetch);
-    engine->reading_count++;
-    engine->passes_reading++;
+    fetch_start(engine, fetch);
     return fetch;
 }
 
@@ -300,26 +294,10 @@ static struct fetch *begin_next(struct unshard_engine *engine)
     return NULL;
 }
 
-static struct fetch *due_retry(struct unshard_engine *engine)
-{
-    uint64_t now = engine_now_ns();
-    for (struct fetch *fetch = engine->pass_retries.first; fetch != NULL; fetch = fetch->next)
-        if (now - fetch->since_ns >= retry_delay_ns(fetch->attempts)) {
-            fetch_list_remove(&engine->pass_retries, fetch);
-            fetch->since_ns = now;
-            fetch_list_append(&engine->reading, fetch);
-            engine->reading_count++;
-            engine->passes_reading++;
-            return fetch;
-        }
-    return NULL;
-}
-
 struct fetch *pass_next_demanded(struct unshard_engine *engine)
 {
-    struct fetch *fetch = due_retry(engine);
     forget_demands(engine);
-    return fetch != NULL ? fetch : next_of_set(engine, &engine->passes_demanded, true);
+    return next_of_set(engine, &engine->passes_demanded, true);
 }
 
 struct fetch *pass_next(struct unshard_engine *engine)
@@ -391,6 +369,13 @@ void pass_void(struct unshard_engine *engine, uint32_t number)
         pass_give_up(engine, &engine->files[number]);
 }
 
+void pass_cancel(struct unshard_engine *engine, struct fetch *fetch)
+{
+    uint32_t number = fetch->file;
+    pass_drop(engine, fetch);
+    pass_give_up(engine, &engine->files[number]);
+}
+
 void pass_abandon(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
@@ -415,7 +400,6 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
     struct file_state *file = &engine->files[number];
     epoch_gain(file->epoch, gained);
     file->pass_demanded = false;
-    file->pass_attempts = 0;
     if (file->chunks_failed == 0 && file->retrying == 0)
         file->failing = false;
     if (gate_is_closed(&file->gate)) {
@@ -657,7 +641,7 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
         file_note_error(file, error);
         file_cancel_held(engine, number, &waiters);
         file->pass_demanded = false;
-        file->pass_attempts = 0;
+        chunk_of(engine, fetch)->attempts = 0; /* the next pass tries as often */
     }
     pass_drop(engine, fetch);
     pass_give_up(engine, file);
@@ -673,32 +657,9 @@ static void fail_held(struct unshard_engine *engine, struct fetch *fetch,
 static void retry_or_fail(struct unshard_engine *engine, struct fetch *fetch,
                           const struct unshard_error *error)
 {
-    bool again = error_is_transient(error) && ++fetch->attempts < MAX_ATTEMPTS;
     uint32_t number = fetch->file;
-    if (!again) {
-        fail_held(engine, fetch, error);
-        return;
-    }
     pthread_mutex_lock(&engine->lock);
-    fetch->since_ns = engine_now_ns();
-    fetch_list_append(&engine->pass_retries, fetch);
-    pthread_mutex_unlock(&engine->lock);
-    log_failure(engine, number, error, true);
-}
-
-/* The same when half of the chunk has been hashed: only the whole pass can begin again. */
-static void begin_again_or_fail(struct unshard_engine *engine, struct fetch *fetch,
-                                const struct unshard_error *error)
-{
-    uint32_t number = fetch->file;
-    struct file_state *file = &engine->files[number];
-    pthread_mutex_lock(&engine->lock);
-    bool again = error_is_transient(error) && ++file->pass_attempts < MAX_ATTEMPTS;
-    if (again) {
-        pass_drop(engine, fetch);
-        pass_give_up(engine, file);
-        file->pass_retry_ns = engine_now_ns() + retry_delay_ns(file->pass_attempts);
-    }
+    bool again = !engine->files[number].pass->failed && fetch_retry(engine, fetch, error);
     pthread_mutex_unlock(&engine->lock);
     if (again)
         log_failure(engine, number, error, true);
@@ -739,7 +700,7 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     struct file_state *file = &engine->files[fetch->file];
     bool cached = false, streams = !fetch->staged && take_hasher(engine, fetch);
     int result = fetch->staged ? 0
-                 : streams     ? pass_stream(engine, fetch, file->pass->hasher, &cached, &error)
+                 : streams     ? pass_stream(engine, fetch, &file->pass->hasher, &cached, &error)
                                : read_whole(engine, fetch, &cached, &error);
     pthread_mutex_lock(&engine->lock);
     end_reading(engine, fetch);
@@ -754,13 +715,10 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     fetch->stages =
         result == 0 && current && !cached && !streams && !chunk_is_unshown(file, fetch->index);
     pthread_mutex_unlock(&engine->lock);
-    if (result != 0 && streams) {
-        begin_again_or_fail(engine, fetch, &error);
-    } else if (result != 0) {
+    if (result != 0)
         retry_or_fail(engine, fetch, &error);
-    } else {
+    else
         pass_arrived(engine, fetch);
-    }
 }
 
 void pass_discard(struct unshard_engine *engine, uint32_t number)

@@ -214,10 +214,6 @@ void checks_free(struct unshard_engine *engine)
 {
     for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++)
         pass_discard(engine, i);
-    for (struct fetch *fetch; (fetch = engine->pass_retries.first) != NULL;) {
-        fetch_list_remove(&engine->pass_retries, fetch);
-        fetch_free(fetch);
-    }
     number_set_free(&engine->to_keep);
     free(engine->pass_files);
     free(engine->pass_places);

@@ -53,7 +53,7 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
             "what is ABSENT is wanted", file, index);
     require(engine->buffers.free_count + engine->buffers.kept.count <= engine->buffers.count,
             "no buffer returned twice", file, index);
-    require(engine->stalled_count + engine->staged_reading <= engine->reading_count,
+    require(engine->stalled_count + engine->staged_reading <= engine->reading.count,
             "what is left out of the reads in flight is part of them", file, index);
     if (fetch == NULL)
         return;
@@ -135,7 +135,7 @@ struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_
 void fetch_line_up(struct unshard_engine *engine, struct fetch *fetch)
 {
     struct file_state *file = &engine->files[fetch->file];
-    bool closed = gate_is_closed(&file->gate);
+    bool closed = gate_is_closed(&file->gate) && !fetch->detached;
     if (closed)
         number_set_add(&engine->holding, fetch->file);
     fetch_list_append(closed ? &file->held : &engine->demand, fetch);
@@ -240,11 +240,16 @@ static void keep(struct unshard_engine *engine, struct fetch *fetch)
     readers_wake(engine);
 }
 
-void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
+static void begin_reading(struct unshard_engine *engine, struct fetch *fetch)
 {
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch->stalled = false;
+    fetch_list_append(&engine->reading, fetch);
+}
+
+static void start_own(struct unshard_engine *engine, struct fetch *fetch)
+{
     fetch_note_epoch(engine, fetch);
     if (!take_kept(engine, fetch))
         fetch_take_buffer(engine, fetch);
@@ -254,9 +259,26 @@ void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
                         engine->publisher.retrieve != NULL && !jobs_read_memory(&engine->jobs);
     engine->staged_reading += fetch->counts_staged;
     chunk_of(engine, fetch)->state = CHUNK_READING;
-    fetch_list_append(&engine->reading, fetch);
-    engine->reading_count++;
+    begin_reading(engine, fetch);
     chunk_check(engine, fetch->file, fetch->index);
+}
+
+static void start_detached(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (fetch->buffer == NULL) {
+        fetch_note_epoch(engine, fetch);
+        fetch_take_buffer(engine, fetch);
+    }
+    engine->passes_reading++;
+    begin_reading(engine, fetch);
+}
+
+void fetch_start(struct unshard_engine *engine, struct fetch *fetch)
+{
+    if (fetch->detached)
+        start_detached(engine, fetch);
+    else
+        start_own(engine, fetch);
 }
 
 void fetch_hold(struct fetch *fetch)
@@ -376,6 +398,10 @@ void fetch_cancel(struct unshard_engine *engine, struct fetch *fetch, struct wai
 {
     struct file_state *state = &engine->files[fetch->file];
     struct chunk *chunk = chunk_of(engine, fetch);
+    if (fetch->detached) {
+        pass_cancel(engine, fetch);
+        return;
+    }
     take_waiters(fetch, waiters);
     if (fetch->retried)
         state->retrying--;
@@ -402,6 +428,21 @@ static void put_off(struct unshard_engine *engine, const struct fetch *fetch)
     state->rests++;
 }
 
+bool fetch_retry(struct unshard_engine *engine, struct fetch *fetch,
+                 const struct unshard_error *error)
+{
+    const struct file_state *state = &engine->files[fetch->file];
+    struct chunk *chunk = chunk_of(engine, fetch);
+    if (chunk->attempts < UINT8_MAX)
+        chunk->attempts++;
+    if (!error_is_transient(error) || chunk->attempts >= MAX_ATTEMPTS || engine->stopping ||
+        (fetch->waiters == NULL && !fetch->pass && state->wanted.rest_until_ns != 0))
+        return false;
+    fetch->since_ns = engine_now_ns();
+    fetch_list_append(&engine->retries, fetch);
+    return true;
+}
+
 bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
                 const struct unshard_error *error, struct waiter **waiters)
 {
@@ -420,13 +461,8 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
     if (fetch->retried)
         state->retrying--;
     fetch->retried = false;
-    if (chunk->attempts < UINT8_MAX)
-        chunk->attempts++;
-    if (error_is_transient(error) && chunk->attempts < MAX_ATTEMPTS && !engine->stopping &&
-        (fetch->waiters != NULL || fetch->pass || state->wanted.rest_until_ns == 0)) {
-        fetch->since_ns = engine_now_ns();
+    if (fetch_retry(engine, fetch, error)) {
         chunk->state = CHUNK_QUEUED;
-        fetch_list_append(&engine->retries, fetch);
         fetch->retried = true;
         state->retrying++;
         chunk_check(engine, fetch->file, fetch->index);

@@ -487,10 +487,11 @@ static void fail_queue(struct unshard_engine *engine, struct fetch_list *list)
 {
     for (struct fetch *fetch; (fetch = list->first) != NULL;) {
         fetch_list_remove(list, fetch);
-        for (struct waiter *waiter = fetch->waiters, *next; waiter != NULL; waiter = next) {
-            next = waiter->next;
-            waiter_complete(waiter, NULL, ESHUTDOWN);
+        if (fetch->detached) {
+            fetch_cancel(engine, fetch, NULL);
+            continue;
         }
+        waiters_complete(fetch->waiters, NULL, ESHUTDOWN);
         struct chunk *chunk = chunk_of(engine, fetch);
         chunk->fetch = NULL;
         chunk->state = CHUNK_ABSENT;

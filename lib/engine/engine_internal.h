@@ -199,7 +199,6 @@ struct fetch {
     const struct file_check *check; /* what its bytes must match, as of when the read began */
     struct digest digest;           /* of what was read (keyed), unless digests of chunks were
                                      * matched; of the piece that did not match its own */
-    unsigned attempts;              /* failed reads in a row, of a detached one */
     uint64_t since_ns;              /* when it entered its state */
     uint64_t awaited_ns;            /* since when a reader has waited for it; 0: none has */
     char *buffer;
@@ -241,7 +240,6 @@ struct file_state {
     struct check_pass *pass;
     bool pass_demanded;     /* a reader waits for it */
     uint64_t pass_retry_ns; /* not to be tried again before */
-    unsigned pass_attempts; /* passes in a row that had to begin again for a failed read */
     uint32_t chunk_count;
     uint32_t first_view, view_count;         /* in engine->file_views */
     size_t first_dependent, dependent_count; /* in engine->dependents */
@@ -330,9 +328,8 @@ struct unshard_engine {
     struct buffers buffers;
 
     struct fetch_list demand, retries, reading, stores;
-    struct fetch_list pass_retries;        /* detached fetches with their buffers, until due */
-    unsigned reading_count, stalled_count; /* reads in flight, of these hanging */
-    unsigned staged_reading;               /* of these from staging, which costs storage nothing */
+    unsigned stalled_count;  /* of `reading`, those that hang */
+    unsigned staged_reading; /* ... and those from staging, which cost storage nothing */
     unsigned stores_running;
     unsigned drops_due; /* files whose pages are, see gate.h */
     bool no_stores, stopping;
@@ -412,8 +409,13 @@ void fetch_list_append(struct fetch_list *list, struct fetch *fetch);
 void fetch_list_remove(struct fetch_list *list, struct fetch *fetch);
 /* A fetch for a chunk in ABSENT, PUBLISHED or FAILED; on no list; NULL when memory is short. */
 struct fetch *fetch_create(struct unshard_engine *engine, uint32_t file, uint32_t index);
-/* QUEUED or new -> READING with a buffer, which must be there. */
+/* QUEUED or new -> READING with a buffer, which must be there or be its own already. Of a detached
+ * fetch likewise, but for the chunk's state. */
 void fetch_start(struct unshard_engine *engine, struct fetch *fetch);
+/* A read of it has failed and is over. True: a second try may cure that, and it is on `retries`
+ * until its time has come; of a fetch of its own chunk the caller sees to the state. */
+bool fetch_retry(struct unshard_engine *engine, struct fetch *fetch,
+                 const struct unshard_error *error);
 /* QUEUED, on the demand list. */
 void fetch_queue(struct unshard_engine *engine, struct fetch *fetch);
 /* QUEUED and on no list: to the end of the demand list, or of what its file holds while it is
@@ -572,9 +574,9 @@ void keep_gained(struct unshard_engine *engine);
 void pass_read(struct unshard_engine *engine, struct fetch *fetch);
 /* pass_stream.c: reads the chunk of a detached fetch and feeds it to the hasher of its pass, whose
  * turn it must be. The buffer holds nothing of use afterwards. *cached: as source_read, of the last
- * piece. No lock held. 0 with fetch->digest set, or as source_read and check_header; then the
- * hasher is of no use any more. */
-int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
+ * piece. No lock held. 0 with fetch->digest set and *hasher another one; or as source_read and
+ * check_header, then *hasher is what it was. */
+int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher **hasher,
                 bool *cached, struct unshard_error *error);
 /* A chunk that is READY, or was read for the pass, is there to be hashed; takes over a reference to
  * it. No lock held; hashes, and what follows from the last one. */
@@ -584,6 +586,8 @@ void pass_arrived(struct unshard_engine *engine, struct fetch *fetch);
 void pass_void(struct unshard_engine *engine, uint32_t file);
 /* A fetch of the pass has failed for good and is gone. The caller holds engine->lock. */
 void pass_abandon(struct unshard_engine *engine, uint32_t file);
+/* A detached fetch will not be read: lets it go. On no list; the caller holds engine->lock. */
+void pass_cancel(struct unshard_engine *engine, struct fetch *fetch);
 
 /* Frees a pass that did not come to an end. There are no other threads any more. */
 void pass_discard(struct unshard_engine *engine, uint32_t file);

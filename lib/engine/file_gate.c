@@ -239,7 +239,7 @@ static void begin_anew(struct unshard_engine *engine, struct file_epoch *next)
     file->epoch = next;
     engine->epochs_begun++;
     forget_chunks(engine, number);
-    file->pass_retry_ns = file->pass_attempts = 0;
+    file->pass_retry_ns = 0;
     file->episode = (struct failure_episode){0};
     gate_renew(&file->gate, file_must_wait(engine, number));
     pass_may_be_due(engine, number);

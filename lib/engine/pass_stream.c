@@ -2,7 +2,8 @@
  *
  * A chunk of a pass that comes out of memory: copied, and hashed twice, in pieces that stay in the
  * processor's own cache. With whole chunks the copy goes to memory and comes back for each hash,
- * which takes a quarter of the speed.
+ * which takes a quarter of the speed. When the read fails half way, the pass is where it was before
+ * the chunk: it is fed to a copy of the hasher.
  */
 #include "engine/engine_internal.h"
 
@@ -34,14 +35,19 @@ static int stream(struct unshard_engine *engine, struct fetch *fetch, struct has
     return result;
 }
 
-int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher *hasher,
+int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher **hasher,
                 bool *cached, struct unshard_error *error)
 {
-    struct hasher *tag = hasher_new_keyed(&engine->secret);
-    if (tag == NULL)
-        return error_no_memory(error);
-    int result = stream(engine, fetch, hasher, tag, cached, error);
+    struct hasher *tag = hasher_new_keyed(&engine->secret), *next = hasher_copy(*hasher);
+    int result = tag != NULL && next != NULL ? stream(engine, fetch, next, tag, cached, error)
+                                             : error_no_memory(error);
+    if (result == 0) {
+        struct hasher *before = *hasher;
+        *hasher = next;
+        next = before;
+    }
+    hasher_free(next);
     hasher_free(tag);
-    fetch->hashed = true;
+    fetch->hashed = result == 0;
     return result;
 }

@@ -128,7 +128,7 @@ struct fetch *plan_next(struct unshard_engine *engine, unsigned self, bool stage
  * what readers ask for comes by itself, and the sooner the more has been hashed. */
 static bool hashing_needs_processors(const struct unshard_engine *engine)
 {
-    unsigned others = engine->reading_count - engine->passes_reading + engine->stores_running;
+    size_t others = engine->reading.count - engine->passes_reading + engine->stores_running;
     return engine->passes_in_memory > 0 && engine->passes_in_memory + others >= engine->processors;
 }
 
@@ -136,7 +136,7 @@ bool plan_may(struct unshard_engine *engine)
 {
     if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
         return false;
-    size_t chunks = engine->reading_count + engine->stores.count + engine->storing;
+    size_t chunks = engine->reading.count + engine->stores.count + engine->storing;
     uint64_t in_flight = (uint64_t)chunks * engine->chunk_bytes;
     bool full = engine->unconsumed_bytes + in_flight >= engine->window_bytes / 2;
     if (full)

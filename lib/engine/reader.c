@@ -20,7 +20,7 @@
 /* Storage may be given another read that nobody waits for. */
 static bool may_read(const struct unshard_engine *engine)
 {
-    return engine->reading_count - engine->stalled_count - engine->staged_reading <
+    return engine->reading.count - engine->stalled_count - engine->staged_reading <
            jobs_allowed(&engine->jobs);
 }
 
@@ -37,10 +37,10 @@ void readers_wake(struct unshard_engine *engine)
         pthread_cond_signal(&engine->work);
 }
 
-/* There is a buffer for the demand: it is kept in one, or one is free. */
+/* There is a buffer for the demand: it has one, is kept in one, or one is free. */
 static bool has_buffer(struct unshard_engine *engine, const struct fetch *fetch)
 {
-    if (kept_has(&engine->buffers.kept, fetch->file, fetch->index))
+    if (fetch->buffer != NULL || kept_has(&engine->buffers.kept, fetch->file, fetch->index))
         return true;
     buffers_reclaim(&engine->buffers, 0);
     return engine->buffers.free_count > 0;
@@ -106,7 +106,6 @@ void waiters_complete(struct waiter *waiters, const char *buffer, int error)
 void end_reading(struct unshard_engine *engine, struct fetch *fetch)
 {
     fetch_list_remove(&engine->reading, fetch);
-    engine->reading_count--;
     engine->passes_reading -= fetch->detached;
     engine->staged_reading -= fetch->counts_staged;
     fetch->counts_staged = false;

@@ -205,7 +205,7 @@ static void take_reading(struct taking *taking, uint64_t now)
     }
     out->stuck = stuck;
     out->oldest_request_seconds = seconds_of(oldest);
-    out->in_flight = engine->reading_count;
+    out->in_flight = (unsigned)engine->reading.count;
     out->stalled = engine->stalled_count;
 }
 

@@ -108,6 +108,30 @@ static void pieces_make_no_difference(void **state)
     free(content);
 }
 
+static void a_copy_goes_its_own_way(void **state)
+{
+    (void)state;
+    for (enum digest_algorithm a = DIGEST_SHA256; a < DIGEST_ALGORITHM_COUNT; a++) {
+        struct digest whole, theirs, ours;
+        struct hasher *copy, *hasher = a == DIGEST_KEYED ? NULL : hasher_new(a, 1000);
+        char content[1000];
+        if (hasher == NULL)
+            continue;
+        memset(content, 'x', sizeof content);
+        whole = digest_of(a, NULL, content, sizeof content);
+        hasher_update(hasher, content, 300);
+        assert_non_null(copy = hasher_copy(hasher));
+        hasher_update(copy, content, 700);
+        hasher_update(hasher, "other", 5);
+        hasher_finish(copy, &ours);
+        hasher_finish(hasher, &theirs);
+        hasher_free(hasher);
+        hasher_free(copy);
+        assert_true(digest_equal(&ours, &whole));
+        assert_false(digest_equal(&theirs, &whole));
+    }
+}
+
 static void a_length_not_announced_is_another_git_digest(void **state)
 {
     (void)state;
@@ -169,6 +193,7 @@ int main(void)
         cmocka_unit_test(vectors_match),
         cmocka_unit_test(pieces_make_no_difference),
         cmocka_unit_test(keyed_digests_depend_on_secret_and_content),
+        cmocka_unit_test(a_copy_goes_its_own_way),
         cmocka_unit_test(a_length_not_announced_is_another_git_digest),
         cmocka_unit_test(hex_is_exact),
         cmocka_unit_test(none_and_other_algorithms_equal_nothing),
