@@ -7,7 +7,9 @@
  * share the other half by how far ahead they reach. A stream that ends (nobody has the view open,
  * nobody has read on for long) gives its credit back: what was fetched for it counts as passed.
  */
-#include "engine/schedule.h"
+#include "engine/ahead.h"
+#include "engine/engine_internal.h"
+#include "engine/search.h"
 
 /* A stream's read-ahead when memory sets no limit. */
 #define STREAM_AHEAD (UINT64_C(512) << 20)
@@ -34,7 +36,7 @@ static uint64_t stream_ahead(const struct unshard_engine *engine)
 {
     uint64_t least = 2 * (uint64_t)engine->chunk_bytes;
     unsigned followed = streams_followed(&engine->streams, at_once(engine), false, engine_now_ns());
-    uint64_t ahead = engine->window_bytes / 2 / (followed > 0 ? followed : 1);
+    uint64_t ahead = engine->window.bytes / 2 / (followed > 0 ? followed : 1);
     return ahead < least ? least : ahead < STREAM_AHEAD ? ahead : STREAM_AHEAD;
 }
 
@@ -171,7 +173,7 @@ static void consume_chunk(struct unshard_engine *engine, uint32_t file, uint32_t
         return;
     chunk->consumed = true;
     drop_behind_note(engine, file, index);
-    engine->unconsumed_bytes -= chunk_length(engine, file, index);
+    engine->window.unconsumed_bytes -= chunk_length(engine, file, index);
 }
 
 /* Counts the published chunks of [offset, end) as passed. */
@@ -192,7 +194,7 @@ static void consume(struct unshard_engine *engine, uint32_t view, uint64_t offse
 
 void ahead_give_credit_back(struct unshard_engine *engine, const struct stream *ended)
 {
-    if (ended->number != 0 && engine->window_limited && ended->reached > ended->position)
+    if (ended->number != 0 && engine->window.limited && ended->reached > ended->position)
         consume(engine, ended->view, ended->position, ended->reached);
 }
 
@@ -213,15 +215,15 @@ void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t o
                         bool direct)
 {
     struct stream *stream = stream_for(engine, view, offset, direct);
-    if (engine->window_limited && stream->reads > 0 && end > stream->position)
+    if (engine->window.limited && stream->reads > 0 && end > stream->position)
         consume(engine, view, stream->position, end);
     stream_advance(stream, end, engine_now_ns());
 }
 
 void schedule_note_sentinel(struct unshard_engine *engine, uint32_t view, uint64_t page)
 {
-    uint64_t span = engine->sentinel_pages * PAGE_BYTES, end = (page + 1) * PAGE_BYTES;
-    if (span == 0 || (page + 1) % engine->sentinel_pages != 0)
+    uint64_t span = engine->window.sentinel_pages * PAGE_BYTES, end = (page + 1) * PAGE_BYTES;
+    if (span == 0 || (page + 1) % engine->window.sentinel_pages != 0)
         return;
     consume(engine, view, end > span ? end - span : 0, end);
 }

@@ -43,7 +43,7 @@ static int fail_trusted(struct unshard_engine *engine, uint32_t file,
 static bool matches(struct unshard_engine *engine, const struct expected_chunks *trusted,
                     uint64_t offset, const char *bytes, uint64_t length, struct digest *actual)
 {
-    *actual = digest_of(trusted->algorithm, &engine->secret, bytes, (size_t)length);
+    *actual = digest_of(trusted->algorithm, &engine->trust.secret, bytes, (size_t)length);
     return expected_chunks_match(trusted, offset / trusted->chunk_bytes, actual);
 }
 
@@ -117,7 +117,7 @@ static int observe(struct unshard_engine *engine, struct fetch *fetch, struct un
     bool off = engine->options.verify == UNSHARD_VERIFY_OFF;
     enum digest_algorithm algorithm =
         fetch->check->kind == CHECK_WHOLE && !off ? DIGEST_KEYED : DIGEST_XXH3_128;
-    fetch->digest = digest_of(algorithm, &engine->secret, fetch->buffer, fetch->length);
+    fetch->digest = digest_of(algorithm, &engine->trust.secret, fetch->buffer, fetch->length);
     return fetch->digest.algorithm == DIGEST_NONE ? error_no_memory(error) : 0;
 }
 

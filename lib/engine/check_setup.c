@@ -96,7 +96,7 @@ static void use_cached_digests(struct unshard_engine *engine, struct file_epoch 
     uint64_t chunk_bytes;
     uint32_t count;
     uint8_t *digests;
-    if (digest_cache_load(engine->cache, &key, &chunk_bytes, &digests, &count) != 0)
+    if (digest_cache_load(engine->trust.cache, &key, &chunk_bytes, &digests, &count) != 0)
         return;
     if (chunk_bytes <= engine->chunk_bytes)
         gained = gained_new(chunk_bytes, count, digests, epoch->whole->origin, false);
@@ -132,8 +132,8 @@ static void set_gates(struct unshard_engine *engine)
 
 static void add_pass_file(struct unshard_engine *engine, uint32_t number)
 {
-    engine->pass_places[number] = engine->pass_count;
-    engine->pass_files[engine->pass_count++] = number;
+    engine->passes.places[number] = engine->passes.count;
+    engine->passes.files[engine->passes.count++] = number;
     pass_may_be_due(engine, number);
 }
 
@@ -153,14 +153,14 @@ static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t
 static int allocate_passes(struct unshard_engine *engine)
 {
     uint32_t count = engine->checkpoint->file_count;
-    engine->pass_files = calloc(count + 1U, sizeof *engine->pass_files);
-    engine->pass_places = malloc((count + 1U) * sizeof *engine->pass_places);
-    engine->pass_due = calloc(count / 64 + 1U, sizeof *engine->pass_due);
-    if (engine->pass_files == NULL || engine->pass_places == NULL || engine->pass_due == NULL)
+    engine->passes.files = calloc(count + 1U, sizeof *engine->passes.files);
+    engine->passes.places = malloc((count + 1U) * sizeof *engine->passes.places);
+    engine->passes.due = calloc(count / 64 + 1U, sizeof *engine->passes.due);
+    if (engine->passes.files == NULL || engine->passes.places == NULL || engine->passes.due == NULL)
         return -ENOMEM;
-    memset(engine->pass_places, 0xff, (count + 1U) * sizeof *engine->pass_places);
-    int result = number_set_init(&engine->passes, count);
-    return result != 0 ? result : number_set_init(&engine->passes_demanded, count);
+    memset(engine->passes.places, 0xff, (count + 1U) * sizeof *engine->passes.places);
+    int result = number_set_init(&engine->passes.under_way, count);
+    return result != 0 ? result : number_set_init(&engine->passes.demanded, count);
 }
 
 /* Files of views in the order of the plan, then the others that have a digest of the whole. */
@@ -173,13 +173,13 @@ static int list_pass_files(struct unshard_engine *engine)
         free(listed);
         return -ENOMEM;
     }
-    for (uint32_t p = 0; p < engine->plan_count; p++) {
-        const struct extent_map *map = &checkpoint->views[engine->plan[p]].map;
+    for (uint32_t p = 0; p < engine->plan.count; p++) {
+        const struct extent_map *map = &checkpoint->views[engine->plan.views[p]].map;
         for (size_t i = 0; i < map->count; i++)
             if (map->extents[i].source != EXTENT_LITERAL)
                 list_pass_file(engine, listed, map->extents[i].source);
     }
-    engine->planned_passes = engine->pass_count;
+    engine->passes.planned = engine->passes.count;
     for (uint32_t i = 0; i < checkpoint->file_count; i++)
         if (engine->files[i].view_count > 0)
             list_pass_file(engine, listed, i);
@@ -192,17 +192,17 @@ int checks_init(struct unshard_engine *engine)
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     struct unshard_error error;
     engine->processors = processors < 1 ? 1 : (unsigned)processors;
-    engine->most_passes = (unsigned)(processors < 2             ? 2
+    engine->passes.most = (unsigned)(processors < 2             ? 2
                                      : processors < MOST_PASSES ? processors
                                                                 : MOST_PASSES);
     if (engine->options.verify != UNSHARD_VERIFY_OFF &&
-        digest_cache_open(0, &engine->cache, &error) != 0)
+        digest_cache_open(0, &engine->trust.cache, &error) != 0)
         engine_log(engine, 5, "event=no-digest-cache message=\"%s\"", error.message);
-    if (engine->cache != NULL)
-        engine->secret = *digest_cache_secret(engine->cache);
-    else if (secret_random(&engine->secret) != 0)
+    if (engine->trust.cache != NULL)
+        engine->trust.secret = *digest_cache_secret(engine->trust.cache);
+    else if (secret_random(&engine->trust.secret) != 0)
         return -EIO;
-    if (number_set_init(&engine->to_keep, engine->checkpoint->file_count) != 0 ||
+    if (number_set_init(&engine->trust.to_keep, engine->checkpoint->file_count) != 0 ||
         make_epochs(engine) != 0)
         return -ENOMEM;
     set_gates(engine);
@@ -214,12 +214,12 @@ void checks_free(struct unshard_engine *engine)
 {
     for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++)
         pass_discard(engine, i);
-    number_set_free(&engine->to_keep);
-    free(engine->pass_files);
-    free(engine->pass_places);
-    free(engine->pass_due);
-    number_set_free(&engine->passes);
-    number_set_free(&engine->passes_demanded);
-    free(engine->same_file);
-    digest_cache_close(engine->cache);
+    number_set_free(&engine->trust.to_keep);
+    free(engine->passes.files);
+    free(engine->passes.places);
+    free(engine->passes.due);
+    number_set_free(&engine->passes.under_way);
+    number_set_free(&engine->passes.demanded);
+    free(engine->trust.same_file);
+    digest_cache_close(engine->trust.cache);
 }

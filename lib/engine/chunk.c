@@ -53,7 +53,7 @@ void chunk_check(const struct unshard_engine *engine, uint32_t file, uint32_t in
             "what is ABSENT is wanted", file, index);
     require(engine->buffers.free_count + engine->buffers.kept.count <= engine->buffers.count,
             "no buffer returned twice", file, index);
-    require(engine->stalled_count + engine->staged_reading <= engine->reading.count,
+    require(engine->queues.stalled + engine->queues.staged <= engine->queues.reading.count,
             "what is left out of the reads in flight is part of them", file, index);
     if (fetch == NULL)
         return;
@@ -103,9 +103,9 @@ void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, 
     uint32_t length = chunk_length(engine, file, index);
     if (!chunk_is_unshown(state, index))
         state->bytes_published -= length;
-    engine->published_bytes -= length;
+    engine->window.published_bytes -= length;
     if (!chunk->consumed)
-        engine->unconsumed_bytes -= length;
+        engine->window.unconsumed_bytes -= length;
     chunk->consumed = false;
     chunk->state = CHUNK_ABSENT;
     wanted_put(&state->wanted, index, by);
@@ -137,8 +137,8 @@ void fetch_line_up(struct unshard_engine *engine, struct fetch *fetch)
     struct file_state *file = &engine->files[fetch->file];
     bool closed = gate_is_closed(&file->gate) && !fetch->detached;
     if (closed)
-        number_set_add(&engine->holding, fetch->file);
-    fetch_list_append(closed ? &file->held : &engine->demand, fetch);
+        number_set_add(&engine->agenda.holding, fetch->file);
+    fetch_list_append(closed ? &file->held : &engine->queues.demand, fetch);
 }
 
 void fetch_queue(struct unshard_engine *engine, struct fetch *fetch)
@@ -245,7 +245,7 @@ static void begin_reading(struct unshard_engine *engine, struct fetch *fetch)
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch->stalled = false;
-    fetch_list_append(&engine->reading, fetch);
+    fetch_list_append(&engine->queues.reading, fetch);
 }
 
 static void start_own(struct unshard_engine *engine, struct fetch *fetch)
@@ -255,9 +255,10 @@ static void start_own(struct unshard_engine *engine, struct fetch *fetch)
         fetch_take_buffer(engine, fetch);
     fetch->counts_staged = fetch->staged || fetch->kept;
     /* What the source has in memory costs one copy less from there. */
-    fetch->from_pages = fetch->stored && !fetch->kept && !fetch->staged && !engine->no_stores &&
-                        engine->publisher.retrieve != NULL && !jobs_read_memory(&engine->jobs);
-    engine->staged_reading += fetch->counts_staged;
+    fetch->from_pages = fetch->stored && !fetch->kept && !fetch->staged &&
+                        !engine->pages.no_stores && engine->publisher.retrieve != NULL &&
+                        !jobs_read_memory(&engine->jobs);
+    engine->queues.staged += fetch->counts_staged;
     chunk_of(engine, fetch)->state = CHUNK_READING;
     begin_reading(engine, fetch);
     chunk_check(engine, fetch->file, fetch->index);
@@ -269,7 +270,7 @@ static void start_detached(struct unshard_engine *engine, struct fetch *fetch)
         fetch_note_epoch(engine, fetch);
         fetch_take_buffer(engine, fetch);
     }
-    engine->passes_reading++;
+    engine->passes.reading++;
     begin_reading(engine, fetch);
 }
 
@@ -301,14 +302,14 @@ static void chunk_published(struct unshard_engine *engine, const struct fetch *f
     chunk->state = CHUNK_PUBLISHED;
     chunk->doubted = false;
     chunk->published_tick = engine_tick(engine, engine_now_ns());
-    chunk->consumed = passed && engine->window_limited;
+    chunk->consumed = passed && engine->window.limited;
     if (!chunk_is_unshown(state, fetch->index))
         state->bytes_published += fetch->length;
-    engine->published_bytes += fetch->length;
+    engine->window.published_bytes += fetch->length;
     if (chunk->consumed)
         drop_behind_note(engine, fetch->file, fetch->index);
     else
-        engine->unconsumed_bytes += fetch->length;
+        engine->window.unconsumed_bytes += fetch->length;
 }
 
 /* The fetch has ended and nothing is there of it. */
@@ -419,7 +420,7 @@ static void put_off(struct unshard_engine *engine, const struct fetch *fetch)
     struct file_state *state = &engine->files[fetch->file];
     unsigned attempts = chunk_of(engine, fetch)->attempts;
     uint64_t now = engine_now_ns();
-    number_set_add(&engine->putting_off, fetch->file);
+    number_set_add(&engine->agenda.putting_off, fetch->file);
     wanted_put_off(&state->wanted, fetch->index, WANTED_BY_PLAN,
                    now + again_after_ns(attempts < MAX_ATTEMPTS ? 0 : attempts - MAX_ATTEMPTS));
     if (state->chunks_failed < FAILURES_TO_REST || state->wanted.rest_until_ns != 0)
@@ -439,7 +440,7 @@ bool fetch_retry(struct unshard_engine *engine, struct fetch *fetch,
         (fetch->waiters == NULL && !fetch->pass && state->wanted.rest_until_ns != 0))
         return false;
     fetch->since_ns = engine_now_ns();
-    fetch_list_append(&engine->retries, fetch);
+    fetch_list_append(&engine->queues.retries, fetch);
     return true;
 }
 
@@ -457,7 +458,7 @@ bool fetch_fail(struct unshard_engine *engine, struct fetch *fetch,
         return false;
     }
     file_note_error(state, error);
-    number_set_add(&engine->suspects, fetch->file);
+    number_set_add(&engine->agenda.suspects, fetch->file);
     if (fetch->retried)
         state->retrying--;
     fetch->retried = false;

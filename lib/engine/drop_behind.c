@@ -22,20 +22,22 @@ int drop_behind_init(struct unshard_engine *engine)
     size_t chunks = 0;
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
         chunks += engine->files[i].chunk_count;
-    engine->passed.capacity = chunks < MOST_PASSED / 2 ? 2 * chunks + 2 : MOST_PASSED;
-    engine->passed.chunks = lazy_array_new(engine->passed.capacity, sizeof *engine->passed.chunks);
-    return engine->passed.chunks != NULL ? 0 : -ENOMEM;
+    engine->window.passed.capacity = chunks < MOST_PASSED / 2 ? 2 * chunks + 2 : MOST_PASSED;
+    engine->window.passed.chunks =
+        lazy_array_new(engine->window.passed.capacity, sizeof *engine->window.passed.chunks);
+    return engine->window.passed.chunks != NULL ? 0 : -ENOMEM;
 }
 
 void drop_behind_free(struct unshard_engine *engine)
 {
-    lazy_array_free(engine->passed.chunks, engine->passed.capacity, sizeof *engine->passed.chunks);
+    lazy_array_free(engine->window.passed.chunks, engine->window.passed.capacity,
+                    sizeof *engine->window.passed.chunks);
 }
 
 void drop_behind_note(struct unshard_engine *engine, uint32_t file, uint32_t index)
 {
-    struct passed_ring *ring = &engine->passed;
-    if (!engine->window_limited)
+    struct passed_ring *ring = &engine->window.passed;
+    if (!engine->window.limited)
         return;
     if (ring->count == ring->capacity) { /* full of stale entries */
         ring->first = (ring->first + 1) % ring->capacity;
@@ -49,8 +51,8 @@ void drop_behind_note(struct unshard_engine *engine, uint32_t file, uint32_t ind
  * holds engine->lock. */
 static bool take_oldest(struct unshard_engine *engine, struct passed_chunk *out)
 {
-    struct passed_ring *ring = &engine->passed;
-    while (ring->count > 0 && engine->published_bytes > engine->keep_bytes) {
+    struct passed_ring *ring = &engine->window.passed;
+    while (ring->count > 0 && engine->window.published_bytes > engine->window.keep_bytes) {
         *out = ring->chunks[ring->first];
         ring->first = (ring->first + 1) % ring->capacity;
         ring->count--;
@@ -62,9 +64,9 @@ static bool take_oldest(struct unshard_engine *engine, struct passed_chunk *out)
             continue;
         chunk_forget(engine, out->file, out->index, WANTED_BY_READERS);
         schedule_dropped(engine, out->file);
-        engine->bytes_dropped += chunk_length(engine, out->file, out->index);
+        engine->pages.bytes_dropped += chunk_length(engine, out->file, out->index);
         /* Drops block on readers as stores do, and are drained with them. */
-        engine->stores_running++;
+        engine->pages.stores_running++;
         return true;
     }
     return false;
@@ -92,14 +94,14 @@ void drop_behind(struct unshard_engine *engine)
     if (engine->publisher.drop == NULL)
         return;
     pthread_mutex_lock(&engine->lock);
-    while (!engine->no_stores && take_oldest(engine, &which)) {
+    while (!engine->pages.no_stores && take_oldest(engine, &which)) {
         pthread_mutex_unlock(&engine->lock);
         const struct file_state *file = &engine->files[which.file];
         for (uint32_t i = 0; i < file->view_count; i++)
             drop_from_view(engine, engine->file_views[file->first_view + i], which);
         pthread_mutex_lock(&engine->lock);
-        if (--engine->stores_running == 0)
-            pthread_cond_broadcast(&engine->stores_done);
+        if (--engine->pages.stores_running == 0)
+            pthread_cond_broadcast(&engine->pages.stores_done);
     }
     pthread_mutex_unlock(&engine->lock);
 }

@@ -123,15 +123,15 @@ static int compare_load_order(const void *a, const void *b, void *context)
 static int make_plan(struct unshard_engine *engine)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    engine->plan = calloc(checkpoint->view_count + 1U, sizeof *engine->plan);
-    if (engine->plan == NULL)
+    engine->plan.views = calloc(checkpoint->view_count + 1U, sizeof *engine->plan.views);
+    if (engine->plan.views == NULL)
         return -ENOMEM;
     for (uint32_t v = 0; v < checkpoint->view_count; v++)
         if (checkpoint->views[v].prefetch && checkpoint->views[v].component != NO_COMPONENT) {
-            engine->plan[engine->plan_count++] = v;
-            engine->total_bytes += checkpoint->views[v].size;
+            engine->plan.views[engine->plan.count++] = v;
+            engine->plan.total_bytes += checkpoint->views[v].size;
         }
-    qsort_r(engine->plan, engine->plan_count, sizeof *engine->plan, compare_load_order,
+    qsort_r(engine->plan.views, engine->plan.count, sizeof *engine->plan.views, compare_load_order,
             (void *)checkpoint);
     return 0;
 }
@@ -152,20 +152,20 @@ static void engine_free(struct unshard_engine *engine)
     free(engine->file_views);
     free(engine->dependents);
     free(engine->views);
-    free(engine->plan);
+    free(engine->plan.views);
     drop_behind_free(engine);
     held_pages_free(&engine->held);
-    number_set_free(&engine->suspects);
-    number_set_free(&engine->holding);
-    number_set_free(&engine->putting_off);
-    number_set_free(&engine->resting);
+    number_set_free(&engine->agenda.suspects);
+    number_set_free(&engine->agenda.holding);
+    number_set_free(&engine->agenda.putting_off);
+    number_set_free(&engine->agenda.resting);
     view_permissions_free(engine);
     source_free(engine->source);
     pthread_mutex_destroy(&engine->lock);
-    pthread_cond_destroy(&engine->work);
-    pthread_cond_destroy(&engine->store_work);
-    pthread_cond_destroy(&engine->tick);
-    pthread_cond_destroy(&engine->stores_done);
+    pthread_cond_destroy(&engine->threads.work);
+    pthread_cond_destroy(&engine->threads.store_work);
+    pthread_cond_destroy(&engine->threads.tick);
+    pthread_cond_destroy(&engine->pages.stores_done);
     free(engine);
 }
 
@@ -196,10 +196,10 @@ static void set_options(struct unshard_engine *engine, const struct unshard_fetc
         engine->options.read_timeout_seconds = DEFAULT_READ_TIMEOUT_SECONDS;
     raise_chunk_size(engine);
     engine->chunk_bytes = (uint32_t)engine->options.chunk_bytes;
-    engine->no_stores = publisher == NULL || publisher->store == NULL;
+    engine->pages.no_stores = publisher == NULL || publisher->store == NULL;
     if (publisher != NULL)
         engine->publisher = *publisher;
-    engine->start_ns = engine->rate_ns = engine_now_ns();
+    engine->start_ns = engine->traffic.rate_ns = engine_now_ns();
 }
 
 static void init_locks(struct unshard_engine *engine)
@@ -208,10 +208,10 @@ static void init_locks(struct unshard_engine *engine)
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&engine->lock, NULL);
-    pthread_cond_init(&engine->work, &monotonic);
-    pthread_cond_init(&engine->store_work, &monotonic);
-    pthread_cond_init(&engine->tick, &monotonic);
-    pthread_cond_init(&engine->stores_done, &monotonic);
+    pthread_cond_init(&engine->threads.work, &monotonic);
+    pthread_cond_init(&engine->threads.store_work, &monotonic);
+    pthread_cond_init(&engine->threads.tick, &monotonic);
+    pthread_cond_init(&engine->pages.stores_done, &monotonic);
     pthread_condattr_destroy(&monotonic);
 }
 
@@ -252,13 +252,13 @@ static int allocate(struct unshard_engine *engine)
     if (result == 0)
         result = held_pages_init(&engine->held, LEAST_HELD_PAGES);
     if (result == 0)
-        result = number_set_init(&engine->suspects, checkpoint->file_count);
+        result = number_set_init(&engine->agenda.suspects, checkpoint->file_count);
     if (result == 0)
-        result = number_set_init(&engine->holding, checkpoint->file_count);
+        result = number_set_init(&engine->agenda.holding, checkpoint->file_count);
     if (result == 0)
-        result = number_set_init(&engine->putting_off, checkpoint->file_count);
+        result = number_set_init(&engine->agenda.putting_off, checkpoint->file_count);
     if (result == 0)
-        result = number_set_init(&engine->resting, checkpoint->view_count);
+        result = number_set_init(&engine->agenda.resting, checkpoint->view_count);
     if (result == 0)
         result = view_permissions_init(engine);
     return result;
@@ -292,16 +292,18 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
     window_update(engine, available);
     jobs_init(&engine->jobs, engine->options.jobs, (unsigned)(buffers_for_stores(&engine->buffers)),
               engine->processors, engine->start_ns);
-    engine->runs.runs = engine->run_of;
+    engine->runs.runs = engine->threads.run_of;
     readers_spawn(engine);
     storers_spawn(engine);
-    engine->most_queued = 2 * engine->storer_count + 4;
-    bool running = engine->reader_count > READERS_FOR_DEMANDS && engine->storer_count > 0;
-    engine->housekeeper_running =
-        running && pthread_create(&engine->housekeeper, NULL, housekeeper, engine) == 0;
-    engine->watcher_running = engine->housekeeper_running &&
-                              pthread_create(&engine->watcher, NULL, file_watcher, engine) == 0;
-    running = engine->watcher_running;
+    engine->pages.most_queued = 2 * engine->threads.storer_count + 4;
+    bool running =
+        engine->threads.reader_count > READERS_FOR_DEMANDS && engine->threads.storer_count > 0;
+    engine->threads.housekeeper_running =
+        running && pthread_create(&engine->threads.housekeeper, NULL, housekeeper, engine) == 0;
+    engine->threads.watcher_running =
+        engine->threads.housekeeper_running &&
+        pthread_create(&engine->threads.watcher, NULL, file_watcher, engine) == 0;
+    running = engine->threads.watcher_running;
     pthread_mutex_unlock(&engine->lock);
     if (!running) {
         unshard_engine_stop(engine);
@@ -363,7 +365,7 @@ int unshard_engine_view_evict(struct unshard_engine *engine, uint32_t view, unsi
     pthread_mutex_lock(&engine->lock);
     engine->views[view].evicted = true;
     while (engine->views[view].storing > 0 && result == 0)
-        result = pthread_cond_timedwait(&engine->stores_done, &engine->lock, &until);
+        result = pthread_cond_timedwait(&engine->pages.stores_done, &engine->lock, &until);
     forget_view(engine, view);
     pthread_mutex_unlock(&engine->lock);
     held_pages_forget(&engine->held, view);
@@ -455,8 +457,8 @@ struct unshard_view_facts unshard_engine_view_facts(struct unshard_engine *engin
 /* Drops chunks that wait for a store. Caller holds engine->lock. */
 static void drop_stores(struct unshard_engine *engine)
 {
-    for (struct fetch *fetch; (fetch = engine->stores.first) != NULL;) {
-        fetch_list_remove(&engine->stores, fetch);
+    for (struct fetch *fetch; (fetch = engine->queues.stores.first) != NULL;) {
+        fetch_list_remove(&engine->queues.stores, fetch);
         fetch_release(engine, fetch);
     }
 }
@@ -466,20 +468,20 @@ int unshard_engine_quiesce(struct unshard_engine *engine, unsigned timeout_ms)
     struct timespec until = deadline_after(timeout_ms);
     int result = 0;
     pthread_mutex_lock(&engine->lock);
-    engine->no_stores = true;
+    engine->pages.no_stores = true;
     drop_stores(engine);
-    while (engine->stores_running > 0 && result == 0)
-        result = pthread_cond_timedwait(&engine->stores_done, &engine->lock, &until);
+    while (engine->pages.stores_running > 0 && result == 0)
+        result = pthread_cond_timedwait(&engine->pages.stores_done, &engine->lock, &until);
     pthread_mutex_unlock(&engine->lock);
     return -result;
 }
 
 static void join_all(struct unshard_engine *engine)
 {
-    for (unsigned i = 0; i < engine->reader_count; i++)
-        pthread_join(engine->readers[i], NULL);
-    for (unsigned i = 0; i < engine->storer_count; i++)
-        pthread_join(engine->storers[i], NULL);
+    for (unsigned i = 0; i < engine->threads.reader_count; i++)
+        pthread_join(engine->threads.readers[i], NULL);
+    for (unsigned i = 0; i < engine->threads.storer_count; i++)
+        pthread_join(engine->threads.storers[i], NULL);
 }
 
 /* Answers what no worker took. All threads have ended. */
@@ -505,21 +507,21 @@ void unshard_engine_stop(struct unshard_engine *engine)
     if (engine == NULL)
         return;
     pthread_mutex_lock(&engine->lock);
-    engine->stopping = engine->no_stores = true;
-    pthread_cond_broadcast(&engine->work);
-    pthread_cond_broadcast(&engine->store_work);
-    pthread_cond_broadcast(&engine->tick);
-    pthread_cond_broadcast(&engine->stores_done);
+    engine->stopping = engine->pages.no_stores = true;
+    pthread_cond_broadcast(&engine->threads.work);
+    pthread_cond_broadcast(&engine->threads.store_work);
+    pthread_cond_broadcast(&engine->threads.tick);
+    pthread_cond_broadcast(&engine->pages.stores_done);
     pthread_mutex_unlock(&engine->lock);
     source_cancel(engine->source);
-    if (engine->housekeeper_running)
-        pthread_join(engine->housekeeper, NULL);
-    if (engine->watcher_running)
-        pthread_join(engine->watcher, NULL);
+    if (engine->threads.housekeeper_running)
+        pthread_join(engine->threads.housekeeper, NULL);
+    if (engine->threads.watcher_running)
+        pthread_join(engine->threads.watcher, NULL);
     join_all(engine);
     drop_stores(engine);
-    fail_queue(engine, &engine->demand);
-    fail_queue(engine, &engine->retries);
+    fail_queue(engine, &engine->queues.demand);
+    fail_queue(engine, &engine->queues.retries);
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
         fail_queue(engine, &engine->files[i].held);
     engine_free(engine);

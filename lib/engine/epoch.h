@@ -24,7 +24,7 @@
 enum check_kind {
     CHECK_NONE,   /* nothing is known: what is read first must be read again the same */
     CHECK_CHUNKS, /* each chunk has a digest that it must match */
-    CHECK_WHOLE   /* only the whole file has one: a pass over it tells, see check_pass.c */
+    CHECK_WHOLE   /* only the whole file has one: a pass over it tells, see pass.c */
 };
 
 /* Immutable, and there as long as its epoch. */
@@ -35,8 +35,8 @@ struct file_check {
 
 #define CHUNK_TAG_BYTES 16U
 
-/* Of a chunk: DIGEST_KEYED under engine->secret where it may stand for a verified one, see observe
- * in check_chunk.c; of any other what it was when it was read. */
+/* Of a chunk: DIGEST_KEYED under engine->trust.secret where it may stand for a verified one, see
+ * observe in check_chunk.c; of any other what it was when it was read. */
 struct chunk_tag {
     uint8_t bytes[CHUNK_TAG_BYTES];
 };

@@ -135,15 +135,15 @@ static void take_pages_away(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
-    engine->stores_running++; /* what we do to pages is drained as stores are */
+    engine->pages.stores_running++; /* what we do to pages is drained as stores are */
     while (file->stores > 0)
-        pthread_cond_wait(&engine->stores_done, &engine->lock);
-    bool from_readers = !engine->no_stores;
+        pthread_cond_wait(&engine->pages.stores_done, &engine->lock);
+    bool from_readers = !engine->pages.no_stores;
     pthread_mutex_unlock(&engine->lock);
     drop_pages(engine, number, from_readers);
     pthread_mutex_lock(&engine->lock);
-    if (--engine->stores_running == 0)
-        pthread_cond_broadcast(&engine->stores_done);
+    if (--engine->pages.stores_running == 0)
+        pthread_cond_broadcast(&engine->pages.stores_done);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -158,13 +158,13 @@ static bool shut(struct unshard_engine *engine, uint32_t number, enum gate_reaso
         return false;
     file->pass_demanded = false;
     cancel_of_list(engine, &file->held, number, waiters);
-    cancel_of_list(engine, &engine->demand, number, waiters);
-    cancel_of_list(engine, &engine->retries, number, waiters);
+    cancel_of_list(engine, &engine->queues.demand, number, waiters);
+    cancel_of_list(engine, &engine->queues.retries, number, waiters);
     disown_fetches(engine, number, waiters);
     forget_chunks(engine, number);
     buffers_forget(&engine->buffers, number);
-    number_set_add(&engine->suspects, number);
-    engine->drops_due++;
+    number_set_add(&engine->agenda.suspects, number);
+    engine->pages.drops_due++;
     return true;
 }
 
@@ -206,7 +206,7 @@ void file_block_at_start(struct unshard_engine *engine, uint32_t number,
 {
     struct file_state *file = &engine->files[number];
     block_at_start(file, GATE_IMPOSSIBLE, error);
-    number_set_add(&engine->suspects, number);
+    number_set_add(&engine->agenda.suspects, number);
     for (size_t i = 0; i < file->dependent_count; i++)
         block_at_start(&engine->files[engine->dependents[file->first_dependent + i]], GATE_SHARD,
                        error);
@@ -215,18 +215,18 @@ void file_block_at_start(struct unshard_engine *engine, uint32_t number,
 bool file_drop_next(struct unshard_engine *engine)
 {
     uint32_t number = 0;
-    if (engine->drops_due == 0)
+    if (engine->pages.drops_due == 0)
         return false;
     while (!gate_pages_are_due(&engine->files[number].gate))
         number++;
     struct file_state *file = &engine->files[number];
     gate_take_pages(&file->gate);
-    engine->drops_due--;
+    engine->pages.drops_due--;
     pthread_mutex_unlock(&engine->lock);
     take_pages_away(engine, number);
     pthread_mutex_lock(&engine->lock);
     gate_pages_gone(&file->gate);
-    pthread_cond_broadcast(&engine->stores_done);
+    pthread_cond_broadcast(&engine->pages.stores_done);
     return true;
 }
 
@@ -330,7 +330,7 @@ void file_open(struct unshard_engine *engine, uint32_t number)
     gate_open(&file->gate);
     for (struct fetch *fetch; (fetch = file->held.first) != NULL;) {
         fetch_list_remove(&file->held, fetch);
-        fetch_list_append(&engine->demand, fetch);
+        fetch_list_append(&engine->queues.demand, fetch);
     }
     schedule_offer(engine, number);
     gathered_source_opened(engine, number);

@@ -41,7 +41,7 @@ static bool wait_a_moment(struct unshard_engine *engine)
     pthread_mutex_lock(&engine->lock);
     int result = 0;
     while (!engine->stopping && result == 0)
-        result = pthread_cond_timedwait(&engine->tick, &engine->lock, &until);
+        result = pthread_cond_timedwait(&engine->threads.tick, &engine->lock, &until);
     bool stopping = engine->stopping;
     pthread_mutex_unlock(&engine->lock);
     return stopping;
@@ -75,7 +75,7 @@ static void wait_until_clear(struct unshard_engine *engine, uint32_t number,
     int result = 0;
     pthread_mutex_lock(&engine->lock);
     while (!engine->stopping && !is_clear(engine, file) && result == 0)
-        result = pthread_cond_timedwait(&engine->stores_done, &engine->lock, until);
+        result = pthread_cond_timedwait(&engine->pages.stores_done, &engine->lock, until);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -181,7 +181,7 @@ static void look_at(struct unshard_engine *engine, uint32_t number, const struct
     struct permissions after = source_permissions(engine->source, number);
     if (!permissions_same(&before, &after))
         view_permissions_note(engine, number);
-    if (changed == -ENOENT && engine->source_followed && !blocked)
+    if (changed == -ENOENT && engine->root.followed && !blocked)
         block_changed(engine, number, GATE_GONE,
                       "it is not in the directory that the source's path leads to now");
     if (changed <= 0)
@@ -203,11 +203,11 @@ static void note_source(struct unshard_engine *engine, int result)
             "%s: the source is not there any more: %s; what is open of it is served, nothing else",
             engine->checkpoint->source, strerrordesc_np(-result));
     pthread_mutex_lock(&engine->lock);
-    bool news = (result < 0) != engine->source_gone;
-    engine->source_gone = result < 0;
+    bool news = (result < 0) != engine->root.gone;
+    engine->root.gone = result < 0;
     if (news && result < 0) {
         error_stamp(&error);
-        engine->source_error = error;
+        engine->root.error = error;
     }
     pthread_mutex_unlock(&engine->lock);
     if (news && result < 0)
@@ -222,7 +222,7 @@ static void note_source(struct unshard_engine *engine, int result)
 static void look_at_source(struct unshard_engine *engine, struct watch *watch)
 {
     int result = source_follow(engine->source);
-    engine->source_followed = engine->source_followed || result == 1;
+    engine->root.followed = engine->root.followed || result == 1;
     note_source(engine, result);
     if (result == 1)
         watch_look_at_all(watch);
@@ -261,7 +261,7 @@ static void look_at_read(const struct unshard_engine *engine, struct watch *watc
 
 static void look_soon(struct unshard_engine *engine, struct watch *watch)
 {
-    struct number_set *suspects = &engine->suspects;
+    struct number_set *suspects = &engine->agenda.suspects;
     pthread_mutex_lock(&engine->lock);
     for (uint32_t i = suspects->count; i-- > 0;) {
         uint32_t number = suspects->numbers[i];
@@ -269,7 +269,8 @@ static void look_soon(struct unshard_engine *engine, struct watch *watch)
         if (!gate_is_blocked(&engine->files[number].gate))
             number_set_remove(suspects, number);
     }
-    for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+    for (const struct fetch *fetch = engine->queues.reading.first; fetch != NULL;
+         fetch = fetch->next)
         look_at_read(engine, watch, fetch->file);
     pthread_mutex_unlock(&engine->lock);
 }

@@ -21,19 +21,19 @@
 
 static uint64_t stall_ns(const struct unshard_engine *engine)
 {
-    uint64_t typical = 4 * engine->typical_read_ns;
+    uint64_t typical = 4 * engine->traffic.typical_read_ns;
     return typical < STALL_NS ? STALL_NS : typical > MOST_STALL_NS ? MOST_STALL_NS : typical;
 }
 
 static void find_stalls(struct unshard_engine *engine, uint64_t now)
 {
     uint64_t limit = stall_ns(engine);
-    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+    for (struct fetch *fetch = engine->queues.reading.first; fetch != NULL; fetch = fetch->next)
         if (!fetch->stalled && now - fetch->since_ns > limit) {
             fetch->stalled = true;
-            engine->staged_reading -= fetch->counts_staged; /* each read is left out once */
+            engine->queues.staged -= fetch->counts_staged; /* each read is left out once */
             fetch->counts_staged = false;
-            engine->stalled_count++;
+            engine->queues.stalled++;
             engine->files[fetch->file].stalled += !fetch->orphan;
             runs_end_file(&engine->runs, fetch->file);
         }
@@ -43,7 +43,7 @@ static void find_stalls(struct unshard_engine *engine, uint64_t now)
 static bool find_stuck(struct unshard_engine *engine, uint64_t now, uint32_t *file,
                        uint64_t *offset)
 {
-    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+    for (struct fetch *fetch = engine->queues.reading.first; fetch != NULL; fetch = fetch->next)
         if (fetch->stalled && !fetch->reported && now - fetch->since_ns > REPORT_NS) {
             fetch->reported = true;
             *file = fetch->file;
@@ -87,12 +87,12 @@ static void split_waiters(struct fetch *fetch, struct waiter **split)
 static void split_stalled(struct unshard_engine *engine)
 {
     struct waiter *split = NULL;
-    if (engine->stalled_count == 0)
+    if (engine->queues.stalled == 0)
         return;
-    for (struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next)
+    for (struct fetch *fetch = engine->queues.reading.first; fetch != NULL; fetch = fetch->next)
         if (fetch->stalled)
             split_waiters(fetch, &split);
-    for (struct fetch *fetch = engine->demand.first; fetch != NULL; fetch = fetch->next)
+    for (struct fetch *fetch = engine->queues.demand.first; fetch != NULL; fetch = fetch->next)
         if (engine->files[fetch->file].stalled > 1)
             split_waiters(fetch, &split);
     if (split == NULL)
@@ -104,26 +104,26 @@ static void split_stalled(struct unshard_engine *engine)
 
 static void requeue_retries(struct unshard_engine *engine, uint64_t now)
 {
-    for (struct fetch *fetch = engine->retries.first, *next; fetch != NULL; fetch = next) {
+    for (struct fetch *fetch = engine->queues.retries.first, *next; fetch != NULL; fetch = next) {
         next = fetch->next;
         unsigned attempts = engine->files[fetch->file].chunks[fetch->index].attempts;
         if (now - fetch->since_ns < retry_delay_ns(attempts))
             continue;
-        fetch_list_remove(&engine->retries, fetch);
+        fetch_list_remove(&engine->queues.retries, fetch);
         fetch_line_up(engine, fetch);
     }
 }
 
 static void update_rate(struct unshard_engine *engine, uint64_t now)
 {
-    double seconds = (double)(now - engine->rate_ns) / 1e9;
+    double seconds = (double)(now - engine->traffic.rate_ns) / 1e9;
     if (seconds < 0.25)
         return;
-    double rate = (double)(engine->bytes_read - engine->rate_bytes) / seconds;
+    double rate = (double)(engine->traffic.bytes_read - engine->traffic.rate_bytes) / seconds;
     double weight = seconds / (seconds + 2.0); /* forgets over a few seconds */
-    engine->rate += weight * (rate - engine->rate);
-    engine->rate_ns = now;
-    engine->rate_bytes = engine->bytes_read;
+    engine->traffic.rate += weight * (rate - engine->traffic.rate);
+    engine->traffic.rate_ns = now;
+    engine->traffic.rate_bytes = engine->traffic.bytes_read;
 }
 
 /* What was lent and has come back, and was not lent again since the last time. Caller holds
@@ -149,7 +149,7 @@ void *housekeeper(void *argument)
         until.tv_nsec += TICK_NS;
         until.tv_sec += until.tv_nsec / 1000000000;
         until.tv_nsec %= 1000000000;
-        pthread_cond_timedwait(&engine->tick, &engine->lock, &until);
+        pthread_cond_timedwait(&engine->threads.tick, &engine->lock, &until);
         if (tick % WINDOW_TICKS == WINDOW_TICKS - 1) {
             pthread_mutex_unlock(&engine->lock);
             uint64_t available = unshard_available_memory();

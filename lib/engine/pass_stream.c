@@ -38,7 +38,7 @@ static int stream(struct unshard_engine *engine, struct fetch *fetch, struct has
 int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hasher **hasher,
                 bool *cached, struct unshard_error *error)
 {
-    struct hasher *tag = hasher_new_keyed(&engine->secret), *next = hasher_copy(*hasher);
+    struct hasher *tag = hasher_new_keyed(&engine->trust.secret), *next = hasher_copy(*hasher);
     int result = tag != NULL && next != NULL ? stream(engine, fetch, next, tag, cached, error)
                                              : error_no_memory(error);
     if (result == 0) {

@@ -109,15 +109,15 @@ static void take_replacement(struct file_state *file, struct view_state *view,
 static void tell_readers(struct unshard_engine *engine, uint32_t view)
 {
     pthread_mutex_lock(&engine->lock);
-    bool tell = !engine->no_stores && engine->publisher.drop != NULL;
-    engine->stores_running++; /* drained as stores are */
+    bool tell = !engine->pages.no_stores && engine->publisher.drop != NULL;
+    engine->pages.stores_running++; /* drained as stores are */
     pthread_mutex_unlock(&engine->lock);
     held_pages_forget(&engine->held, view);
     if (tell)
         engine->publisher.drop(engine->publisher.context, view, 0, 0);
     pthread_mutex_lock(&engine->lock);
-    if (--engine->stores_running == 0)
-        pthread_cond_broadcast(&engine->stores_done);
+    if (--engine->pages.stores_running == 0)
+        pthread_cond_broadcast(&engine->pages.stores_done);
     pthread_mutex_unlock(&engine->lock);
 }
 

@@ -4,7 +4,9 @@
  * the window goes. It is done when a search through all of it finds nothing and nothing waits for a
  * time; whatever makes a chunk fetchable again has it searched anew (schedule_offer).
  */
-#include "engine/schedule.h"
+#include "engine/ahead.h"
+#include "engine/engine_internal.h"
+#include "engine/search.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,8 +43,8 @@ static bool is_planned(const struct unshard_engine *engine, uint32_t view)
 /* What a search finds when it looks at everything. */
 static void check_nothing_left(struct unshard_engine *engine)
 {
-    for (uint32_t i = 0; i < engine->plan_count; i++) {
-        uint32_t view = engine->plan[i];
+    for (uint32_t i = 0; i < engine->plan.count; i++) {
+        uint32_t view = engine->plan.views[i];
         struct search search = {.engine = engine,
                                 .by = WANTED_BY_PLAN,
                                 .view = view,
@@ -54,7 +56,7 @@ static void check_nothing_left(struct unshard_engine *engine)
             abort();
         }
     }
-    engine->search_on = false;
+    engine->plan.search_on = false;
 }
 #else
 static void check_nothing_left(struct unshard_engine *engine)
@@ -66,8 +68,9 @@ static void check_nothing_left(struct unshard_engine *engine)
 /* The plan has been searched to its end: whether more will come of it by itself. */
 static bool plan_is_done(struct unshard_engine *engine)
 {
-    for (uint32_t i = 0; i < engine->plan_count; i++)
-        if (is_planned(engine, engine->plan[i]) && engine->views[engine->plan[i]].plan_waits)
+    for (uint32_t i = 0; i < engine->plan.count; i++)
+        if (is_planned(engine, engine->plan.views[i]) &&
+            engine->views[engine->plan.views[i]].plan_waits)
             return false;
     if (runs_have_more(&engine->runs))
         return false;
@@ -101,26 +104,26 @@ struct fetch *plan_next(struct unshard_engine *engine, unsigned self, bool stage
     struct fetch *running = next_of_plan_run(engine, self, staged_only);
     if (running != NULL)
         return running;
-    for (uint32_t i = engine->plan_first; i < engine->plan_count; i++) {
-        uint32_t view = engine->plan[i];
+    for (uint32_t i = engine->plan.first; i < engine->plan.count; i++) {
+        uint32_t view = engine->plan.views[i];
         if (is_planned(engine, view) && is_put_off(engine, view)) {
             if (engine->views[view].store_failures > FAILURES_TO_TELL)
-                engine->paused_reason = "the kernel does not take pages";
+                engine->plan.paused_reason = "the kernel does not take pages";
             ended = false;
             continue;
         }
         struct fetch *fetch =
             is_planned(engine, view) ? next_of_view(engine, self, view, &steps, staged_only) : NULL;
         if (fetch != NULL) {
-            engine->paused_reason = NULL;
+            engine->plan.paused_reason = NULL;
             return fetch;
         }
         if (is_planned(engine, view) &&
             engine->views[view].planned_to < view_map(engine, view)->size)
             return NULL;
-        engine->plan_first = ended ? i + 1 : engine->plan_first;
+        engine->plan.first = ended ? i + 1 : engine->plan.first;
     }
-    engine->plan_done = ended && plan_is_done(engine);
+    engine->plan.done = ended && plan_is_done(engine);
     return NULL;
 }
 
@@ -128,18 +131,20 @@ struct fetch *plan_next(struct unshard_engine *engine, unsigned self, bool stage
  * what readers ask for comes by itself, and the sooner the more has been hashed. */
 static bool hashing_needs_processors(const struct unshard_engine *engine)
 {
-    size_t others = engine->reading.count - engine->passes_reading + engine->stores_running;
-    return engine->passes_in_memory > 0 && engine->passes_in_memory + others >= engine->processors;
+    size_t others =
+        engine->queues.reading.count - engine->passes.reading + engine->pages.stores_running;
+    return engine->passes.in_memory > 0 && engine->passes.in_memory + others >= engine->processors;
 }
 
 bool plan_may(struct unshard_engine *engine)
 {
-    if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan_done)
+    if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan.done)
         return false;
-    size_t chunks = engine->reading.count + engine->stores.count + engine->storing;
+    size_t chunks =
+        engine->queues.reading.count + engine->queues.stores.count + engine->pages.storing;
     uint64_t in_flight = (uint64_t)chunks * engine->chunk_bytes;
-    bool full = engine->unconsumed_bytes + in_flight >= engine->window_bytes / 2;
+    bool full = engine->window.unconsumed_bytes + in_flight >= engine->window.bytes / 2;
     if (full)
-        engine->paused_reason = "the window ahead of readers is full";
+        engine->plan.paused_reason = "the window ahead of readers is full";
     return !full && !hashing_needs_processors(engine);
 }

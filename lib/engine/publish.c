@@ -24,7 +24,7 @@ static void store(struct publication *to, uint64_t offset, const char *data, uin
         return;
     to->error = engine->publisher.store(engine->publisher.context, to->view, offset, data, length);
     if (to->error == 0)
-        __atomic_fetch_add(&engine->bytes_stored, length, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&engine->pages.bytes_stored, length, __ATOMIC_RELAXED);
 }
 
 static bool is_sentinel(const struct publication *to, uint64_t page)
@@ -70,7 +70,7 @@ static void count_page_stores(struct unshard_engine *engine, uint32_t view, uint
         struct file_state *file = &engine->files[piece.source];
         file->stores += begin ? 1U : -1U;
         if (file->stores == 0 && gate_is_blocked(&file->gate))
-            pthread_cond_broadcast(&engine->stores_done);
+            pthread_cond_broadcast(&engine->pages.stores_done);
     }
 }
 
@@ -194,7 +194,7 @@ static void note_store_error(struct unshard_engine *engine, uint32_t view, int e
         return;
     }
     pthread_mutex_lock(&engine->lock);
-    engine->store_errors++;
+    engine->pages.store_errors++;
     bool first = engine->views[view].store_failures == 0;
     schedule_note_store(engine, view, true);
     pthread_mutex_unlock(&engine->lock);
@@ -210,11 +210,11 @@ static bool begin_store(struct unshard_engine *engine, const struct fetch *fetch
 {
     pthread_mutex_lock(&engine->lock);
     struct file_state *file = &engine->files[fetch->file];
-    bool go = !engine->no_stores && wants_pages(engine, view) && !fetch->orphan;
-    engine->stores_running += go;
+    bool go = !engine->pages.no_stores && wants_pages(engine, view) && !fetch->orphan;
+    engine->pages.stores_running += go;
     file->stores += go;
     engine->views[view].storing += go;
-    *sentinel_pages = engine->sentinel_pages;
+    *sentinel_pages = engine->window.sentinel_pages;
     pthread_mutex_unlock(&engine->lock);
     return go;
 }
@@ -226,18 +226,18 @@ static void end_store(struct unshard_engine *engine, const struct fetch *fetch, 
     if (error == 0)
         schedule_note_store(engine, view, false);
     struct file_state *file = &engine->files[fetch->file];
-    engine->stores_running--;
+    engine->pages.stores_running--;
     file->stores--;
     engine->views[view].storing--;
     if (engine->views[view].storing == 0 || (file->stores == 0 && gate_is_blocked(&file->gate)))
-        pthread_cond_broadcast(&engine->stores_done);
+        pthread_cond_broadcast(&engine->pages.stores_done);
     pthread_mutex_unlock(&engine->lock);
 }
 
 bool publish_is_wanted(const struct unshard_engine *engine, const struct fetch *fetch)
 {
     const struct file_state *file = &engine->files[fetch->file];
-    for (uint32_t i = 0; i < file->view_count && !engine->no_stores; i++)
+    for (uint32_t i = 0; i < file->view_count && !engine->pages.no_stores; i++)
         if (wants_pages(engine, engine->file_views[file->first_view + i]))
             return true;
     return false;

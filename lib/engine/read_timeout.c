@@ -42,7 +42,7 @@ static bool is_timed_out(const struct unshard_engine *engine, const struct fetch
     const struct file_state *held_up = held_up_by(engine, fetch->file);
     uint64_t sign = fetch->stalled    ? fetch->since_ns
                     : held_up != NULL ? held_up->given_ns
-                                      : engine->given_ns;
+                                      : engine->traffic.given_ns;
     uint64_t since = sign > fetch->awaited_ns ? sign : fetch->awaited_ns;
     return now > since && now - since >= limit;
 }
@@ -66,14 +66,14 @@ static void expire_waiters(const struct unshard_engine *engine, struct fetch_lis
 void expire_reads(struct unshard_engine *engine, uint64_t now)
 {
     struct waiter *expired = NULL;
-    expire_waiters(engine, &engine->demand, now, &expired);
-    expire_waiters(engine, &engine->retries, now, &expired);
-    expire_waiters(engine, &engine->reading, now, &expired);
-    for (uint32_t i = engine->holding.count; i-- > 0;) {
-        struct fetch_list *held = &engine->files[engine->holding.numbers[i]].held;
+    expire_waiters(engine, &engine->queues.demand, now, &expired);
+    expire_waiters(engine, &engine->queues.retries, now, &expired);
+    expire_waiters(engine, &engine->queues.reading, now, &expired);
+    for (uint32_t i = engine->agenda.holding.count; i-- > 0;) {
+        struct fetch_list *held = &engine->files[engine->agenda.holding.numbers[i]].held;
         expire_waiters(engine, held, now, &expired);
         if (held->first == NULL)
-            number_set_remove(&engine->holding, engine->holding.numbers[i]);
+            number_set_remove(&engine->agenda.holding, engine->agenda.holding.numbers[i]);
     }
     if (expired == NULL)
         return;

@@ -20,21 +20,22 @@
 /* Storage may be given another read that nobody waits for. */
 static bool may_read(const struct unshard_engine *engine)
 {
-    return engine->reading.count - engine->stalled_count - engine->staged_reading <
+    return engine->queues.reading.count - engine->queues.stalled - engine->queues.staged <
            jobs_allowed(&engine->jobs);
 }
 
 /* Something may be fetched unasked: there are buffers, and the storers keep pace. */
 static bool may_fetch(const struct unshard_engine *engine)
 {
-    return buffers_may_fetch(&engine->buffers) && engine->stores.count < engine->most_queued;
+    return buffers_may_fetch(&engine->buffers) &&
+           engine->queues.stores.count < engine->pages.most_queued;
 }
 
 void readers_wake(struct unshard_engine *engine)
 {
-    bool work = engine->demand.count > 0 || may_fetch(engine) || engine->pass_count > 0;
-    if (engine->idle_readers > 0 && work)
-        pthread_cond_signal(&engine->work);
+    bool work = engine->queues.demand.count > 0 || may_fetch(engine) || engine->passes.count > 0;
+    if (engine->threads.idle_readers > 0 && work)
+        pthread_cond_signal(&engine->threads.work);
 }
 
 /* There is a buffer for the demand: it has one, is kept in one, or one is free. */
@@ -50,9 +51,9 @@ static bool has_buffer(struct unshard_engine *engine, const struct fetch *fetch)
  * that a sick shard does not take every reader. */
 static struct fetch *next_demand(struct unshard_engine *engine)
 {
-    for (struct fetch *fetch = engine->demand.first; fetch != NULL; fetch = fetch->next)
+    for (struct fetch *fetch = engine->queues.demand.first; fetch != NULL; fetch = fetch->next)
         if (engine->files[fetch->file].stalled <= 1 && has_buffer(engine, fetch)) {
-            fetch_list_remove(&engine->demand, fetch);
+            fetch_list_remove(&engine->queues.demand, fetch);
             return fetch;
         }
     return NULL;
@@ -64,8 +65,8 @@ static struct fetch *next_demand(struct unshard_engine *engine)
 static struct fetch *next_unasked(struct unshard_engine *engine, unsigned self)
 {
     bool reads = may_read(engine);
-    bool pass_first = reads && (2 * engine->passes_reading < jobs_allowed(&engine->jobs) ||
-                                engine->stores_running >= engine->processors);
+    bool pass_first = reads && (2 * engine->passes.reading < jobs_allowed(&engine->jobs) ||
+                                engine->pages.stores_running >= engine->processors);
     struct fetch *fetch = pass_first ? pass_next(engine) : NULL;
     if (fetch == NULL && (fetch = schedule_next(engine, self, !reads)) != NULL)
         fetch_start(engine, fetch);
@@ -80,7 +81,7 @@ static struct fetch *next_unasked(struct unshard_engine *engine, unsigned self)
  * hanging reads keep nothing else waiting. Caller holds engine->lock. */
 static struct fetch *take_work(struct unshard_engine *engine, unsigned self)
 {
-    engine->search_on = false;
+    engine->plan.search_on = false;
     struct fetch *fetch = next_demand(engine);
     if (fetch != NULL) {
         fetch_start(engine, fetch);
@@ -90,7 +91,7 @@ static struct fetch *take_work(struct unshard_engine *engine, unsigned self)
     } else if (engine->buffers.free_count > 1 && may_read(engine)) {
         fetch = pass_next_demanded(engine);
     }
-    if (fetch != NULL && (may_read(engine) || engine->demand.count > 0))
+    if (fetch != NULL && (may_read(engine) || engine->queues.demand.count > 0))
         readers_wake(engine); /* there may be more */
     return fetch;
 }
@@ -105,12 +106,12 @@ void waiters_complete(struct waiter *waiters, const char *buffer, int error)
 
 void end_reading(struct unshard_engine *engine, struct fetch *fetch)
 {
-    fetch_list_remove(&engine->reading, fetch);
-    engine->passes_reading -= fetch->detached;
-    engine->staged_reading -= fetch->counts_staged;
+    fetch_list_remove(&engine->queues.reading, fetch);
+    engine->passes.reading -= fetch->detached;
+    engine->queues.staged -= fetch->counts_staged;
     fetch->counts_staged = false;
     if (fetch->stalled) {
-        engine->stalled_count--;
+        engine->queues.stalled--;
         fetch->stalled = false;
         if (!fetch->orphan && --engine->files[fetch->file].stalled == 0)
             schedule_offer(engine, fetch->file);
@@ -120,8 +121,8 @@ void end_reading(struct unshard_engine *engine, struct fetch *fetch)
 /* Of the last dozen reads or so. */
 static void note_duration(struct unshard_engine *engine, uint64_t ns)
 {
-    engine->typical_read_ns += ns / 8;
-    engine->typical_read_ns -= engine->typical_read_ns / 8;
+    engine->traffic.typical_read_ns += ns / 8;
+    engine->traffic.typical_read_ns -= engine->traffic.typical_read_ns / 8;
 }
 
 void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_staging)
@@ -134,10 +135,10 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
     fetch->retried = false;
     if (!from_staging) {
         file->bytes_read += fetch->length;
-        engine->bytes_read += fetch->length;
+        engine->traffic.bytes_read += fetch->length;
         jobs_note_read(&engine->jobs, fetch->length, fetch->from_memory);
-        engine->given_ns = file->given_ns = engine_now_ns();
-        note_duration(engine, engine->given_ns - fetch->since_ns);
+        engine->traffic.given_ns = file->given_ns = engine_now_ns();
+        note_duration(engine, engine->traffic.given_ns - fetch->since_ns);
     }
     file->rests = 0;
     if (file->wanted.rest_until_ns != 0) { /* storage gives again */
@@ -275,13 +276,14 @@ static bool read_and_answer(struct unshard_engine *engine, struct fetch *fetch)
  * the buffers: then its pages come by another read. Caller holds engine->lock. */
 static void hand_over(struct unshard_engine *engine, struct fetch *fetch)
 {
-    bool full = engine->stores.count + engine->storing >= buffers_for_stores(&engine->buffers);
+    bool full =
+        engine->queues.stores.count + engine->pages.storing >= buffers_for_stores(&engine->buffers);
     if (fetch->stored || full || engine->stopping || !publish_is_wanted(engine, fetch)) {
         fetch->refused = full;
         fetch_release(engine, fetch);
         return;
     }
-    fetch_list_append(&engine->stores, fetch);
+    fetch_list_append(&engine->queues.stores, fetch);
     storers_wake(engine);
 }
 
@@ -305,19 +307,19 @@ static void *reader(void *argument)
 {
     struct unshard_engine *engine = argument;
     pthread_mutex_lock(&engine->lock);
-    unsigned self = engine->readers_running++;
+    unsigned self = engine->threads.readers_running++;
     while (!engine->stopping) {
         struct fetch *fetch = take_work(engine, self);
-        if (fetch == NULL && engine->search_on) { /* others have had no turn for long */
+        if (fetch == NULL && engine->plan.search_on) { /* others have had no turn for long */
             pthread_mutex_unlock(&engine->lock);
             sched_yield();
             pthread_mutex_lock(&engine->lock);
             continue;
         }
         if (fetch == NULL) {
-            engine->idle_readers++;
-            pthread_cond_wait(&engine->work, &engine->lock);
-            engine->idle_readers--;
+            engine->threads.idle_readers++;
+            pthread_cond_wait(&engine->threads.work, &engine->lock);
+            engine->threads.idle_readers--;
             continue;
         }
         pthread_mutex_unlock(&engine->lock);
@@ -330,9 +332,10 @@ static void *reader(void *argument)
 
 void readers_spawn(struct unshard_engine *engine)
 {
-    unsigned wanted = jobs_allowed(&engine->jobs) + READERS_FOR_DEMANDS + engine->stalled_count;
-    while (engine->reader_count < wanted && engine->reader_count < MAX_READERS &&
-           pthread_create(&engine->readers[engine->reader_count], NULL, reader, engine) == 0)
-        engine->reader_count++;
-    engine->runs.count = engine->reader_count;
+    unsigned wanted = jobs_allowed(&engine->jobs) + READERS_FOR_DEMANDS + engine->queues.stalled;
+    while (engine->threads.reader_count < wanted && engine->threads.reader_count < MAX_READERS &&
+           pthread_create(&engine->threads.readers[engine->threads.reader_count], NULL, reader,
+                          engine) == 0)
+        engine->threads.reader_count++;
+    engine->runs.count = engine->threads.reader_count;
 }

@@ -95,7 +95,7 @@ static struct fetch *fetch_for_read(struct unshard_engine *engine, uint32_t file
         (gate_is_closed(&state->gate) && state->failing && now < state->pass_retry_ns))
         return NULL; /* it has failed just now */
     bool published = chunk->state == CHUNK_PUBLISHED;
-    engine->chunks_evicted += published && !uncached;
+    engine->pages.chunks_evicted += published && !uncached;
     struct fetch *fetch = fetch_create(engine, file, index);
     *error = ENOMEM;
     if (fetch == NULL)
@@ -116,7 +116,7 @@ static void note_missing(struct unshard_engine *engine, const struct read_reques
     struct chunk *chunk =
         &engine->files[piece.source].chunks[piece.source_offset / engine->chunk_bytes];
     uint64_t first = (piece.view_offset + PAGE_BYTES - 1) / PAGE_BYTES;
-    uint64_t end = (piece.view_offset + length) / PAGE_BYTES, every = engine->sentinel_pages;
+    uint64_t end = (piece.view_offset + length) / PAGE_BYTES, every = engine->window.sentinel_pages;
     bool believed = chunk->state == CHUNK_PUBLISHED ||
                     (chunk->fetch != NULL && chunk->fetch->stored && chunk->fetch->uncached);
     if (request->uncached || (!believed && !chunk->doubted))
@@ -127,7 +127,7 @@ static void note_missing(struct unshard_engine *engine, const struct read_reques
         return;
     if (chunk->fetch != NULL && believed) { /* fetched for a reader with O_DIRECT */
         chunk->fetch->stored = false;
-        engine->chunks_evicted++;
+        engine->pages.chunks_evicted++;
     } else {
         schedule_doubt(engine, request->view, piece.view_offset, piece.view_offset + length, chunk);
     }
@@ -344,7 +344,7 @@ static bool waits_in_part(struct unshard_engine *engine, uint32_t view, uint64_t
 {
     const struct extent_map *map = view_map(engine, view);
     bool some = false, others = false;
-    if (engine->pass_count == 0)
+    if (engine->passes.count == 0)
         return false; /* nothing is ever closed */
     for (uint64_t end = offset + size; offset < end;) {
         struct extent_piece piece = extent_map_at(map, offset, end - offset);
@@ -399,8 +399,8 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     request->ahead = kind == READ_AHEAD && size > PAGE_BYTES;
     request->uncached = kind == READ_UNCACHED;
     pthread_mutex_lock(&engine->lock);
-    engine->reads++;
-    engine->asked_ns = engine_now_ns();
+    engine->traffic.reads++;
+    engine->traffic.asked_ns = engine_now_ns();
     request->epochs_begun = engine->epochs_begun;
     bool current = is_laid_out(engine, request);
     if (current)

@@ -43,21 +43,21 @@ int same_file_init(struct unshard_engine *engine)
 {
     uint32_t count = engine->checkpoint->file_count, passed = 0;
     uint32_t *sorted = calloc((size_t)count + 1, sizeof *sorted);
-    engine->same_file = calloc((size_t)count + 1, sizeof *engine->same_file);
-    if (sorted == NULL || engine->same_file == NULL) {
+    engine->trust.same_file = calloc((size_t)count + 1, sizeof *engine->trust.same_file);
+    if (sorted == NULL || engine->trust.same_file == NULL) {
         free(sorted);
         return -ENOMEM;
     }
     for (uint32_t i = 0; i < count; i++) {
-        engine->same_file[i] = i;
+        engine->trust.same_file[i] = i;
         if (engine->files[i].epoch->check->kind == CHECK_WHOLE)
             sorted[passed++] = i;
     }
     qsort_r(sorted, passed, sizeof *sorted, compare_files, engine);
     for (uint32_t i = 1; i < passed; i++)
         if (is_same(engine, sorted[i - 1], sorted[i])) {
-            engine->same_file[sorted[i]] = engine->same_file[sorted[i - 1]];
-            engine->same_file[sorted[i - 1]] = sorted[i];
+            engine->trust.same_file[sorted[i]] = engine->trust.same_file[sorted[i - 1]];
+            engine->trust.same_file[sorted[i - 1]] = sorted[i];
         }
     free(sorted);
     return 0;
@@ -65,7 +65,7 @@ int same_file_init(struct unshard_engine *engine)
 
 uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, uint32_t at)
 {
-    while ((at = engine->same_file[at]) != number)
+    while ((at = engine->trust.same_file[at]) != number)
         if (epoch_is_first(engine->files[number].epoch) && epoch_is_first(engine->files[at].epoch))
             break;
     return at;

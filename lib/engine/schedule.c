@@ -8,7 +8,9 @@
  * whatever makes a chunk of a file fetchable (schedule_offer) sets it back. What a search passes
  * over only because it can't be fetched now is noted, so that the plan is not taken for done.
  */
-#include "engine/schedule.h"
+#include "engine/ahead.h"
+#include "engine/engine_internal.h"
+#include "engine/search.h"
 
 #include <sys/mman.h>
 
@@ -20,15 +22,15 @@
 
 struct fetch *schedule_next(struct unshard_engine *engine, unsigned self, bool staged_only)
 {
-    engine->paused_reason = NULL;
-    engine->search_on = false;
-    if (engine->options.prefetch == UNSHARD_PREFETCH_OFF || engine->no_stores)
+    engine->plan.paused_reason = NULL;
+    engine->plan.search_on = false;
+    if (engine->options.prefetch == UNSHARD_PREFETCH_OFF || engine->pages.no_stores)
         return NULL;
     struct fetch *fetch = ahead_next(engine, self, staged_only);
     bool plan = fetch == NULL && plan_may(engine);
     if (plan)
         fetch = plan_next(engine, self, staged_only);
-    if (fetch == NULL && !staged_only && !engine->search_on)
+    if (fetch == NULL && !staged_only && !engine->plan.search_on)
         fetch = run_next_of_others(engine, self, plan);
     return fetch;
 }
@@ -50,7 +52,7 @@ void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool fail
     state->store_failures = failed ? state->store_failures + 1 : 0;
     state->store_rest_ns = failed ? engine_now_ns() + store_rest_ns(state) : 0;
     if (failed)
-        number_set_add(&engine->resting, view);
+        number_set_add(&engine->agenda.resting, view);
     if (!failed)
         schedule_offer_view(engine, view);
 }
@@ -61,7 +63,7 @@ void view_note_trial(struct unshard_engine *engine, uint32_t view)
     if (state->store_failures == 0)
         return;
     state->store_rest_ns = engine_now_ns() + store_rest_ns(state);
-    number_set_add(&engine->resting, view);
+    number_set_add(&engine->agenda.resting, view);
 }
 
 bool view_rests(const struct unshard_engine *engine, uint32_t view)
@@ -81,8 +83,8 @@ static void search_again(struct unshard_engine *engine, uint32_t view)
 
 static void plan_again(struct unshard_engine *engine)
 {
-    engine->plan_first = 0;
-    engine->plan_done = false;
+    engine->plan.first = 0;
+    engine->plan.done = false;
     readers_wake(engine);
 }
 
@@ -128,7 +130,7 @@ static void end_putting_off(struct unshard_engine *engine, uint32_t number, uint
     struct wanted *wanted = &engine->files[number].wanted;
     bool due = wanted_tick(wanted, now);
     if (!wanted_waits(wanted))
-        number_set_remove(&engine->putting_off, number);
+        number_set_remove(&engine->agenda.putting_off, number);
     if (due)
         schedule_offer(engine, number);
 }
@@ -138,7 +140,7 @@ static void end_rest(struct unshard_engine *engine, uint32_t number, uint64_t no
     struct view_state *view = &engine->views[number];
     if (view->store_rest_ns > now)
         return;
-    number_set_remove(&engine->resting, number);
+    number_set_remove(&engine->agenda.resting, number);
     if (view->store_rest_ns == 0)
         return;
     view->store_rest_ns = 0;
@@ -151,8 +153,8 @@ void schedule_tick(struct unshard_engine *engine, uint64_t now)
     struct stream ended;
     while (streams_end(&engine->streams, UINT32_MAX, now, &ended))
         ahead_give_credit_back(engine, &ended);
-    for (uint32_t i = engine->putting_off.count; i-- > 0;)
-        end_putting_off(engine, engine->putting_off.numbers[i], now);
-    for (uint32_t i = engine->resting.count; i-- > 0;)
-        end_rest(engine, engine->resting.numbers[i], now);
+    for (uint32_t i = engine->agenda.putting_off.count; i-- > 0;)
+        end_putting_off(engine, engine->agenda.putting_off.numbers[i], now);
+    for (uint32_t i = engine->agenda.resting.count; i-- > 0;)
+        end_rest(engine, engine->agenda.resting.numbers[i], now);
 }

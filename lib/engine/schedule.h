@@ -1,65 +1,46 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the files of the scheduler have of each other: schedule.c asks ahead.c for what lies ahead
- * of readers, then plan.c for what the plan wants; both find it with search.c. The caller of
- * everything here holds engine->lock. Nothing blocks.
+ * What is fetched unasked, and in which order: what lies ahead of readers (ahead.h), then what the
+ * plan wants (plan.h), both found by a search (search.h). The caller of everything here holds
+ * engine->lock. Nothing blocks.
  */
 #ifndef ENGINE_SCHEDULE_H
 #define ENGINE_SCHEDULE_H
 
-#include "engine/engine_internal.h"
+#include "engine/chunks.h"
 
-/* Steps a search may take under the lock before others have their turn. */
-#define SEARCH_STEPS 4096
+#include <stdbool.h>
+#include <stdint.h>
 
-/* A search along a view for the first chunk that is wanted. */
-struct search {
-    struct unshard_engine *engine;
-    enum wanted_by by;
-    unsigned self; /* the reader that searches */
-    uint32_t view;
-    uint64_t offset, end;
-    unsigned steps;
-    bool staged_only; /* ends at what would have to be read from storage */
-    bool waits;       /* passed over something that can't be fetched now and will be */
-    struct run found; /* what is to be fetched first, and what lies behind it in the same piece */
-};
+/* The next chunk for reader `self` to fetch without being asked, as a fetch that is on no list;
+ * NULL: nothing now. staged_only: storage must not be read for it. */
+struct fetch *schedule_next(struct unshard_engine *engine, unsigned self, bool staged_only);
+/* A reader asked for [offset, end) of a view; direct: one that sees nothing of the page cache. */
+void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
+                        bool direct);
+/* A reader took a sentinel page: everything since the sentinel before it has been passed. */
+void schedule_note_sentinel(struct unshard_engine *engine, uint32_t view, uint64_t page);
+/* Some of the file can be fetched that could not be: it is wanted, or served again. */
+void schedule_offer(struct unshard_engine *engine, uint32_t file);
+/* Some of the file is not there any more; the plan doesn't want it. */
+void schedule_dropped(struct unshard_engine *engine, uint32_t file);
+/* The same of all that a view shows. */
+void schedule_offer_view(struct unshard_engine *engine, uint32_t view);
+/* A READ of a reader that sees the page cache asks for whole pages at [offset, end) of the view,
+ * of a chunk that was published, or is doubted: what was published ahead of it isn't believed any
+ * more. */
+void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offset, uint64_t end,
+                    struct chunk *chunk);
+/* Nobody has the view open any more: readers' streams of it end. */
+void schedule_closed(struct unshard_engine *engine, uint32_t view);
+/* The housekeeper's share: what was put off and is due, streams that have been idle, buffers kept
+ * for too long. engine->lock is released meanwhile. */
+void schedule_tick(struct unshard_engine *engine, uint64_t now);
+/* What was fetched for this stream is not waited for any more: it has ended. */
+bool schedule_stream_ended(struct unshard_engine *engine, uint32_t number);
+/* A store into the view has failed, or succeeded. */
+void schedule_note_store(struct unshard_engine *engine, uint32_t view, bool failed);
 
-/* search.c */
-/* Finds the first chunk of [offset, end) that is wanted, can be fetched, and that no other reader
- * is about to fetch, and moves offset to it: search->found begins there. False with offset == end
- * when there is none, or earlier when steps ran out or what is to be fetched is not staged. */
-bool search_find(struct search *search);
-/* Of a file that was too short from the start, what is missing is not there to be fetched. */
-uint64_t end_on_disk(const struct unshard_engine *engine, uint32_t file);
-/* Fetches what a search has found, and makes what lies behind it the reader's run. stream: number
- * of the one that it is for, or 0. The fetch as of fetch_create, or NULL. */
-struct fetch *run_begin(struct unshard_engine *engine, const struct search *search,
-                        uint32_t stream);
-/* The next chunk of the reader's run; NULL: it is over, or the rest is not staged. */
-struct fetch *run_next(struct unshard_engine *engine, unsigned self, bool staged_only);
-/* The reader goes on with something else: what is left of its run is to be found again. */
-void run_give_up(struct unshard_engine *engine, unsigned self);
-/* Nothing is left but what others are about to fetch: the last of that. plan: also of what the plan
- * wants. */
-struct fetch *run_next_of_others(struct unshard_engine *engine, unsigned self, bool plan);
-
-/* ahead.c */
-/* The next chunk ahead of a reader; NULL: none. */
-struct fetch *ahead_next(struct unshard_engine *engine, unsigned self, bool staged_only);
-/* A reader with O_DIRECT goes through the view: what the plan fetched besides would not be there
- * for it. */
-bool ahead_is_direct(const struct unshard_engine *engine, uint32_t view);
-/* A stream has ended: what was fetched for it counts as passed. */
-void ahead_give_credit_back(struct unshard_engine *engine, const struct stream *ended);
-
-/* plan.c */
-/* The plan may go on; if not, engine->paused_reason may say why. */
-bool plan_may(struct unshard_engine *engine);
-/* The next chunk of the plan; NULL: none. */
-struct fetch *plan_next(struct unshard_engine *engine, unsigned self, bool staged_only);
-
-/* schedule.c */
 /* A chunk is fetched for a view whose stores have failed: it tells whether they still do. */
 void view_note_trial(struct unshard_engine *engine, uint32_t view);
 /* Nothing is fetched unasked for its pages for now. */

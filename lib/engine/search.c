@@ -6,7 +6,8 @@
  * How far a search came is kept by who asked for it: that is a cache of "nothing to fetch before
  * here". What readers have taken as a run lies before it, so a run that is given up sets it back.
  */
-#include "engine/schedule.h"
+#include "engine/search.h"
+#include "engine/engine_internal.h"
 
 /* What a reader takes at a time. */
 #define RUN_BYTES (UINT64_C(8) << 20)
@@ -75,7 +76,7 @@ bool search_find(struct search *search)
                                      .offset = search->offset};
         return !search->staged_only || staging_has(&engine->staging, piece.source, found);
     }
-    engine->search_on = engine->search_on || search->offset < search->end;
+    engine->plan.search_on = engine->plan.search_on || search->offset < search->end;
     return false;
 }
 
@@ -89,8 +90,8 @@ void run_give_up(struct unshard_engine *engine, unsigned self)
     if (view->planned_to > run->offset)
         view->planned_to = run->offset;
     streams_search_again(&engine->streams, run->view);
-    engine->plan_first = 0;
-    engine->plan_done = false;
+    engine->plan.first = 0;
+    engine->plan.done = false;
 }
 
 struct fetch *run_begin(struct unshard_engine *engine, const struct search *search, uint32_t stream)

@@ -194,7 +194,8 @@ static void take_reading(struct taking *taking, uint64_t now)
     struct unshard_stuck_read *stuck = arena_alloc_array(taking->arena, MOST_STUCK, sizeof *stuck);
     uint64_t oldest = 0;
     taking->failed |= stuck == NULL;
-    for (const struct fetch *fetch = engine->reading.first; fetch != NULL; fetch = fetch->next) {
+    for (const struct fetch *fetch = engine->queues.reading.first; fetch != NULL;
+         fetch = fetch->next) {
         uint64_t age = now - fetch->since_ns;
         oldest = age > oldest ? age : oldest;
         if (stuck != NULL && fetch->stalled && out->stuck_count < MOST_STUCK)
@@ -205,8 +206,8 @@ static void take_reading(struct taking *taking, uint64_t now)
     }
     out->stuck = stuck;
     out->oldest_request_seconds = seconds_of(oldest);
-    out->in_flight = (unsigned)engine->reading.count;
-    out->stalled = engine->stalled_count;
+    out->in_flight = (unsigned)engine->queues.reading.count;
+    out->stalled = engine->queues.stalled;
 }
 
 static void take_figures(struct taking *taking)
@@ -214,41 +215,41 @@ static void take_figures(struct taking *taking)
     const struct unshard_engine *engine = taking->engine;
     struct unshard_status *out = taking->status;
     size_t unused = engine->buffers.free_count + engine->buffers.kept.count;
-    out->bytes_read = engine->bytes_read;
-    out->bytes_stored = __atomic_load_n(&engine->bytes_stored, __ATOMIC_RELAXED);
-    out->rate_bytes_per_second = engine->rate;
-    out->workers = engine->reader_count;
+    out->bytes_read = engine->traffic.bytes_read;
+    out->bytes_stored = __atomic_load_n(&engine->pages.bytes_stored, __ATOMIC_RELAXED);
+    out->rate_bytes_per_second = engine->traffic.rate;
+    out->workers = engine->threads.reader_count;
     out->jobs = jobs_allowed(&engine->jobs);
     out->chunk_bytes = engine->chunk_bytes;
     out->buffer_bytes = engine->buffers.count * (uint64_t)engine->chunk_bytes;
     out->buffer_used_bytes = out->buffer_bytes - unused * (uint64_t)engine->chunk_bytes;
-    out->window_limited = engine->window_limited;
-    out->window_bytes = engine->window_limited ? engine->window_bytes : 0;
-    out->unconsumed_bytes = engine->unconsumed_bytes;
-    out->reads = engine->reads;
-    out->chunks_evicted = engine->chunks_evicted;
-    out->store_errors = engine->store_errors;
-    out->bytes_dropped = engine->bytes_dropped;
+    out->window_limited = engine->window.limited;
+    out->window_bytes = engine->window.limited ? engine->window.bytes : 0;
+    out->unconsumed_bytes = engine->window.unconsumed_bytes;
+    out->reads = engine->traffic.reads;
+    out->chunks_evicted = engine->pages.chunks_evicted;
+    out->store_errors = engine->pages.store_errors;
+    out->bytes_dropped = engine->pages.bytes_dropped;
     out->bytes_staged = engine->staging.bytes;
-    out->paused_reason = engine->paused_reason;
+    out->paused_reason = engine->plan.paused_reason;
     for (uint32_t v = 0; v < taking->checkpoint->view_count; v++)
         out->readers += engine->views[v].opened;
-    taking->plan_done = engine->plan_done;
-    taking->no_stores = engine->no_stores;
+    taking->plan_done = engine->plan.done;
+    taking->no_stores = engine->pages.no_stores;
 }
 
 /* What the whole checkpoint has, and the source. */
 static void take_problems(struct taking *taking)
 {
     const struct unshard_checkpoint *checkpoint = taking->checkpoint;
-    uint32_t gone = taking->engine->source_gone, count = checkpoint->problem_count;
+    uint32_t gone = taking->engine->root.gone, count = checkpoint->problem_count;
     struct unshard_error *problems =
         arena_alloc_array(taking->arena, gone + count, sizeof *problems);
     taking->failed |= problems == NULL;
     if (problems == NULL)
         return;
     if (gone > 0)
-        problems[0] = taking->engine->source_error;
+        problems[0] = taking->engine->root.error;
     if (count > 0)
         memcpy(problems + gone, checkpoint->problems, count * sizeof *problems);
     taking->status->problems = problems;

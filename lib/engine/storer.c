@@ -13,8 +13,8 @@
 
 void storers_wake(struct unshard_engine *engine)
 {
-    if (engine->idle_storers > 0)
-        pthread_cond_signal(&engine->store_work);
+    if (engine->threads.idle_storers > 0)
+        pthread_cond_signal(&engine->threads.store_work);
 }
 
 /* Another storer into one of its views would only wait. */
@@ -29,10 +29,10 @@ static bool is_crowded(const struct unshard_engine *engine, const struct fetch *
 
 static struct fetch *next_store(struct unshard_engine *engine)
 {
-    for (struct fetch *fetch = engine->stores.first; fetch != NULL; fetch = fetch->next)
+    for (struct fetch *fetch = engine->queues.stores.first; fetch != NULL; fetch = fetch->next)
         if (!is_crowded(engine, fetch)) {
-            fetch_list_remove(&engine->stores, fetch);
-            engine->storing++;
+            fetch_list_remove(&engine->queues.stores, fetch);
+            engine->pages.storing++;
             return fetch;
         }
     return NULL;
@@ -49,10 +49,10 @@ static void store_and_release(struct unshard_engine *engine, struct fetch *fetch
     if (!there)
         fetch->stored = stored;
     fetch->refused = refused;
-    engine->storing--;
-    engine->stores_done_count++;
+    engine->pages.storing--;
+    engine->pages.done_count++;
     fetch_release(engine, fetch);
-    if (engine->stores.count > 0) /* what was crowded may not be any more */
+    if (engine->queues.stores.count > 0) /* what was crowded may not be any more */
         storers_wake(engine);
     else
         readers_wake(engine);
@@ -68,9 +68,9 @@ static void *storer(void *argument)
             continue;
         struct fetch *fetch = next_store(engine);
         if (fetch == NULL) {
-            engine->idle_storers++;
-            pthread_cond_wait(&engine->store_work, &engine->lock);
-            engine->idle_storers--;
+            engine->threads.idle_storers++;
+            pthread_cond_wait(&engine->threads.store_work, &engine->lock);
+            engine->threads.idle_storers--;
             continue;
         }
         pthread_mutex_unlock(&engine->lock);
@@ -84,20 +84,22 @@ static void *storer(void *argument)
 
 static void spawn(struct unshard_engine *engine, unsigned wanted)
 {
-    while (engine->storer_count < wanted && engine->storer_count < MAX_STORERS &&
-           pthread_create(&engine->storers[engine->storer_count], NULL, storer, engine) == 0)
-        engine->storer_count++;
+    while (engine->threads.storer_count < wanted && engine->threads.storer_count < MAX_STORERS &&
+           pthread_create(&engine->threads.storers[engine->threads.storer_count], NULL, storer,
+                          engine) == 0)
+        engine->threads.storer_count++;
 }
 
 void storers_spawn(struct unshard_engine *engine)
 {
-    bool blocked = engine->stores.count + engine->drops_due > 0 && engine->idle_storers == 0 &&
-                   engine->stores_done_count == engine->stores_done_before;
-    engine->stores_done_before = engine->stores_done_count;
-    if (engine->storer_count == 0)
+    bool blocked = engine->queues.stores.count + engine->pages.drops_due > 0 &&
+                   engine->threads.idle_storers == 0 &&
+                   engine->pages.done_count == engine->pages.done_before;
+    engine->pages.done_before = engine->pages.done_count;
+    if (engine->threads.storer_count == 0)
         spawn(engine, engine->processors < 2                 ? 2
                       : engine->processors > MAX_STORERS / 2 ? MAX_STORERS / 2
                                                              : engine->processors);
     else if (blocked)
-        spawn(engine, engine->storer_count + 1);
+        spawn(engine, engine->threads.storer_count + 1);
 }

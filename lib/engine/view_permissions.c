@@ -84,34 +84,36 @@ static void follow(struct unshard_engine *engine, uint32_t view, const struct co
     state->permissions = combined.now;
     struct permissions after = view_permissions(engine, view);
     bool tell = !permissions_same(&before, &after) && engine->publisher.changed != NULL &&
-                !engine->no_stores;
-    engine->stores_running += tell; /* drained as stores are */
+                !engine->pages.no_stores;
+    engine->pages.stores_running += tell; /* drained as stores are */
     pthread_mutex_unlock(&engine->lock);
     if (!tell)
         return;
     engine->publisher.changed(engine->publisher.context, view);
     pthread_mutex_lock(&engine->lock);
-    if (--engine->stores_running == 0)
-        pthread_cond_broadcast(&engine->stores_done);
+    if (--engine->pages.stores_running == 0)
+        pthread_cond_broadcast(&engine->pages.stores_done);
     pthread_mutex_unlock(&engine->lock);
 }
 
 int view_permissions_init(struct unshard_engine *engine)
 {
-    int result = number_set_init(&engine->permissions_changed, engine->checkpoint->file_count);
-    return result != 0 ? result
-                       : number_set_init(&engine->views_to_follow, engine->checkpoint->view_count);
+    int result =
+        number_set_init(&engine->agenda.permissions_changed, engine->checkpoint->file_count);
+    return result != 0
+               ? result
+               : number_set_init(&engine->agenda.views_to_follow, engine->checkpoint->view_count);
 }
 
 void view_permissions_free(struct unshard_engine *engine)
 {
-    number_set_free(&engine->permissions_changed);
-    number_set_free(&engine->views_to_follow);
+    number_set_free(&engine->agenda.permissions_changed);
+    number_set_free(&engine->agenda.views_to_follow);
 }
 
 void view_permissions_note(struct unshard_engine *engine, uint32_t file)
 {
-    number_set_add(&engine->permissions_changed, file);
+    number_set_add(&engine->agenda.permissions_changed, file);
 }
 
 /* Views of the file, and those of gathered files that depend on it. */
@@ -119,7 +121,7 @@ static void find_views(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
     for (uint32_t i = 0; i < file->view_count; i++)
-        number_set_add(&engine->views_to_follow, engine->file_views[file->first_view + i]);
+        number_set_add(&engine->agenda.views_to_follow, engine->file_views[file->first_view + i]);
     for (size_t i = 0; i < file->dependent_count; i++)
         find_views(engine, engine->dependents[file->first_dependent + i]);
 }
@@ -127,7 +129,7 @@ static void find_views(struct unshard_engine *engine, uint32_t number)
 static bool has_changed(const struct unshard_engine *engine, const struct component *component)
 {
     for (uint32_t i = 0; i < component->file_count; i++)
-        if (number_set_has(&engine->permissions_changed, component->files[i]))
+        if (number_set_has(&engine->agenda.permissions_changed, component->files[i]))
             return true;
     return false;
 }
@@ -139,14 +141,15 @@ static void follow_component(struct unshard_engine *engine, const struct compone
         if (views[i] == UNSHARD_NO_VIEW)
             continue;
         follow(engine, views[i], component);
-        number_set_remove(&engine->views_to_follow, views[i]);
+        number_set_remove(&engine->agenda.views_to_follow, views[i]);
     }
 }
 
 void view_permissions_follow(struct unshard_engine *engine)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    struct number_set *files = &engine->permissions_changed, *views = &engine->views_to_follow;
+    struct number_set *files = &engine->agenda.permissions_changed,
+                      *views = &engine->agenda.views_to_follow;
     if (files->count == 0)
         return;
     for (uint32_t i = 0; i < files->count; i++)

@@ -23,19 +23,19 @@ static size_t held_pages_for(uint64_t available)
 void window_update(struct unshard_engine *engine, uint64_t available)
 {
     uint64_t window = engine->options.window_bytes;
-    bool fits = engine->total_bytes <= available / 4 * 3;
+    bool fits = engine->plan.total_bytes <= available / 4 * 3;
     if (window == 0)
         window = fits ? UINT64_MAX / 4 : available / 4;
     uint64_t least = 4 * (uint64_t)engine->chunk_bytes;
-    engine->window_bytes = window < least ? least : window;
-    engine->keep_bytes = available / 2;
+    engine->window.bytes = window < least ? least : window;
+    engine->window.keep_bytes = available / 2;
     engine->staging.budget = available / 4;
     held_pages_set_limit(&engine->held, held_pages_for(available));
-    engine->window_limited = engine->window_bytes < engine->total_bytes;
-    uint64_t span = engine->window_limited ? engine->window_bytes / 8 : 0;
+    engine->window.limited = engine->window.bytes < engine->plan.total_bytes;
+    uint64_t span = engine->window.limited ? engine->window.bytes / 8 : 0;
     if (span > MOST_SENTINEL_BYTES) /* a slow reader is not to be taken for one that went away */
         span = MOST_SENTINEL_BYTES;
     if (engine->options.prefetch == UNSHARD_PREFETCH_FOLLOW && (span == 0 || span > (64U << 20)))
         span = 64U << 20;
-    engine->sentinel_pages = span / PAGE_BYTES;
+    engine->window.sentinel_pages = span / PAGE_BYTES;
 }

@@ -428,7 +428,7 @@ static inline struct unshard_engine *start(struct fixture *fixture, struct cache
 /* How many stores into one view run at a time. */
 static inline unsigned storers_of(const struct unshard_engine *engine)
 {
-    return engine->storer_count < 4 ? engine->storer_count : 4;
+    return engine->threads.storer_count < 4 ? engine->threads.storer_count : 4;
 }
 
 #endif

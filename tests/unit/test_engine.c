@@ -167,7 +167,7 @@ static void test_stores_that_fail_are_tried_again_later(void **state)
     wait_for_figure(engine, "store_errors", 4 + storers_of(engine));
     uint64_t errors = figure(engine, "store_errors");
     assert_true(figure(engine, "bytes_read") <=
-                (errors + 1 + storers_of(engine) + engine->most_queued) * CHUNK);
+                (errors + 1 + storers_of(engine) + engine->pages.most_queued) * CHUNK);
     assert_true(errors < 64);
     set_failing(&cache, 0);
     wait_for_pages(&cache, pages_with_shard_bytes(fixture));

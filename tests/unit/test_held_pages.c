@@ -39,7 +39,7 @@ static size_t completed(struct held_pages *held, size_t pages)
 /* Interleaved tensors leave many pages half done for long. */
 static void pages_wait_for_their_other_half(void **state)
 {
-    struct unshard_engine engine = {.total_bytes = 1, .chunk_bytes = DEFAULT_CHUNK_BYTES};
+    struct unshard_engine engine = {.plan.total_bytes = 1, .chunk_bytes = DEFAULT_CHUNK_BYTES};
     (void)state;
     assert_int_equal(held_pages_init(&engine.held, 1), 0);
     window_update(&engine, UINT64_C(8) << 30);

@@ -330,7 +330,7 @@ static void test_copies_that_nobody_comes_for_are_given_back(void **state)
     assert_true(staged_bytes(engine) > 0);
     do {
         pthread_mutex_lock(&engine->lock);
-        engine->asked_ns = engine->given_ns = 0; /* long ago */
+        engine->traffic.asked_ns = engine->traffic.given_ns = 0; /* long ago */
         pthread_mutex_unlock(&engine->lock);
         sched_yield();
         clock_gettime(CLOCK_REALTIME, &now);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Passes over files of which only a digest of the whole is known.
+ * One pass over a file of which only a digest of the whole is known.
  *
- * A pass reads its file's chunks in order, several at once, and feeds them to one hasher, in order:
+ * It reads its file's chunks in order, several at once, and feeds them to one hasher, in order:
  * whoever brings the chunk whose turn it is hashes it, and all that follow and are there already.
  * So every pass hashes on one thread at a time, several passes on several, and none of them waits.
  *
@@ -29,10 +29,7 @@
 #include <string.h>
 
 #define PASS_SLOTS 64U
-#define MOST_UNASKED (UINT64_C(64) << 20)
 #define PASS_RETRY_NS UINT64_C(1000000000)
-/* So many whose turn it is are tried to be begun, before the next search. */
-#define MOST_TRIES 64U
 
 struct check_pass {
     struct hasher *hasher;
@@ -49,10 +46,10 @@ static void pass_free(struct unshard_engine *engine, struct file_state *file)
 {
     struct check_pass *pass = file->pass;
     engine->staging.reserved -= pass->reserved;
-    engine->passes_running--;
-    engine->passes_in_memory -= pass->in_memory;
+    engine->passes.running--;
+    engine->passes.in_memory -= pass->in_memory;
     hasher_free(pass->hasher);
-    number_set_remove(&engine->passes, pass->epoch->file);
+    number_set_remove(&engine->passes.under_way, pass->epoch->file);
     epoch_release(pass->epoch);
     free(pass);
     file->pass = NULL;
@@ -76,12 +73,12 @@ static bool find_room(const struct unshard_engine *engine, const struct file_sta
     return cost <= room || demanded || staging->bytes + staging->reserved == 0;
 }
 
-static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool demanded)
+bool pass_begin(struct unshard_engine *engine, uint32_t number, bool demanded)
 {
     struct file_state *file = &engine->files[number];
     uint64_t reserve;
     if (engine_now_ns() < file->pass_retry_ns ||
-        (!demanded && engine->passes_running >= engine->most_passes) ||
+        (!demanded && engine->passes.running >= engine->passes.most) ||
         !find_room(engine, file, demanded, &reserve))
         return false;
     struct check_pass *pass = calloc(1, sizeof *pass);
@@ -95,8 +92,8 @@ static bool pass_begin(struct unshard_engine *engine, uint32_t number, bool dema
     pass->epoch = epoch_hold(file->epoch);
     pass->reserved = reserve;
     engine->staging.reserved += reserve;
-    engine->passes_running++;
-    number_set_add(&engine->passes, number);
+    engine->passes.running++;
+    number_set_add(&engine->passes.under_way, number);
     file->pass = pass;
     return true;
 }
@@ -110,7 +107,7 @@ static uint32_t reach(const struct unshard_engine *engine, const struct check_pa
 {
     if (pass->in_memory)
         return 1;
-    size_t share = buffers_for_stores(&engine->buffers) / 2 / (engine->passes_running + 1U);
+    size_t share = buffers_for_stores(&engine->buffers) / 2 / (engine->passes.running + 1U);
     return share < 2 ? 2 : share > PASS_SLOTS ? PASS_SLOTS : (uint32_t)share;
 }
 
@@ -129,8 +126,7 @@ static struct fetch *detached_fetch(struct unshard_engine *engine, uint32_t numb
     return fetch;
 }
 
-/* The next chunk of the pass as a fetch that has been started; NULL: it is far enough ahead. */
-static struct fetch *pass_read_next(struct unshard_engine *engine, uint32_t number)
+struct fetch *pass_read_next(struct unshard_engine *engine, uint32_t number)
 {
     struct file_state *file = &engine->files[number];
     struct check_pass *pass = file->pass;
@@ -158,156 +154,6 @@ static struct fetch *pass_read_next(struct unshard_engine *engine, uint32_t numb
             return fetch;
     }
     return NULL;
-}
-
-static bool window_is_full(const struct unshard_engine *engine)
-{
-    return engine->options.verify == UNSHARD_VERIFY_ASYNC &&
-           engine->unconsumed_bytes >= engine->window_bytes / 2;
-}
-
-/* Another name of the file that a pass is made over; `number` when there is none. Who waits for the
- * one waits for the other. */
-static uint32_t find_running(struct unshard_engine *engine, uint32_t number)
-{
-    uint32_t at = number;
-    if (engine->files[number].pass != NULL || !gate_is_closed(&engine->files[number].gate))
-        return number;
-    while ((at = same_file_next(engine, number, at)) != number)
-        if (engine->files[at].pass != NULL && engine->files[at].stalled <= 1)
-            break;
-    if (at != number && engine->files[number].pass_demanded)
-        pass_demand(engine, at);
-    return at;
-}
-
-/* What nobody prefetches is verified beforehand only when it is small: the data sets and unused
- * revisions of a hub's cache are not to be read because they could be. */
-static bool may_pass(const struct unshard_engine *engine, uint32_t place)
-{
-    const struct file_state *file = &engine->files[engine->pass_files[place]];
-    return place < engine->planned_passes || file->size <= MOST_UNASKED;
-}
-
-void pass_demand(struct unshard_engine *engine, uint32_t number)
-{
-    struct file_state *file = &engine->files[number];
-    if (file->epoch->check->kind != CHECK_WHOLE)
-        return;
-    file->pass_demanded = true;
-    number_set_add(&engine->passes_demanded, number);
-}
-
-void pass_may_be_due(struct unshard_engine *engine, uint32_t number)
-{
-    uint32_t place = engine->pass_places[number];
-    if (place != UINT32_MAX)
-        engine->pass_due[place / 64] |= UINT64_C(1) << place % 64;
-}
-
-/* The first place from `place` on that may be due, or pass_count. */
-static uint32_t next_due(const struct unshard_engine *engine, uint32_t place)
-{
-    while (place < engine->pass_count) {
-        uint64_t rest = engine->pass_due[place / 64] >> place % 64;
-        if (rest != 0)
-            return place + (uint32_t)__builtin_ctzll(rest);
-        place = (place / 64 + 1) * 64;
-    }
-    return engine->pass_count;
-}
-
-static bool is_wanted_from(const struct unshard_engine *engine, uint32_t number, bool demanded)
-{
-    const struct file_state *file = &engine->files[number];
-    return file->epoch->check->kind == CHECK_WHOLE && !gate_is_blocked(&file->gate) &&
-           file->pass_demanded == demanded && file->stalled <= 1;
-}
-
-/* The next chunk of the pass over the file, which is begun if it can be. */
-static struct fetch *next_of_file(struct unshard_engine *engine, uint32_t number, bool demanded)
-{
-    uint32_t running = find_running(engine, number);
-    if (engine->files[running].pass == NULL && !pass_begin(engine, running, demanded))
-        return NULL;
-    return pass_read_next(engine, running);
-}
-
-/* Of a few files, in the order of the plan. */
-static struct fetch *next_of_set(struct unshard_engine *engine, const struct number_set *set,
-                                 bool demanded)
-{
-    for (uint32_t place = 0, next;; place = next + 1) {
-        next = UINT32_MAX;
-        for (uint32_t i = 0; i < set->count; i++) {
-            uint32_t other = engine->pass_places[set->numbers[i]];
-            if (other >= place && other < next)
-                next = other;
-        }
-        if (next == UINT32_MAX)
-            return NULL;
-        uint32_t number = engine->pass_files[next];
-        struct fetch *fetch = is_wanted_from(engine, number, demanded)
-                                  ? next_of_file(engine, number, demanded)
-                                  : NULL;
-        if (fetch != NULL)
-            return fetch;
-    }
-}
-
-static void forget_demands(struct unshard_engine *engine)
-{
-    struct number_set *demanded = &engine->passes_demanded;
-    for (uint32_t i = demanded->count; i-- > 0;)
-        if (!engine->files[demanded->numbers[i]].pass_demanded)
-            number_set_remove(demanded, demanded->numbers[i]);
-}
-
-/* No pass will be begun there unasked, until the file begins anew. */
-static bool is_done(const struct unshard_engine *engine, uint32_t place)
-{
-    const struct file_state *file = &engine->files[engine->pass_files[place]];
-    return file->epoch->check->kind != CHECK_WHOLE || gate_is_blocked(&file->gate) ||
-           !may_pass(engine, place);
-}
-
-/* The first of those whose turn it is that can be begun now. */
-static struct fetch *begin_next(struct unshard_engine *engine)
-{
-    unsigned tries = MOST_TRIES;
-    for (uint32_t place = 0; tries > 0 && engine->passes_running < engine->most_passes; place++) {
-        place = next_due(engine, place);
-        if (place == engine->pass_count)
-            return NULL;
-        uint32_t number = engine->pass_files[place];
-        if (is_done(engine, place)) {
-            engine->pass_due[place / 64] &= ~(UINT64_C(1) << place % 64);
-            continue;
-        }
-        if (engine->files[number].pass != NULL || !is_wanted_from(engine, number, false))
-            continue;
-        struct fetch *fetch = next_of_file(engine, number, false);
-        if (fetch != NULL)
-            return fetch;
-        tries--;
-    }
-    return NULL;
-}
-
-struct fetch *pass_next_demanded(struct unshard_engine *engine)
-{
-    forget_demands(engine);
-    return next_of_set(engine, &engine->passes_demanded, true);
-}
-
-struct fetch *pass_next(struct unshard_engine *engine)
-{
-    bool unasked = engine->options.prefetch == UNSHARD_PREFETCH_ALL && !engine->no_stores;
-    struct fetch *fetch = pass_next_demanded(engine);
-    if (fetch != NULL || !unasked || window_is_full(engine))
-        return fetch;
-    fetch = next_of_set(engine, &engine->passes, false);
-    return fetch != NULL ? fetch : begin_next(engine);
 }
 
 /* ---- the end of a pass -------------------------------------------------------------------------
@@ -383,176 +229,19 @@ void pass_abandon(struct unshard_engine *engine, uint32_t number)
     pass_give_up(engine, file);
 }
 
-struct digest_cache_key pass_cache_key(const struct file_epoch *epoch)
-{
-    return (struct digest_cache_key){.device = epoch->identity.device,
-                                     .inode = epoch->identity.inode,
-                                     .size = epoch->identity.size,
-                                     .mtime_ns = epoch->identity.mtime_ns,
-                                     .ctime_ns = epoch->identity.ctime_ns,
-                                     .whole = epoch->whole->digest};
-}
-
-/* The file has matched: its chunk digests are trusted, and what waited for it goes on. Takes over
- * `gained`. Caller holds engine->lock. */
-static void open_file(struct unshard_engine *engine, uint32_t number, struct gained *gained)
-{
-    struct file_state *file = &engine->files[number];
-    epoch_gain(file->epoch, gained);
-    file->pass_demanded = false;
-    if (file->chunks_failed == 0 && file->retrying == 0)
-        file->failing = false;
-    if (gate_is_closed(&file->gate)) {
-        file_open(engine, number);
-        readers_wake(engine);
-    }
-}
-
-/* The digests that the chunks of `from` had, as those of a name of the same file. */
-static struct gained *gained_from(const struct unshard_engine *engine,
-                                  const struct file_state *from, const struct file_epoch *epoch)
-{
-    return gained_new(engine->chunk_bytes, from->chunk_count, from->digests, epoch->whole->origin,
-                      true);
-}
-
-/* What has matched has matched by all its names, of those that served nothing before. Caller holds
- * engine->lock. */
-static void open_same_files(struct unshard_engine *engine, uint32_t number)
-{
-    for (uint32_t at = number; (at = same_file_next(engine, number, at)) != number;) {
-        const struct file_state *file = &engine->files[at];
-        struct gained *gained = NULL;
-        if (file->epoch->check->kind == CHECK_WHOLE && gate_is_closed(&file->gate) &&
-            file->pass == NULL)
-            gained = gained_from(engine, &engine->files[number], file->epoch);
-        if (gained != NULL)
-            open_file(engine, at, gained);
-    }
-}
-
-static void log_verified(struct unshard_engine *engine, const struct file_epoch *epoch)
-{
-    const struct expected_digest *whole = epoch->whole;
-    char path[512];
-    engine_log(engine, 5, "event=shard-verified shard=\"%s\" algorithm=%s origin=\"%s\"",
-               error_field(path, sizeof path, engine->checkpoint->files[epoch->file].path),
-               digest_algorithm_name(whole->digest.algorithm), whole->origin);
-}
-
-static void pass_succeeded(struct unshard_engine *engine, uint32_t number)
-{
-    struct file_state *file = &engine->files[number];
-    pthread_mutex_lock(&engine->lock);
-    struct file_epoch *epoch = epoch_hold(file->pass->epoch);
-    struct gained *gained =
-        epoch_is_current(engine, epoch) ? gained_from(engine, file, epoch) : NULL;
-    if (gained != NULL) {
-        open_file(engine, number, gained);
-        if (engine->cache != NULL)
-            number_set_add(&engine->to_keep, number);
-        open_same_files(engine, number);
-    }
-    pass_free(engine, file);
-    pthread_mutex_unlock(&engine->lock);
-    if (gained != NULL) {
-        log_verified(engine, epoch);
-        log_recovery(engine, number);
-    }
-    epoch_release(epoch);
-}
-
-/* The next one whose digests are to be written to the cache; NULL: none. The caller's. */
-static struct file_epoch *next_to_keep(struct unshard_engine *engine)
-{
-    struct number_set *to_keep = &engine->to_keep;
-    struct file_epoch *epoch = NULL;
-    pthread_mutex_lock(&engine->lock);
-    while (to_keep->count > 0 && epoch == NULL) {
-        uint32_t number = to_keep->numbers[to_keep->count - 1];
-        number_set_remove(to_keep, number);
-        if (epoch_is_verified(engine->files[number].epoch)) /* it has not begun anew since */
-            epoch = epoch_hold(engine->files[number].epoch);
-    }
-    pthread_mutex_unlock(&engine->lock);
-    return epoch;
-}
-
-void keep_gained(struct unshard_engine *engine)
-{
-    struct unshard_error error;
-    for (struct file_epoch *epoch; (epoch = next_to_keep(engine)) != NULL;) {
-        const struct expected_chunks *chunks = &epoch->gained->check.chunks;
-        struct digest_cache_key key = pass_cache_key(epoch);
-        if (digest_cache_store(engine->cache, &key, chunks->chunk_bytes, chunks->digests,
-                               chunks->count, &error) != 0)
-            engine_log(engine, 5, "event=digests-not-kept message=\"%s\"", error.message);
-        epoch_release(epoch);
-    }
-}
-
-static void block_mismatched(struct unshard_engine *engine, const struct file_epoch *epoch,
-                             const struct digest *actual)
-{
-    const struct expected_digest *whole = epoch->whole;
-    struct mismatch mismatch = {.known = true, .origin = whole->origin};
-    struct unshard_error error;
-    snprintf(mismatch.algorithm, sizeof mismatch.algorithm, "%s",
-             digest_algorithm_name(actual->algorithm));
-    digest_to_hex(&whole->digest, mismatch.expected);
-    digest_to_hex(actual, mismatch.actual);
-    error_set(&error, "mismatch", EIO, "%s: does not match: %s is %s, expected %s (%s)",
-              engine->checkpoint->files[epoch->file].path, mismatch.algorithm, mismatch.actual,
-              mismatch.expected, whole->origin);
-    file_block(engine, epoch, GATE_MISMATCH, &error, &mismatch);
-}
-
-/* The next name of the file, after `at`, that waits for what has not matched; NULL: none. The
- * caller's. */
-static struct file_epoch *next_waiting(struct unshard_engine *engine, uint32_t number, uint32_t at)
-{
-    struct file_epoch *found = NULL;
-    pthread_mutex_lock(&engine->lock);
-    while (found == NULL && (at = same_file_next(engine, number, at)) != number) {
-        struct file_state *file = &engine->files[at];
-        if (file->epoch->check->kind == CHECK_WHOLE && !gate_is_blocked(&file->gate))
-            found = epoch_hold(file->epoch);
-    }
-    pthread_mutex_unlock(&engine->lock);
-    return found;
-}
-
-static void pass_mismatched(struct unshard_engine *engine, uint32_t number,
-                            const struct digest *actual)
-{
-    struct file_state *file = &engine->files[number];
-    uint32_t at = number;
-    pthread_mutex_lock(&engine->lock);
-    struct file_epoch *epoch = epoch_hold(file->pass->epoch);
-    /* It may be blocked for what explains this one too, such as a change on disk. */
-    bool current = epoch_is_current(engine, epoch);
-    pass_free(engine, file);
-    pthread_mutex_unlock(&engine->lock);
-    if (current)
-        block_mismatched(engine, epoch, actual);
-    for (struct file_epoch *name; current && (name = next_waiting(engine, number, at)) != NULL;) {
-        at = name->file;
-        block_mismatched(engine, name, actual);
-        epoch_release(name);
-    }
-    epoch_release(epoch);
-}
-
-/* All chunks are hashed. No lock held; the pass is this thread's alone now. */
+/* All chunks are hashed. No lock held; nobody else ends the pass. */
 static void pass_finish(struct unshard_engine *engine, uint32_t number)
 {
     struct digest actual;
-    const struct file_state *file = &engine->files[number];
-    hasher_finish(file->pass->hasher, &actual);
-    if (digest_equal(&actual, &file->pass->epoch->whole->digest))
-        pass_succeeded(engine, number);
+    struct check_pass *pass = engine->files[number].pass;
+    hasher_finish(pass->hasher, &actual);
+    if (digest_equal(&actual, &pass->epoch->whole->digest))
+        verdict_good(engine, pass->epoch);
     else
-        pass_mismatched(engine, number, &actual);
+        verdict_bad(engine, pass->epoch, &actual);
+    pthread_mutex_lock(&engine->lock);
+    pass_free(engine, &engine->files[number]);
+    pthread_mutex_unlock(&engine->lock);
 }
 
 /* ---- hashing -----------------------------------------------------------------------------------
@@ -614,7 +303,8 @@ void pass_arrived(struct unshard_engine *engine, struct fetch *fetch)
 void pass_unstage(struct unshard_engine *engine, uint64_t now)
 {
     struct staging *staging = &engine->staging;
-    uint64_t last = engine->asked_ns > engine->given_ns ? engine->asked_ns : engine->given_ns;
+    uint64_t last = engine->traffic.asked_ns > engine->traffic.given_ns ? engine->traffic.asked_ns
+                                                                        : engine->traffic.given_ns;
     bool idle = now > last && now - last > IDLE_NS;
     /* What is staged makes the budget smaller: not by that much. */
     for (uint32_t i = 0; i < staging->file_count && staging->bytes > 0 &&
@@ -706,7 +396,7 @@ void pass_read(struct unshard_engine *engine, struct fetch *fetch)
     end_reading(engine, fetch);
     file->pass->hashing = file->pass->hashing && !streams;
     bool current = epoch_is_current(engine, fetch->epoch);
-    engine->passes_in_memory += cached - file->pass->in_memory;
+    engine->passes.in_memory += cached - file->pass->in_memory;
     file->pass->in_memory = fetch->from_memory = cached;
     if (result == 0 && current && !fetch->staged)
         result = check_observed(engine, fetch, &error);
