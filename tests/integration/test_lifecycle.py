@@ -393,7 +393,11 @@ def test_commands_answer_when_the_daemon_does_not(llama):
                                           stdout=subprocess.PIPE, text=True) for words in commands]
                 for words, process in zip(commands, begun):
                     output, errors = process.communicate(timeout=PATIENCE)
-                    assert process.returncode == 1 and not output, (words, errors)
+                    assert process.returncode == 1, (words, errors)
+                    if "--json" in words:
+                        assert json.loads(output)["error"]["code"] == "no-answer"
+                    else:
+                        assert not output, words
                     assert "did not answer within 5" in errors, (words, errors)
                     assert "unshard umount --force" in errors, (words, errors)
                 run("umount", "--force", mount.path, check=True)
