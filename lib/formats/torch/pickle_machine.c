@@ -236,7 +236,7 @@ static int op_long(struct machine *machine, int unused)
         value->bytes = length;
         value->string = bytes;
     } else {
-        uint64_t number = length > 0 && bytes[length - 1] < 0 ? UINT64_MAX : 0;
+        uint64_t number = length > 0 && (signed char)bytes[length - 1] < 0 ? UINT64_MAX : 0;
         for (int i = length - 1; i >= 0; i--)
             number = number << 8 | (unsigned char)bytes[i];
         value->integer = (int64_t)number;
