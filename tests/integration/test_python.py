@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import pathlib
+import platform
 import re
 import shutil
 import signal
@@ -54,7 +55,7 @@ def wheel():
     done = subprocess.run(["make", "-s", "wheel-run"], cwd=TOP, env=environment,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
-    return next((TOP / "build/wheel").glob("*.whl"))
+    return next((TOP / "build/wheel").glob(f"*_{platform.machine()}.whl"))
 
 
 @pytest.fixture(scope="module")
