@@ -163,6 +163,13 @@ bool ahead_is_direct(const struct unshard_engine *engine, uint32_t view)
     return found;
 }
 
+bool ahead_is_all_direct(const struct unshard_engine *engine)
+{
+    uint64_t now = engine_now_ns();
+    unsigned direct = streams_followed(&engine->streams, at_once(engine), true, now);
+    return direct > 0 && direct == streams_followed(&engine->streams, at_once(engine), false, now);
+}
+
 /* ---- readers -----------------------------------------------------------------------------------
  */
 

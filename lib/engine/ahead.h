@@ -16,6 +16,9 @@ struct fetch *ahead_next(struct unshard_engine *engine, unsigned self, bool stag
 /* A reader with O_DIRECT goes through the view: what the plan fetched besides would not be there
  * for it. */
 bool ahead_is_direct(const struct unshard_engine *engine, uint32_t view);
+/* All readers have O_DIRECT. What the plan published meanwhile would only cost them processor time
+ * where the source is in memory: where it is slow, it is taken back for them (retrieve.c). */
+bool ahead_is_all_direct(const struct unshard_engine *engine);
 /* A stream has ended: what was fetched for it counts as passed. */
 void ahead_give_credit_back(struct unshard_engine *engine, const struct stream *ended);
 

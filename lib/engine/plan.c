@@ -140,6 +140,10 @@ bool plan_may(struct unshard_engine *engine)
 {
     if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan.done)
         return false;
+    if (jobs_read_memory(&engine->jobs) && ahead_is_all_direct(engine)) {
+        engine->plan.paused_reason = "readers with O_DIRECT go first";
+        return false;
+    }
     size_t chunks =
         engine->queues.reading.count + engine->queues.stores.count + engine->pages.storing;
     uint64_t in_flight = (uint64_t)chunks * engine->chunk_bytes;

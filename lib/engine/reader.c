@@ -33,7 +33,8 @@ static bool may_fetch(const struct unshard_engine *engine)
 
 void readers_wake(struct unshard_engine *engine)
 {
-    bool work = engine->queues.demand.count > 0 || may_fetch(engine) || engine->passes.count > 0;
+    bool work =
+        engine->queues.demand.count > 0 || may_fetch(engine) || engine->passes.demanded.count > 0;
     if (engine->threads.idle_readers > 0 && work)
         pthread_cond_signal(&engine->threads.work);
 }
