@@ -9,6 +9,7 @@ THIS_MACHINE := $(shell uname -m)
 MACHINE ?= $(THIS_MACHINE)
 WHEELS := build/wheel
 WHEEL := $(WHEELS)/$(MACHINE)
+WHEEL_SHARE := $(WHEEL)/project/from-make/share
 WHEEL_PYTHON := $(WHEELS)/tools/bin/python
 PYTHON_SRC := $(wildcard contrib/python/src/unshard/*)
 WHEEL_OBJ := $(WHEEL)/obj/standalone.o $(WHEEL)/obj/cJSON.o $(WHEEL)/obj/xxhash.o \
@@ -44,11 +45,17 @@ $(WHEEL)/unshard: $(FS_OBJ) $(BUILD)/libunshard.a $(WHEEL_OBJ)
 	    $(WHEEL_OBJ) -l:libfuse3.a -l:libcrypto.a
 
 # A copy, since what is put in has no place among the sources.
-$(WHEEL)/built: $(WHEEL)/unshard $(PYTHON_SRC) $(wildcard contrib/python/*) LICENSE lib/unshard.h
+$(WHEEL)/built: $(WHEEL)/unshard $(PYTHON_SRC) $(wildcard contrib/python/*) LICENSE lib/unshard.h \
+    $(MAN_SRC) $(wildcard contrib/completion/*)
 	@rm -rf $(WHEEL)/project $(WHEELS)/*_$(MACHINE).whl
 	@mkdir -p $(WHEEL)/project/from-make
 	@cp -r contrib/python/. $(WHEEL)/project
 	@cp $(WHEEL)/unshard lib/unshard.h $(WHEEL)/project/from-make
+	@for page in $(MAN_SRC); do \
+	    install -D -m 644 -t $(WHEEL_SHARE)/man/man$${page##*.} $$page || exit 1; done
+	@install -D -m 644 contrib/completion/unshard.bash \
+	    $(WHEEL_SHARE)/bash-completion/completions/unshard
+	@install -D -m 644 -t $(WHEEL_SHARE)/zsh/site-functions contrib/completion/_unshard
 	@contrib/python/licenses.sh $(WHEELS)/sources $(WHEEL)/project
 	@echo '  WHEEL $(WHEEL)'
 	$(Q)cd $(WHEEL)/project && MACHINE=$(MACHINE) ../../tools/bin/python -m hatchling build \

@@ -148,6 +148,10 @@ def test_what_the_wheel_holds(wheel):
     sources = {f"unshard/{path.name}" for path in (PYTHON / "src/unshard").iterdir()
                if path.is_file()}
     assert "unshard/py.typed" in sources and sources <= names
+    pages = {f"share/man/man{path.suffix[1:]}/{path.name}" for path in
+             (TOP / "contrib/man").iterdir()}
+    shared = {name.partition(".data/data/")[2] for name in names}
+    assert pages | {"share/bash-completion/completions/unshard"} <= shared
     for library in ("unshard", "libfuse", "openssl", "cjson", "xxhash", "glibc"):
         assert f"{folder}/licenses/LICENSE.{library}" in names
 

@@ -25,7 +25,7 @@ def _recorded() -> Iterator[pathlib.Path]:
     except importlib.metadata.PackageNotFoundError:
         return
     for file in files or ():
-        if file.name == "unshard":
+        if file.parts[-2:] == ("bin", "unshard"):
             yield pathlib.Path(str(file.locate()))
 
 
