@@ -439,6 +439,14 @@ char *unshard_status_json(const struct unshard_status *status);
 /* For a person, as `.unshard/status` shows it. width: columns of the terminal, 0 for plain lines.
  */
 char *unshard_status_text(const struct unshard_status *status, unsigned width);
+/* The same for a terminal that shows it again and again: no more than fits on it, what is done in
+ * fewer words where it does not; in colours where there may be escapes (SGR, no others). */
+struct unshard_screen {
+    unsigned columns, rows; /* rows: 0 for any number */
+    bool colours;
+};
+char *unshard_status_picture(const struct unshard_status *status,
+                             const struct unshard_screen *screen);
 /* Where the whole stands in one line without a newline, for logs and pipes. */
 char *unshard_status_summary(const struct unshard_status *status);
 /* A line per problem, failed component and failing file, empty when all is well. */

@@ -14,6 +14,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#define HIDE_CURSOR "\033[?25l"
+#define SHOW_CURSOR "\033[?25h"
+
 static volatile sig_atomic_t interrupted;
 
 static void note_signal(int number)
@@ -31,20 +34,20 @@ static void catch_interrupts(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-/* Prints text; on a terminal of `rows` rows only what fits, so that the next picture can cover it.
- */
-static void print_picture(const char *text, unsigned rows)
+/* Over the last picture; a last row stays free, as its newline would scroll. */
+static void print_picture(const struct unshard_status *status)
 {
+    unsigned rows = terminal_rows(stdout);
+    struct unshard_screen screen = {terminal_columns(stdout), rows > 1 ? rows - 1 : rows, true};
+    char *text = unshard_status_picture(status, &screen);
     fputs("\033[H", stdout);
-    unsigned row = 1;
-    while (*text && (rows == 0 || row < rows)) {
-        const char *end = strchrnul(text, '\n');
-        printf("%.*s\033[K\n", (int)(end - text), text);
-        text = *end ? end + 1 : end;
-        row++;
+    for (const char *line = text; line != NULL && *line != '\0';) {
+        const char *end = strchrnul(line, '\n');
+        printf("%.*s\033[K\n", (int)(end - line), line);
+        line = *end ? end + 1 : end;
     }
-    fputs(*text ? "...\033[K\033[J" : "\033[J", stdout);
-    fflush(stdout);
+    fputs("\033[J", stdout);
+    free(text);
 }
 
 static void print_json(const char *json)
@@ -57,7 +60,8 @@ static void print_json(const char *json)
 
 static void print_text(const struct unshard_status *status)
 {
-    char *text = unshard_status_text(status, terminal_columns(stdout));
+    struct unshard_screen screen = {terminal_columns(stdout), 0, terminal_takes_escapes(stdout)};
+    char *text = unshard_status_picture(status, &screen);
     fputs(text ? text : "", stdout);
     free(text);
 }
@@ -65,14 +69,13 @@ static void print_text(const struct unshard_status *status)
 /* One picture of --watch: the whole on a terminal, one line elsewhere. */
 static void print_again(const struct unshard_status *status)
 {
-    bool pictures = terminal_takes_escapes(stdout);
-    char *text = pictures ? unshard_status_text(status, terminal_columns(stdout))
-                          : unshard_status_summary(status);
-    if (text && pictures)
-        print_picture(text, terminal_rows(stdout));
-    else if (text)
-        puts(text);
-    free(text);
+    if (terminal_takes_escapes(stdout)) {
+        print_picture(status);
+        return;
+    }
+    char *line = unshard_status_summary(status);
+    puts(line ? line : "");
+    free(line);
 }
 
 /* JSON is handed on as it is, whatever its schema. */
@@ -135,14 +138,11 @@ static int report_absence(const struct options *options, const char *message, in
 }
 
 /* Until interrupted, or until the mount is gone: both are how a watch ends well. */
-static int watch(const char *path, const struct options *options)
+static int watch_until_the_end(const char *path, const struct options *options)
 {
     char message[1200];
     int number = 0, status = EXIT_STATUS_OK;
     bool seen = false;
-    catch_interrupts();
-    if (terminal_takes_escapes(stdout) && !options->json)
-        fputs("\033[2J", stdout);
     while (!interrupted && !ferror(stdout)) {
         char *json = bounded_read_status(path, ANSWER_MS, message, sizeof message, &number);
         if (!json) {
@@ -160,6 +160,17 @@ static int watch(const char *path, const struct options *options)
         if (!interrupted)
             wait_seconds(options->interval);
     }
+    return status;
+}
+
+static int watch(const char *path, const struct options *options)
+{
+    bool pictures = terminal_takes_escapes(stdout) && !options->json;
+    catch_interrupts();
+    fputs(pictures ? "\033[2J" HIDE_CURSOR : "", stdout);
+    int status = watch_until_the_end(path, options);
+    fputs(pictures ? SHOW_CURSOR : "", stdout);
+    fflush(stdout);
     return status;
 }
 

@@ -1,52 +1,24 @@
 /* SPDX-License-Identifier: MIT
  *
  * The status as text for a person. What is wrong comes first, then where the whole stands, then a
- * line per component and shard. No byte of a name reaches the terminal unquoted. */
-#include "base/error.h"
+ * line per component and shard. No byte of a name reaches the terminal unquoted.
+ *
+ * A picture of it is the same with colours, and as much of it as there are rows: what is done is
+ * told in fewer words first, then what is being done; errors are cut when there are too many. */
 #include "base/text.h"
+#include "status/drawing.h"
 #include "status/words.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Above this many shards only those that say something are listed. */
-#define SHARDS_LISTED 20
 #define COMPONENTS_SUMMARISED 4
-/* Columns below which a line leaves something out. */
-#define NARROW 110
-/* A shard name has at most 255 bytes, each of which may be quoted as \xNN; a path is cut. */
-#define QUOTED_CAPACITY 1100
-#define BAR_CAPACITY 64
-#define NAME_CAPACITY 256
-
-struct layout {
-    unsigned width; /* 0: plain lines, no bars */
-    unsigned name, bar;
-    bool narrow; /* no room for the bytes done */
-};
-
-struct progress {
-    uint64_t done, total;
-};
-
-static const char *quote(char out[QUOTED_CAPACITY], const char *string)
-{
-    char name[STATUS_NAME_CAPACITY];
-    string = status_name(name, string);
-    return error_printable(out, QUOTED_CAPACITY, string, strlen(string));
-}
+#define LONGEST_BAR 100 /* of the whole; those of its parts are shorter */
 
 static const char *or_unknown(const char *string)
 {
     return string != NULL ? string : "?";
-}
-
-/* What to call a component: its name, but for the root's (".") that of its view. */
-static const char *label_of(const struct unshard_component_status *component)
-{
-    bool root = strcmp(component->name, ".") == 0 && component->view != NULL;
-    return root ? component->view : component->name;
 }
 
 /* ---- errors ------------------------------------------------------------------------------------
@@ -60,9 +32,9 @@ static void append_error(struct text *text, const char *name, const struct unsha
     if (name == NULL || strstr(error->message, status_name(utf8, name)) != NULL)
         text_append_string(text, "  ");
     else
-        text_printf(text, "  %s: ", quote(quoted, name));
-    text_printf(text, "%s (", quote(quoted, error->message));
-    text_printf(text, "%s", quote(quoted, error->code));
+        text_printf(text, "  %s: ", draw_quoted(quoted, name));
+    text_printf(text, "%s (", draw_quoted(quoted, error->message));
+    text_printf(text, "%s", draw_quoted(quoted, error->code));
     if (error->offset != UNSHARD_NO_OFFSET)
         text_printf(text, ", offset %llu", (unsigned long long)error->offset);
     if (error->errno_value > 0 && strerrorname_np(error->errno_value) != NULL)
@@ -94,17 +66,39 @@ static void append_component_errors(struct text *text,
     }
     /* A component's error repeats that of its shard, where there is one. */
     if (component->error != NULL && !shard_failed)
-        append_error(text, label_of(component), component->error);
+        append_error(text, draw_label(component), component->error);
 }
 
-static void append_errors(struct text *text, const struct unshard_status *status)
+/* Cuts what comes after `limit` lines, and says how many these are. */
+static void keep_lines(struct text *text, unsigned limit)
+{
+    unsigned lines = 0, left = 0;
+    size_t end = text->length;
+    for (size_t i = 0; i < text->length; i++)
+        if (text->data[i] == '\n' && ++lines == limit)
+            end = i + 1;
+    left = lines > limit ? lines - limit : 0;
+    if (left == 0)
+        return;
+    text->length = end;
+    text_printf(text, "  and %u more\n", left);
+}
+
+static void append_errors(struct text *text, const struct layout *layout,
+                          const struct unshard_status *status)
 {
     struct text errors = {0};
     append_problems(&errors, status);
     for (uint32_t i = 0; i < status->component_count; i++)
         append_component_errors(&errors, &status->components[i]);
-    if (errors.length > 0)
-        text_printf(text, "ERRORS\n%s\n", errors.data);
+    if (layout->rows > 0 && layout->detail != DETAIL_ALL)
+        keep_lines(&errors, layout->rows / 8 + 1);
+    if (errors.length > 0) {
+        draw_coloured(text, layout, BOLD ";" RED, "ERRORS");
+        text_append_string(text, "\n");
+        draw_wrapped(text, layout->width, errors.data);
+        text_append_string(text, "\n");
+    }
     text->failed |= errors.failed;
     text_free(&errors);
 }
@@ -121,13 +115,15 @@ static void append_remaining_time(struct text *text, const struct progress *all,
                 unshard_human_duration(duration, (double)(all->total - all->done) / rate));
 }
 
-static void append_totals(struct text *text, const struct unshard_status *status)
+static void append_totals(struct text *text, const struct layout *layout,
+                          const struct unshard_status *status)
 {
     char done[UNSHARD_HUMAN_CAPACITY], total[UNSHARD_HUMAN_CAPACITY], rate[UNSHARD_HUMAN_CAPACITY];
     struct progress all = {status->bytes_published, status->bytes_total};
-    text_printf(text, "%s: %s of %s (%u %%)", unshard_mount_state_name(status->state),
-                unshard_human_bytes(done, all.done), unshard_human_bytes(total, all.total),
-                unshard_human_percent(all.done, all.total));
+    draw_coloured(text, layout, colour_of_mount(status->state),
+                  unshard_mount_state_name(status->state));
+    text_printf(text, ": %s of %s (%u %%)", unshard_human_bytes(done, all.done),
+                unshard_human_bytes(total, all.total), unshard_human_percent(all.done, all.total));
     text_printf(text, ", %s", unshard_human_rate(rate, status->rate_bytes_per_second));
     append_remaining_time(text, &all, status->rate_bytes_per_second);
     if (status->errors > 0)
@@ -147,7 +143,7 @@ static void append_stalled(struct text *text, const struct unshard_status *statu
                 status->stalled == 1 ? "" : "s",
                 unshard_human_duration(age, status->oldest_request_seconds));
     if (status->stuck_count > 0)
-        text_printf(text, ": %s at offset %llu", quote(quoted, status->stuck[0].file),
+        text_printf(text, ": %s at offset %llu", draw_quoted(quoted, status->stuck[0].file),
                     (unsigned long long)status->stuck[0].offset);
     text_append_string(text, "\n");
 }
@@ -191,191 +187,140 @@ static void append_work(struct text *text, const struct unshard_status *status)
     text_append_string(text, "\n");
 }
 
-static void append_header(struct text *text, const struct unshard_status *status)
+/* The whole as a bar, where it is for a terminal. */
+static void append_whole(struct text *text, const struct layout *layout,
+                         const struct unshard_status *status)
+{
+    struct progress all = {status->bytes_published, status->bytes_total};
+    if (layout->width <= LEAST_BAR)
+        return;
+    unsigned width = layout->width - 3; /* the brackets, and what would be a new line */
+    draw_bar(text, layout, width < LONGEST_BAR ? width : LONGEST_BAR, all,
+             colour_of_mount(status->state));
+    text_append_string(text, "\n");
+}
+
+/* Components that are parts of one file all have its shards, which count once. */
+static bool has_counted_shards(const struct unshard_status *status, uint32_t number)
+{
+    const struct unshard_component_status *component = &status->components[number];
+    if (component->prefix == NULL || component->shard_count == 0)
+        return false;
+    for (uint32_t i = 0; i < number; i++)
+        if (status->components[i].shard_count > 0 &&
+            strcmp(status->components[i].shards[0]->path, component->shards[0]->path) == 0)
+            return true;
+    return false;
+}
+
+/* Of several components; what there is of a single one follows anyway. */
+static void append_all_shard_counts(struct text *text, const struct layout *layout,
+                                    const struct unshard_status *status)
+{
+    unsigned counts[UNSHARD_STATE_COUNT] = {0};
+    if (status->component_count < 2)
+        return;
+    for (uint32_t i = 0; i < status->component_count; i++)
+        if (!has_counted_shards(status, i))
+            count_shards(&status->components[i], counts);
+    draw_shard_counts(text, layout, counts);
+}
+
+static void append_header(struct text *text, const struct layout *layout,
+                          const struct unshard_status *status)
 {
     char quoted[QUOTED_CAPACITY];
-    text_append_string(text, quote(quoted, or_unknown(status->source)));
+    draw_coloured(text, layout, BOLD, draw_quoted(quoted, or_unknown(status->source)));
     if (status->mountpoint != NULL)
-        text_printf(text, " on %s", quote(quoted, status->mountpoint));
+        text_printf(text, " on %s", draw_quoted(quoted, status->mountpoint));
     text_append_string(text, "\n");
-    append_totals(text, status);
+    append_whole(text, layout, status);
+    append_totals(text, layout, status);
     text_append_string(text, "\n");
+    append_all_shard_counts(text, layout, status);
     if (status->paused_reason != NULL)
-        text_printf(text, "paused: %s\n", quote(quoted, status->paused_reason));
+        text_printf(text, "paused: %s\n", draw_quoted(quoted, status->paused_reason));
     append_stalled(text, status);
     append_work(text, status);
     append_evicted(text, status->chunks_evicted);
-    append_settings(text, status);
+    if (layout->rows == 0)
+        append_settings(text, status);
 }
 
-/* ---- components and shards ---------------------------------------------------------------------
- */
-
-/* One line: name, bar, percentage, bytes, state. indent is part of the name's column. */
-static void append_line(struct text *text, const struct layout *layout, unsigned indent,
-                        const char *name, struct progress progress, const char *state)
+static char *render(const struct unshard_status *status, const struct layout *layout)
 {
-    char quoted[QUOTED_CAPACITY], bar[BAR_CAPACITY], done[UNSHARD_HUMAN_CAPACITY],
-        total[UNSHARD_HUMAN_CAPACITY];
-    quote(quoted, name);
-    unsigned column = layout->name > indent ? layout->name - indent : 1;
-    const char *shown = unshard_human_tail(quoted, column);
-    size_t columns = unshard_human_columns(shown);
-    unsigned pad = columns < column ? (unsigned)(column - columns) : 0;
-    text_printf(text, "%*s%s%*s ", (int)indent, "", shown, (int)pad, "");
-    if (layout->width)
-        text_printf(text, "%s ",
-                    unshard_human_bar(bar, sizeof bar, layout->bar, progress.done, progress.total));
-    text_printf(text, "%3u %% ", unshard_human_percent(progress.done, progress.total));
-    if (!layout->narrow)
-        text_printf(text, "%10s ", unshard_human_bytes(done, progress.done));
-    text_printf(text, "of %10s  ", unshard_human_bytes(total, progress.total));
-    text_printf(text, "%s\n", state);
-}
-
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash ? slash + 1 : path;
-}
-
-/* The ending says nothing that the component's format does not, and the number needs the room. */
-static const char *shard_name(const struct unshard_file_status *shard, char out[NAME_CAPACITY])
-{
-    static const char ending[] = ".safetensors";
-    char quoted[STATUS_NAME_CAPACITY];
-    const char *name = base_name(status_name(quoted, shard->path));
-    size_t length = strlen(name), ending_length = sizeof ending - 1;
-    if (length > ending_length && strcmp(name + length - ending_length, ending) == 0)
-        length -= ending_length;
-    snprintf(out, NAME_CAPACITY, "%.*s", length < NAME_CAPACITY ? (int)length : NAME_CAPACITY,
-             name);
-    return out;
-}
-
-static void append_shard(struct text *text, const struct layout *layout,
-                         const struct unshard_file_status *shard)
-{
-    char name[NAME_CAPACITY];
-    append_line(text, layout, 2, shard_name(shard, name),
-                (struct progress){shard->bytes_read, shard->bytes_total},
-                unshard_state_name(shard->state));
-}
-
-/* "  163 shards: 12 pending, 8 reading, 143 verified" */
-static void append_shard_counts(struct text *text, const struct unshard_component_status *component)
-{
-    static const enum unshard_state order[] = {UNSHARD_STATE_FAILED, UNSHARD_STATE_PENDING,
-                                               UNSHARD_STATE_READING, UNSHARD_STATE_UNVERIFIED,
-                                               UNSHARD_STATE_VERIFIED};
-    unsigned counts[UNSHARD_STATE_COUNT] = {0};
-    for (uint32_t i = 0; i < component->shard_count; i++)
-        counts[component->shards[i]->state]++;
-    text_printf(text, "  %u shards:", component->shard_count);
-    const char *separator = " ";
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++) {
-        if (counts[order[i]] == 0)
-            continue;
-        text_printf(text, "%s%u %s", separator, counts[order[i]], unshard_state_name(order[i]));
-        separator = ", ";
+    struct text text = {0};
+    append_errors(&text, layout, status);
+    append_header(&text, layout, status);
+    draw_components(&text, layout, status);
+    if (status->note_count > 0 && layout->detail == DETAIL_ALL) {
+        text_append_string(&text, "\n");
+        draw_notes(&text, "", status->notes, status->note_count);
     }
-    text_append_string(text, "\n");
-}
-
-/* Lists the shards in `state`, at most `limit` of them. */
-static void append_shards_in_state(struct text *text, const struct layout *layout,
-                                   const struct unshard_component_status *component,
-                                   enum unshard_state state, unsigned limit)
-{
-    unsigned count = 0;
-    for (uint32_t i = 0; i < component->shard_count; i++)
-        if (component->shards[i]->state == state && count++ < limit)
-            append_shard(text, layout, component->shards[i]);
-    if (count > limit)
-        text_printf(text, "  and %u more %s\n", count - limit, unshard_state_name(state));
-}
-
-static void append_shards(struct text *text, const struct layout *layout,
-                          const struct unshard_component_status *component)
-{
-    if (component->shard_count <= SHARDS_LISTED) {
-        for (uint32_t i = 0; i < component->shard_count; i++)
-            append_shard(text, layout, component->shards[i]);
-        return;
-    }
-    append_shard_counts(text, component);
-    append_shards_in_state(text, layout, component, UNSHARD_STATE_FAILED, SHARDS_LISTED);
-    append_shards_in_state(text, layout, component, UNSHARD_STATE_READING, SHARDS_LISTED / 2);
-}
-
-static void append_notes(struct text *text, const char *indent, const char *const *notes,
-                         uint32_t count)
-{
-    char quoted[QUOTED_CAPACITY];
-    for (uint32_t i = 0; i < count; i++)
-        text_printf(text, "%snote: %s\n", indent, quote(quoted, notes[i]));
-}
-
-static void append_component(struct text *text, const struct layout *layout,
-                             const struct unshard_component_status *component)
-{
-    char state[NAME_CAPACITY];
-    snprintf(state, sizeof state, "%s%s", unshard_state_name(component->state),
-             component->evicted ? ", evicted" : "");
-    text_append_string(text, "\n");
-    append_line(text, layout, 0, label_of(component),
-                (struct progress){component->bytes_published, component->bytes_total}, state);
-    append_shards(text, layout, component);
-    append_notes(text, "  ", component->notes, component->note_count);
-}
-
-static size_t longest_name(const struct unshard_status *status)
-{
-    char name[NAME_CAPACITY], quoted[STATUS_NAME_CAPACITY];
-    size_t longest = 8;
-    for (uint32_t i = 0; i < status->component_count; i++) {
-        const struct unshard_component_status *component = &status->components[i];
-        size_t columns = unshard_human_columns(status_name(quoted, label_of(component)));
-        longest = columns > longest ? columns : longest;
-        for (uint32_t k = 0; k < component->shard_count; k++) {
-            columns = 2 + unshard_human_columns(shard_name(component->shards[k], name));
-            longest = columns > longest ? columns : longest;
-        }
-    }
-    return longest;
-}
-
-/* The name column takes what the longest name needs; on a terminal at most half of the width. */
-static struct layout layout_for(const struct unshard_status *status, unsigned width)
-{
-    struct layout layout = {.width = width, .narrow = width > 0 && width < NARROW};
-    size_t longest = longest_name(status);
-    const unsigned least_bar = 4;
-    /* Percentage, bytes, state, spaces and brackets. */
-    unsigned figures = layout.narrow ? 36 : 47;
-    unsigned room = width > figures + least_bar ? width - figures - least_bar : 0;
-    unsigned most = room < width / 2 ? room : width / 2;
-    most = most > 12 ? most : 12;
-    layout.name = longest < most || width == 0 ? (unsigned)longest : most;
-    unsigned taken = layout.name + figures;
-    layout.bar = width > taken + least_bar ? width - taken : least_bar;
-    layout.bar = layout.bar < 40 ? layout.bar : 40;
-    return layout;
+    return text_take(&text);
 }
 
 char *unshard_status_text(const struct unshard_status *status, unsigned width)
 {
-    struct text text = {0};
     struct layout layout = layout_for(status, width);
-    append_errors(&text, status);
-    append_header(&text, status);
-    for (uint32_t i = 0; i < status->component_count; i++)
-        append_component(&text, &layout, &status->components[i]);
-    if (status->note_count > 0) {
-        text_append_string(&text, "\n");
-        append_notes(&text, "", status->notes, status->note_count);
+    return render(status, &layout);
+}
+
+/* ---- pictures ----------------------------------------------------------------------------------
+ */
+
+/* Rows that the line at `line` takes, which wraps; *next is set to the one after it. Escapes are
+ * ours, and take no column. */
+static unsigned rows_of_line(const char *line, unsigned columns, const char **next)
+{
+    size_t taken = 0;
+    for (; *line != '\0' && *line != '\n'; line++) {
+        if (*line == '\033')
+            line += strcspn(line, "m");
+        else
+            taken += ((unsigned char)*line & 0xC0) != 0x80;
     }
-    return text_take(&text);
+    *next = line + (*line == '\n');
+    return columns == 0 || taken == 0 ? 1 : (unsigned)((taken - 1) / columns + 1);
+}
+
+/* Where so many rows of the text end. */
+static size_t length_of_rows(const char *text, unsigned columns, unsigned rows)
+{
+    const char *line = text, *next;
+    while (*line != '\0') {
+        unsigned taken = rows_of_line(line, columns, &next);
+        if (taken > rows)
+            break;
+        rows -= taken;
+        line = next;
+    }
+    return (size_t)(line - text);
+}
+
+static bool fits(const char *text, const struct unshard_screen *screen)
+{
+    return screen->rows == 0 || text[length_of_rows(text, screen->columns, screen->rows)] == '\0';
+}
+
+char *unshard_status_picture(const struct unshard_status *status,
+                             const struct unshard_screen *screen)
+{
+    struct layout layout = layout_for(status, screen->columns);
+    layout.colours = screen->colours;
+    layout.rows = screen->rows;
+    char *whole = render(status, &layout);
+    while (whole != NULL && !fits(whole, screen) && ++layout.detail < DETAIL_COUNT) {
+        free(whole);
+        whole = render(status, &layout);
+    }
+    if (whole == NULL || fits(whole, screen))
+        return whole;
+    struct text cut = {0};
+    text_append(&cut, whole, length_of_rows(whole, screen->columns, screen->rows - 1));
+    text_append_string(&cut, "...\n");
+    free(whole);
+    return text_take(&cut);
 }
 
 /* "; transformer 45 % reading; vae 0 % failed": of those that are not done, the first few. */
@@ -387,7 +332,7 @@ static void append_unfinished(struct text *text, const struct unshard_status *st
         const struct unshard_component_status *component = &status->components[i];
         if (component->bytes_published >= component->bytes_total && component->error == NULL)
             continue;
-        text_printf(text, "; %s %u %% %s", quote(quoted, label_of(component)),
+        text_printf(text, "; %s %u %% %s", draw_quoted(quoted, draw_label(component)),
                     unshard_human_percent(component->bytes_published, component->bytes_total),
                     unshard_state_name(component->state));
         listed++;
@@ -399,10 +344,10 @@ char *unshard_status_summary(const struct unshard_status *status)
     struct text text = {0};
     char quoted[QUOTED_CAPACITY], when[STATUS_TIME_CAPACITY];
     text_printf(&text, "%s ", status->time != 0 ? status_time(when, status->time) : "-");
-    text_printf(&text, "%s ", status->source != NULL ? quote(quoted, status->source) : "-");
-    append_totals(&text, status);
+    text_printf(&text, "%s ", status->source != NULL ? draw_quoted(quoted, status->source) : "-");
+    append_totals(&text, &(struct layout){0}, status);
     if (status->paused_reason != NULL)
-        text_printf(&text, ", paused: %s", quote(quoted, status->paused_reason));
+        text_printf(&text, ", paused: %s", draw_quoted(quoted, status->paused_reason));
     append_unfinished(&text, status);
     return text_take(&text);
 }

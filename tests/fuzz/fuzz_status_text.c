@@ -25,6 +25,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (status == NULL)
         return 0;
     free(unshard_status_text(status, data[0]));
+    struct unshard_screen screen = {data[0], data[size - 1], true};
+    free(unshard_status_picture(status, &screen));
     free(unshard_status_summary(status));
     free(unshard_status_metrics(status));
     free(unshard_status_json(status));

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What reaches a terminal: pictures only where it takes them, and nothing that a stranger's mount made up."""
 
+import contextlib
 import json
 import os
 import pty
@@ -26,7 +27,7 @@ def model(tmp_path_factory):
 
 
 def on_a_terminal(arguments, environment, enough):
-    """What a command writes to a terminal until `enough` of it has come."""
+    """What a command writes to a terminal until `enough` of it has come, and when it is interrupted then."""
     master, slave = pty.openpty()
     process = subprocess.Popen([UNSHARD, *arguments], stdin=slave, stdout=slave, stderr=slave,
                                env=dict(os.environ, **environment))
@@ -42,6 +43,9 @@ def on_a_terminal(arguments, environment, enough):
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
+        with contextlib.suppress(OSError):  # EIO: nobody writes to it any more
+            while more := os.read(master, 65536):
+                seen.extend(more)
         os.close(master)
     return bytes(seen)
 
@@ -58,6 +62,9 @@ def test_pictures_where_the_terminal_takes_them(model, environment, pictures):
         seen = on_a_terminal(["status", "--watch", "--interval", "0.1", str(mount.path)],
                              environment, lambda text: text.count(b"ready") >= 2)
     assert (b"\x1b" in seen) == pictures, seen
+    assert (b"\x1b[32mready\x1b[0m" in seen) == pictures
+    # The cursor comes back.
+    assert not pictures or b"\x1b[?25l" in seen and seen.endswith(b"\x1b[?25h"), seen
 
 
 def hostile_status(folder):

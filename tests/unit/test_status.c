@@ -159,6 +159,7 @@ static void test_text(void **state)
         "\n"
         "/models/flux on /mnt/\"flux\"\n"
         "degraded: 2.0 MiB of 5.0 MiB (40 %), 2 MB/s, 2 s left, 4 errors\n"
+        "3 shards: 1 failed, 1 pending, 1 verified\n"
         "paused: no room\n"
         "stalled: 1 request to the source; the oldest waits 7 s: vae/s-2.safetensors at offset "
         "4096\n"

@@ -185,6 +185,125 @@ static void test_summary_is_one_line(void **state)
     free(line);
 }
 
+/* Components of which `failed` fail, two are being read and the last ten are pending. */
+static struct unshard_status *many_components(unsigned count, unsigned failed)
+{
+    struct text json = {0};
+    text_append_string(&json, "{\"schema\":1,\"state\":\"degraded\",\"source\":\"/m\","
+                              "\"errors\":1,\"components\":[");
+    for (unsigned i = 0; i < count; i++) {
+        const char *is = i < failed       ? "failed"
+                         : i < failed + 2 ? "reading"
+                         : i + 10 < count ? "verified"
+                                          : "pending";
+        text_printf(&json,
+                    "%s{\"name\":\"c%u\",\"state\":\"%s\",\"bytes_total\":9,\"bytes_published\":%u,"
+                    "\"shards\":[{\"file\":\"s%u\",\"state\":\"%s\",\"error\":%s},"
+                    "{\"file\":\"t%u\",\"state\":\"%s\"}]}",
+                    i ? "," : "", i, is, strcmp(is, "verified") == 0 ? 9 : 3, i, is,
+                    i < failed ? "{\"code\":\"missing\",\"message\":\"is gone\"}" : "null", i, is);
+    }
+    text_append_string(&json, "]}");
+    char *string = text_take(&json);
+    struct unshard_status *status = unshard_status_parse(string);
+    assert_non_null(status);
+    free(string);
+    return status;
+}
+
+/* Without the colours, after having checked that nothing else is there. */
+static void strip_colours(char *text)
+{
+    char *out = text;
+    while (*text) {
+        if (*text == '\033') {
+            assert_int_equal(text[1], '[');
+            text += 2 + strspn(text + 2, "0123456789;");
+            assert_int_equal(*text++, 'm');
+        } else {
+            *out++ = *text++;
+        }
+    }
+    *out = '\0';
+}
+
+static char *picture_of(const struct unshard_status *status, unsigned columns, unsigned rows)
+{
+    struct unshard_screen screen = {columns, rows, true};
+    char *text = unshard_status_picture(status, &screen);
+    assert_non_null(text);
+    strip_colours(text);
+    return text;
+}
+
+static void test_a_picture_is_the_text_in_colours(void **state)
+{
+    (void)state;
+    struct unshard_status *status = unshard_status_parse(small);
+    char *picture = picture_of(status, 100, 0), *text = unshard_status_text(status, 100);
+    assert_string_equal(picture, text);
+    free(picture);
+    struct unshard_screen screen = {100, 0, false};
+    picture = unshard_status_picture(status, &screen);
+    assert_string_equal(picture, text);
+    free(picture);
+    screen.colours = true;
+    picture = unshard_status_picture(status, &screen);
+    assert_non_null(strstr(picture, "] 100 % of       10 B  \033[32mverified\033[0m\n"));
+    free(picture);
+    free(text);
+    unshard_status_free(status);
+}
+
+static void test_a_picture_fits_its_screen(void **state)
+{
+    (void)state;
+    struct unshard_status *status = many_components(60, 4);
+    for (unsigned rows = 1; rows < 300; rows++) {
+        char *text = picture_of(status, 72, rows);
+        assert_true(longest_line(text) <= 72);
+        assert_true(line_count(text) <= rows);
+        assert_memory_equal(text, "ERRORS\n", rows < 7 ? 0 : 7);
+        free(text);
+    }
+    unshard_status_free(status);
+}
+
+static void test_a_picture_tells_of_what_is_not_done_first(void **state)
+{
+    (void)state;
+    struct unshard_status *status = many_components(60, 4);
+    char *text = picture_of(status, 72, 260);
+    assert_non_null(strstr(text, "\n  t30 ")); /* all there is */
+    free(text);
+    text = picture_of(status, 72, 120);
+    assert_non_null(strstr(text, "\nc30 ")); /* what is done in a line */
+    assert_null(strstr(text, "\n  t30 "));
+    assert_non_null(strstr(text, "\n  t4 "));
+    free(text);
+    text = picture_of(status, 72, 75);
+    assert_null(strstr(text, "\nc30 "));
+    assert_non_null(strstr(text, "\n  t4 "));
+    assert_non_null(strstr(text, "\nand 44 components that are done\n"));
+    free(text);
+    text = picture_of(status, 72, 20);
+    assert_non_null(strstr(text, "  and 1 more\n")); /* errors */
+    assert_non_null(strstr(text, "\nc0 "));
+    assert_string_equal(text + strlen(text) - 5, "\n...\n");
+    free(text);
+    unshard_status_free(status);
+}
+
+static void test_long_errors_go_on_in_the_next_row(void **state)
+{
+    (void)state;
+    char *text = text_of("{\"schema\":1,\"components\":[{\"name\":\"c\",\"error\":{\"code\":\"x\","
+                         "\"message\":\"one two three four five six seven eight nine ten\"}}]}",
+                         24);
+    assert_memory_equal(text, "ERRORS\n  c: one two three four\n    five six seven eight\n", 53);
+    free(text);
+}
+
 static void test_human(void **state)
 {
     (void)state;
@@ -218,6 +337,10 @@ int main(void)
         cmocka_unit_test(test_bad_input),
         cmocka_unit_test(test_names_cannot_drive_the_terminal),
         cmocka_unit_test(test_summary_is_one_line),
+        cmocka_unit_test(test_a_picture_is_the_text_in_colours),
+        cmocka_unit_test(test_a_picture_fits_its_screen),
+        cmocka_unit_test(test_a_picture_tells_of_what_is_not_done_first),
+        cmocka_unit_test(test_long_errors_go_on_in_the_next_row),
         cmocka_unit_test(test_human),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
