@@ -8,11 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build_packages=(build-essential pkg-config libfuse3-dev fuse3 libcjson-dev libxxhash-dev
+build_packages=(gcc libc6-dev make pkg-config libfuse3-dev fuse3 libcjson-dev libxxhash-dev
     libssl-dev)
-test_packages=(libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev llvm-14 python3
-    python3-venv fio bindfs mergerfs xxhash mandoc ca-certificates util-linux systemd zsh)
-package_packages=(debhelper dpkg-dev lintian)
+test_packages=(build-essential libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev llvm-14
+    python3 python3-venv fio bindfs mergerfs xxhash mandoc ca-certificates util-linux systemd zsh)
+package_packages=(build-essential debhelper dpkg-dev lintian)
 wheel_packages=(dpkg-dev python3 python3-venv ca-certificates)
 bench_packages=(rclone strace)
 

@@ -8,7 +8,7 @@ BASE ?=
 CAMPAIGN ?=
 PYTHON := .venv/bin/python
 
-.PHONY: deps check check-run lint lint-run demo manifests bench bench-run campaign campaign-run
+.PHONY: deps check check-run lint lint-run demo picture manifests bench bench-run campaign campaign-run
 deps:
 	@tests/deps.sh tests
 
@@ -33,9 +33,17 @@ lint-run:
 	    'clang-tidy --quiet "$$@" -- $(CPPFLAGS) -std=gnu11 2>/dev/null' clang-tidy
 	@echo "lint: $(words $(FORMAT_SRC)) files formatted, $(words $(LINT_SRC)) files checked"
 
-demo: deps
-	@$(MAKE) --no-print-directory all
-	@SRC='$(SRC)' MNT='$(MNT)' UNSHARD_BIN=$(BUILD)/unshard contrib/demo.sh
+# With a checkpoint of one's own it needs no more than building does.
+demo:
+	@tests/deps.sh $(if $(SRC),build,tests)
+	@$(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(shell nproc)) $(BUILD)/unshard
+	@SRC='$(SRC)' MNT='$(MNT)' UNSHARD_BIN=$(BUILD)/unshard contrib/demo/demo.sh
+
+# The README's picture of `unshard status --watch`, recorded from a mount of slow storage.
+picture:
+	@tests/deps.sh build
+	@$(MAKE) --no-print-directory $(BUILD)/unshard $(SLOWFS)
+	@contrib/demo/picture.py --unshard $(BUILD)/unshard contrib/demo/watch.svg
 
 # What the chart makes of its default values, for those without helm.
 KUBERNETES := contrib/kubernetes
