@@ -68,13 +68,13 @@ for path in sorted(glob.glob(mount + "/*.safetensors")):
 PYTHON
 }
 
-# Reads the largest files through the mount, as a loader that knows one file for each component would.
+# Reads of the largest files what does not take long, as a loader of one file for each component would.
 read_files() {
-    title "Reading the largest files through the mount"
-    local size file said
-    find "$mountpoint" -type f -printf '%s %p\n' | sort -rn | head -n 8 >"$work/files"
-    while read -r size file; do
-        if said=$(LC_ALL=C dd if="$file" of=/dev/null bs=4M 2>&1); then
+    title "Reading the largest files through the mount, of each 256 MiB at most"
+    local file said
+    find "$mountpoint" -type f -size +63k -printf '%s %p\n' | sort -rn | head -n 4 >"$work/files"
+    while read -r _ file; do
+        if said=$(LC_ALL=C dd if="$file" of=/dev/null bs=4M count=64 2>&1); then
             printf '%s: %s\n' "${file#"$mountpoint"/}" "$(tail -n 1 <<<"$said")"
         else
             printf '%s: cannot be read, .unshard/errors tells why\n' "${file#"$mountpoint"/}"
@@ -94,7 +94,7 @@ mkdir -p "$mountpoint"
 show ls "$source" || true
 show mount "$source" "$mountpoint"
 mounted=yes
-show wait "$mountpoint" || true
+show wait --timeout 20 "$mountpoint" || true
 title "\$ ls -l $mountpoint"
 ls -lR "$mountpoint" | head -n 60
 if [ -n "${SRC:-}" ]; then read_files; else load; fi
