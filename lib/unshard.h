@@ -352,6 +352,7 @@ struct unshard_file_status {
     uint64_t bytes_total;                    /* that any view shows */
     uint64_t bytes_read;                     /* of these */
     uint64_t bytes_published;                /* in the page cache, or handed to readers */
+    double reading_seconds;                  /* that its reads took, each by itself */
     const char *algorithm;                   /* of the digest that it is checked by, or NULL */
     const char *origin;                      /* who knows that, or NULL */
     const struct unshard_error *error;       /* the newest, or NULL */
@@ -394,6 +395,7 @@ struct unshard_status {
     uint64_t bytes_total, bytes_published; /* of all shards; each file counts once */
     uint64_t bytes_read, bytes_stored;     /* from the source; into the page cache */
     double rate_bytes_per_second;
+    double reading_seconds;            /* during which anything was read */
     unsigned workers, jobs, in_flight; /* threads that fetch; reads that may run, that do */
     unsigned stalled;                  /* ... that hang, some of which are `stuck` */
     double oldest_request_seconds;

@@ -245,6 +245,8 @@ static void begin_reading(struct unshard_engine *engine, struct fetch *fetch)
     fetch->references = 1;
     fetch->since_ns = engine_now_ns();
     fetch->stalled = false;
+    if (engine->queues.reading.count == 0)
+        engine->traffic.reading_since_ns = fetch->since_ns;
     fetch_list_append(&engine->queues.reading, fetch);
 }
 

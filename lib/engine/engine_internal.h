@@ -55,9 +55,10 @@ struct agenda {
 
 /* What has come from storage and what was asked for. */
 struct traffic {
-    uint64_t given_ns;        /* when storage last gave something */
-    uint64_t asked_ns;        /* when a reader last asked for something */
-    uint64_t typical_read_ns; /* how long reads of storage take these days */
+    uint64_t given_ns;                     /* when storage last gave something */
+    uint64_t asked_ns;                     /* when a reader last asked for something */
+    uint64_t typical_read_ns;              /* how long reads of storage take these days */
+    uint64_t reading_ns, reading_since_ns; /* with reads under way: before, and since when now */
     uint64_t bytes_read, reads, reads_failed;
     double rate; /* bytes a second, of the last few seconds */
     uint64_t rate_bytes, rate_ns;

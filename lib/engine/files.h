@@ -57,6 +57,7 @@ struct file_state {
     uint64_t size; /* bytes that views may ask for: past the end reads fail */
     uint64_t bytes_read, bytes_published; /* published: without unshown ones */
     uint64_t given_ns;                    /* when storage last gave some of it */
+    uint64_t reading_ns;                  /* that its reads have taken, each by itself */
     uint32_t chunks_seen;                 /* read at least once, without unshown ones */
     uint32_t chunks_unshown;
     atomic_bool unread_checked; /* see unread_check */

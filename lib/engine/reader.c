@@ -108,6 +108,8 @@ void waiters_complete(struct waiter *waiters, const char *buffer, int error)
 void end_reading(struct unshard_engine *engine, struct fetch *fetch)
 {
     fetch_list_remove(&engine->queues.reading, fetch);
+    if (engine->queues.reading.count == 0)
+        engine->traffic.reading_ns += engine_now_ns() - engine->traffic.reading_since_ns;
     engine->passes.reading -= fetch->detached;
     engine->queues.staged -= fetch->counts_staged;
     fetch->counts_staged = false;
@@ -140,6 +142,7 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
         jobs_note_read(&engine->jobs, fetch->length, fetch->from_memory);
         engine->traffic.given_ns = file->given_ns = engine_now_ns();
         note_duration(engine, engine->traffic.given_ns - fetch->since_ns);
+        file->reading_ns += engine->traffic.given_ns - fetch->since_ns;
     }
     file->rests = 0;
     if (file->wanted.rest_until_ns != 0) { /* storage gives again */

@@ -93,6 +93,12 @@ static enum unshard_state gathered_state(const struct unshard_engine *engine,
     return checked ? UNSHARD_STATE_VERIFIED : state;
 }
 
+static double seconds_of(uint64_t nanoseconds)
+{
+    uint64_t milliseconds = (nanoseconds + 500000) / 1000000;
+    return (double)milliseconds / 1000;
+}
+
 /* What the file is checked by; NULL, NULL: nothing is known of it. */
 static void take_digest(const struct file_epoch *epoch, struct unshard_file_status *out)
 {
@@ -133,6 +139,7 @@ static void take_file(struct taking *taking, uint32_t number)
         .bytes_total = size_of(source, file) - file->unshown_bytes,
         .bytes_read = file->bytes_seen,
         .bytes_published = file->bytes_published,
+        .reading_seconds = seconds_of(file->reading_ns),
         .error = error != NULL ? copy_error(taking, error) : NULL,
         .mismatch = mismatch->known ? copy_mismatch(taking, mismatch) : NULL};
     take_digest(file->epoch, out);
@@ -181,12 +188,6 @@ static void take_all_files(struct taking *taking)
     taking->status->file_count = taking->count;
 }
 
-static double seconds_of(uint64_t nanoseconds)
-{
-    uint64_t milliseconds = (nanoseconds + 500000) / 1000000;
-    return (double)milliseconds / 1000;
-}
-
 static void take_reading(struct taking *taking, uint64_t now)
 {
     const struct unshard_engine *engine = taking->engine;
@@ -208,6 +209,8 @@ static void take_reading(struct taking *taking, uint64_t now)
     out->oldest_request_seconds = seconds_of(oldest);
     out->in_flight = (unsigned)engine->queues.reading.count;
     out->stalled = engine->queues.stalled;
+    uint64_t since = out->in_flight > 0 ? now - engine->traffic.reading_since_ns : 0;
+    out->reading_seconds = seconds_of(engine->traffic.reading_ns + since);
 }
 
 static void take_figures(struct taking *taking)
@@ -294,6 +297,7 @@ static void fold_into(const struct taken_file *part, double share, uint64_t byte
     out->bytes_total += bytes;
     out->bytes_read += (uint64_t)((double)part->status.bytes_read * share);
     out->bytes_published += (uint64_t)((double)part->status.bytes_published * share);
+    out->reading_seconds += part->status.reading_seconds * share;
     if (to_blame)
         out->error = part->status.error;
     if (part->status.state != UNSHARD_STATE_FAILED || to_blame)

@@ -103,6 +103,7 @@ static cJSON *shard_json(const struct unshard_file_status *shard)
     add_u64(item, "bytes_total", shard->bytes_total);
     add_u64(item, "bytes_read", shard->bytes_read);
     add_u64(item, "bytes_published", shard->bytes_published);
+    add_number(item, "reading_seconds", shard->reading_seconds);
     add_string(item, "algorithm", shard->algorithm);
     add_string(item, "origin", shard->origin);
     add_error(item, shard->error);
@@ -162,6 +163,7 @@ static void add_figures(cJSON *root, const struct unshard_status *status)
     add_u64(root, "bytes_read", status->bytes_read);
     add_u64(root, "bytes_stored", status->bytes_stored);
     add_number(root, "rate_bytes_per_second", status->rate_bytes_per_second);
+    add_number(root, "reading_seconds", status->reading_seconds);
     add_u64(root, "workers", status->workers);
     add_u64(root, "jobs", status->jobs);
     add_u64(root, "in_flight", status->in_flight);

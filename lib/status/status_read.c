@@ -167,6 +167,7 @@ static void read_shards(struct reading *reading, const cJSON *object,
             .bytes_total = bytes_of(item, "bytes_total"),
             .bytes_read = bytes_of(item, "bytes_read"),
             .bytes_published = bytes_of(item, "bytes_published"),
+            .reading_seconds = number_of(item, "reading_seconds"),
             .algorithm = string_of(reading, item, "algorithm"),
             .origin = string_of(reading, item, "origin"),
             .error = error_of(reading, item),
@@ -258,6 +259,7 @@ static void read_figures(const cJSON *root, struct unshard_status *out)
     out->bytes_read = bytes_of(root, "bytes_read");
     out->bytes_stored = bytes_of(root, "bytes_stored");
     out->rate_bytes_per_second = number_of(root, "rate_bytes_per_second");
+    out->reading_seconds = number_of(root, "reading_seconds");
     out->workers = count_of(root, "workers");
     out->jobs = count_of(root, "jobs");
     out->in_flight = count_of(root, "in_flight");

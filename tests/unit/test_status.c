@@ -30,12 +30,13 @@ static const struct unshard_error changed = {
 static const struct unshard_mismatch mismatch = {"sha256", "00ff", "11ee", "SHA256SUMS line 1"};
 
 static const struct unshard_file_status files[] = {
-    {"config.json", NULL, UNSHARD_STATE_FAILED, 10, 0, 0, "md5", "hub", &changed, NULL},
-    {"vae/s-1.safetensors", "vae", UNSHARD_STATE_VERIFIED, 3 * MIB, 3 * MIB, 2 * MIB, "sha256",
+    {"config.json", NULL, UNSHARD_STATE_FAILED, 10, 0, 0, 0, "md5", "hub", &changed, NULL},
+    {"vae/s-1.safetensors", "vae", UNSHARD_STATE_VERIFIED, 3 * MIB, 3 * MIB, 2 * MIB, 1.5, "sha256",
      "SHA256SUMS line 1", NULL, NULL},
-    {"vae/s-2.safetensors", "vae", UNSHARD_STATE_FAILED, MIB, 50, 0, "sha256", "SHA256SUMS line 2",
-     &truncated, &mismatch},
-    {"odd \xff\"\\\n/m.safetensors", ".", UNSHARD_STATE_PENDING, MIB, 0, 0, NULL, NULL, NULL, NULL},
+    {"vae/s-2.safetensors", "vae", UNSHARD_STATE_FAILED, MIB, 50, 0, 0.25, "sha256",
+     "SHA256SUMS line 2", &truncated, &mismatch},
+    {"odd \xff\"\\\n/m.safetensors", ".", UNSHARD_STATE_PENDING, MIB, 0, 0, 0, NULL, NULL, NULL,
+     NULL},
 };
 static const struct unshard_file_status *const all_files[] = {&files[0], &files[1], &files[2],
                                                               &files[3]};
@@ -78,6 +79,7 @@ static const struct unshard_status whole = {.version = "1.2.3",
                                             .bytes_published = 2 * MIB,
                                             .bytes_read = 3 * MIB,
                                             .rate_bytes_per_second = 2e6,
+                                            .reading_seconds = 1.75,
                                             .workers = 6,
                                             .jobs = 4,
                                             .in_flight = 3,

@@ -48,6 +48,7 @@ class Shard:
     bytes_total: int
     bytes_read: int
     bytes_published: int
+    reading_seconds: float
     algorithm: Optional[str]
     origin: Optional[str]
     error: Optional[Problem]
@@ -110,6 +111,7 @@ class Status:
     bytes_read: int
     bytes_stored: int
     rate_bytes_per_second: float
+    reading_seconds: float
     workers: int
     jobs: int
     in_flight: int
