@@ -59,11 +59,29 @@ _unshard_read_operands() {
     for ((i = 2; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
-        -o | -n | -t | --interval | --timeout) ((i++)) ;;
+        -o | -n | -t | -a | --interval | --timeout | --at) ((i++)) ;;
         -*) ;;
         *) operands+=("$word") ;;
         esac
     done
+}
+
+# Behind the -- of run stands the command line of another program, which completes itself.
+_unshard_behind_dashes() {
+    local i
+    for ((i = 2; i < COMP_CWORD; i++)); do
+        [[ ${COMP_WORDS[i]} == -- ]] || continue
+        if declare -F _command_offset >/dev/null; then
+            _command_offset $((i + 1))
+        elif ((i + 1 == COMP_CWORD)); then
+            mapfile -t COMPREPLY < <(compgen -c -- "${COMP_WORDS[COMP_CWORD]}")
+        else
+            compopt -o filenames 2>/dev/null
+            mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}")
+        fi
+        return 0
+    done
+    return 1
 }
 
 _unshard() {
@@ -72,6 +90,9 @@ _unshard() {
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
         mapfile -t COMPREPLY < <(compgen -W "$(_unshard_commands) --help --version" -- "$current")
+        return
+    fi
+    if [[ $command == run ]] && _unshard_behind_dashes; then
         return
     fi
     if [[ $previous == -o ]]; then

@@ -13,6 +13,7 @@ enum exit_status {
     EXIT_STATUS_UNWELL = 3, /* the answer was given, and it is that something has failed */
 };
 
+int command_run(int argc, char **argv);
 int command_mount(int argc, char **argv);
 int command_umount(int argc, char **argv);
 int command_status(int argc, char **argv);

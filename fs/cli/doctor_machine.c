@@ -17,6 +17,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "fs/host/namespace.h"
 #include "unshard.h"
 
 #define FUSECTL_SUPER_MAGIC 0x65735543
@@ -94,6 +95,16 @@ static void check_mounting(struct doctor *doctor)
                    "this root may not mount: it has no CAP_SYS_ADMIN");
     else
         check_fusermount(doctor);
+}
+
+static void check_run(struct doctor *doctor)
+{
+    struct unshard_error error = {0};
+    if (namespace_check(&error) == 0)
+        doctor_add(doctor, "run", FINDING_GOOD, NULL, "'unshard run' can make its namespace");
+    else
+        doctor_add(doctor, "run", FINDING_NOTE, "that, or 'unshard mount' instead of 'unshard run'",
+                   "%s", error.message);
 }
 
 /* Whether fuse.conf has a line that says just this word. */
@@ -201,6 +212,7 @@ void doctor_check_machine(struct doctor *doctor)
 {
     check_device(doctor);
     check_mounting(doctor);
+    check_run(doctor);
     check_other_users(doctor);
     check_control(doctor);
     check_kernel(doctor);

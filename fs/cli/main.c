@@ -4,19 +4,20 @@
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/size_text.h"
+#include "fs/host/descriptor_limit.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 
 static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"mount", command_mount},   {"umount", command_umount}, {"status", command_status},
-    {"wait", command_wait},     {"evict", command_evict},   {"warm", command_warm},
-    {"list", command_list},     {"doctor", command_doctor}, {"ls", command_ls},
-    {"export", command_export}, {"verify", command_verify}, {"seal", command_seal},
+    {"run", command_run},       {"mount", command_mount},   {"umount", command_umount},
+    {"status", command_status}, {"wait", command_wait},     {"evict", command_evict},
+    {"warm", command_warm},     {"list", command_list},     {"doctor", command_doctor},
+    {"ls", command_ls},         {"export", command_export}, {"verify", command_verify},
+    {"seal", command_seal},
 };
 
 static int unknown_command(const char *name)
@@ -53,19 +54,9 @@ static bool is_mount_helper(const char *program)
     return length >= suffix_length && strcmp(program + length - suffix_length, suffix) == 0;
 }
 
-/* The usual soft limit is there for programs that use select(2), which this one does not. */
-static void raise_descriptor_limit(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
-}
-
 int main(int argc, char **argv)
 {
-    raise_descriptor_limit();
+    descriptor_limit_raise();
     if (argc > 0 && is_mount_helper(argv[0]))
         return finish(command_mount_helper(argc, argv));
     if (argc < 2) {

@@ -6,14 +6,22 @@
 #define AT(field) offsetof(struct options, field)
 
 enum {
-    VIEWS = COMMAND_MOUNT | COMMAND_LS | COMMAND_EXPORT,
+    MOUNTS = COMMAND_MOUNT | COMMAND_RUN,
+    VIEWS = MOUNTS | COMMAND_LS | COMMAND_EXPORT,
     HASHING = COMMAND_SEAL | COMMAND_VERIFY,
     RUNNING = COMMAND_WAIT | COMMAND_EVICT | COMMAND_WARM | COMMAND_LIST,
     ALL = VIEWS | RUNNING | HASHING | COMMAND_UMOUNT | COMMAND_STATUS | COMMAND_DOCTOR,
-    PRINTS_JSON = RUNNING | HASHING | COMMAND_STATUS | COMMAND_DOCTOR | COMMAND_LS | COMMAND_EXPORT,
+    PRINTS_JSON = RUNNING | HASHING | COMMAND_STATUS | COMMAND_DOCTOR | COMMAND_LS |
+                  COMMAND_EXPORT | COMMAND_RUN,
 };
 
 const struct option_entry option_table[] = {
+    {"at", 'a', false, OPTION_AT, "PATH", COMMAND_RUN, 0,
+     "show the SOURCE before it at this directory instead of at its own place"},
+    {"progress", 'p', false, OPTION_FLAG, NULL, COMMAND_RUN, AT(progress),
+     "show on standard error how far loading has come"},
+    {"summary", 's', false, OPTION_FLAG, NULL, COMMAND_RUN, AT(summary),
+     "at the end tell on standard error what was loaded, how fast, and how it was verified"},
     {"foreground", 'f', false, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.foreground),
      "stay in the foreground and log to standard error"},
     {"prepare", 'p', false, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.prepare),
@@ -52,31 +60,30 @@ const struct option_entry option_table[] = {
      "show components of one file also by themselves: as recognised, none, or PREFIX[=NAME],..."},
     {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS | HASHING, AT(mount.view.follow_symlinks),
      "also follow symlinks that leave the checkpoint"},
-    {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off", COMMAND_MOUNT, AT(mount.fetch.prefetch),
+    {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off", MOUNTS, AT(mount.fetch.prefetch),
      "fill the page cache with all (default), only ahead of readers, or not"},
-    {"verify", 0, true, OPTION_CHOICE, "strict|async|off", COMMAND_MOUNT | COMMAND_EXPORT,
+    {"verify", 0, true, OPTION_CHOICE, "strict|async|off", MOUNTS | COMMAND_EXPORT,
      AT(mount.fetch.verify),
      "serve only what matches its known digest (default), serve and check besides, or don't check"},
-    {"timeout", 0, true, OPTION_SECONDS, "SECONDS", COMMAND_MOUNT,
-     AT(mount.fetch.read_timeout_seconds),
+    {"timeout", 0, true, OPTION_SECONDS, "SECONDS", MOUNTS, AT(mount.fetch.read_timeout_seconds),
      "a read that waits so long for storage fails (default 300)"},
-    {"jobs", 0, true, OPTION_JOBS, "N", COMMAND_MOUNT | COMMAND_EXPORT, AT(mount.fetch.jobs),
+    {"jobs", 0, true, OPTION_JOBS, "N", MOUNTS | COMMAND_EXPORT, AT(mount.fetch.jobs),
      "requests in flight, 1 to 256"},
     {"jobs", 0, true, OPTION_JOBS, "N", HASHING, AT(mount.fetch.jobs),
      "requests in flight, 1 to 256 (default 32)"},
-    {"chunk", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT, AT(mount.fetch.chunk_bytes),
+    {"chunk", 0, true, OPTION_SIZE, "SIZE", MOUNTS, AT(mount.fetch.chunk_bytes),
      "unit of reading, a power of two, 64K to 64M (default 2M)"},
-    {"buffer", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT | COMMAND_EXPORT,
-     AT(mount.fetch.buffer_bytes), "memory of all buffers together (default 256M)"},
-    {"window", 0, true, OPTION_SIZE, "SIZE", COMMAND_MOUNT, AT(mount.fetch.window_bytes),
+    {"buffer", 0, true, OPTION_SIZE, "SIZE", MOUNTS | COMMAND_EXPORT, AT(mount.fetch.buffer_bytes),
+     "memory of all buffers together (default 256M)"},
+    {"window", 0, true, OPTION_SIZE, "SIZE", MOUNTS, AT(mount.fetch.window_bytes),
      "how far to prefetch ahead of readers (default: from available memory)"},
-    {"status_file", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.status_file),
+    {"status_file", 0, true, OPTION_STRING, "PATH", MOUNTS, AT(mount.status_file),
      "keep a copy of the status JSON here"},
-    {"metrics_file", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.metrics_file),
+    {"metrics_file", 0, true, OPTION_STRING, "PATH", MOUNTS, AT(mount.metrics_file),
      "keep a copy of the metrics here, for a collector of text files"},
-    {"log", 0, true, OPTION_STRING, "PATH", COMMAND_MOUNT, AT(mount.log_path),
+    {"log", 0, true, OPTION_STRING, "PATH", MOUNTS, AT(mount.log_path),
      "append the log to this file instead of syslog"},
-    {"fsname", 0, true, OPTION_STRING, "NAME", COMMAND_MOUNT, AT(mount.fsname),
+    {"fsname", 0, true, OPTION_STRING, "NAME", MOUNTS, AT(mount.fsname),
      "what mount and df show as the device (default: the source)"},
     {"allow_other", 0, true, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.allow_other),
      "let other users read the mount"},
@@ -110,6 +117,11 @@ const struct option_entry option_table[] = {
 const size_t option_table_length = sizeof option_table / sizeof *option_table;
 
 const struct command_entry command_table[] = {
+    {"run", COMMAND_RUN, "SOURCE... -- COMMAND [ARG...]", 1, 64,
+     "run a command that sees checkpoints merged in their own place",
+     "Nobody else sees them so, and all of it ends with the last process of the command. Needs\n"
+     "neither root nor fusermount3. Exit status: that of COMMAND; 125: it was not run; 126: it\n"
+     "cannot be run; 127: it is not there.\n"},
     {"mount", COMMAND_MOUNT, "SOURCE MOUNTPOINT", 2, 2, "mount a checkpoint directory",
      "Returns when the mount works; what goes on then is told by `unshard status MOUNTPOINT`.\n"
      "The generic options of mount(8) that fstab passes on are accepted and have no effect.\n"},
@@ -218,7 +230,7 @@ void option_table_print_overview(FILE *out)
           "ahead of its loader.\n\n",
           out);
     for (size_t i = 0; i < command_table_length; i++)
-        fprintf(out, "  %-7s %-22s %s\n", command_table[i].name, command_table[i].operands,
+        fprintf(out, "  %-7s %-29s %s\n", command_table[i].name, command_table[i].operands,
                 command_table[i].summary);
     fputs(
         "\n`unshard COMMAND --help` tells a command's options, `unshard --version` the version.\n",

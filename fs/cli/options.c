@@ -157,12 +157,27 @@ static int set_seconds(struct options *options, const struct option_entry *optio
     return 0;
 }
 
+/* Of the source that was named last. */
+static int set_at(struct options *options, const char *value)
+{
+    struct run_source *last =
+        options->source_count > 0 ? &options->sources[options->source_count - 1] : NULL;
+    if (!value || !*value)
+        return fail(options, "option '--at' needs a value: PATH");
+    if (!last || last->at)
+        return fail(options, "--at %.128s: stands behind the SOURCE that is to appear there, once",
+                    value);
+    return set_string(&last->at, value);
+}
+
 /* value is NULL when none was given. */
 static int set_option(struct options *options, const struct option_entry *option, const char *value)
 {
     char *field = (char *)options + option->offset;
     if (option->kind == OPTION_IGNORED)
         return 0;
+    if (option->kind == OPTION_AT)
+        return set_at(options, value);
     if (option->kind == OPTION_REFUSED)
         return fail(options, "option '%s': %s", option->name, option->help);
     if (option->kind == OPTION_FLAG && value)
@@ -290,6 +305,18 @@ static int parse_short(struct arguments *arguments, const char *letters)
     return 0;
 }
 
+static int add_source(struct options *options, const char *argument)
+{
+    size_t count = options->source_count + 1;
+    struct run_source *grown = reallocarray(options->sources, count, sizeof *grown);
+    if (!grown)
+        return -ENOMEM;
+    options->sources = grown;
+    grown[count - 1] = (struct run_source){0};
+    options->source_count = count;
+    return set_string(&grown[count - 1].source, argument);
+}
+
 static int add_operand(struct arguments *arguments, const char *argument)
 {
     const struct command_entry *command = arguments->command;
@@ -299,7 +326,19 @@ static int add_operand(struct arguments *arguments, const char *argument)
                     command->operands);
     if (!*argument)
         return fail(arguments->out, "an empty argument (expected: %s)", command->operands);
+    if (command->bit == COMMAND_RUN) {
+        arguments->operands++;
+        return add_source(arguments->out, argument);
+    }
     return set_string(arguments->operands++ == 0 ? &mount->source : &mount->mountpoint, argument);
+}
+
+/* The rest is the command line of another program. */
+static int take_command(struct arguments *arguments)
+{
+    if (arguments->next < arguments->argc)
+        arguments->out->command = arguments->argv + arguments->next;
+    return 0;
 }
 
 static int parse_arguments(struct arguments *arguments)
@@ -310,6 +349,8 @@ static int parse_arguments(struct arguments *arguments)
         const char *argument = arguments->argv[arguments->next++];
         if (options_ended || argument[0] != '-' || !argument[1])
             result = add_operand(arguments, argument);
+        else if (strcmp(argument, "--") == 0 && arguments->command->bit == COMMAND_RUN)
+            return take_command(arguments);
         else if (strcmp(argument, "--") == 0)
             options_ended = true;
         else if (argument[1] == '-')
@@ -359,6 +400,21 @@ static int check_layout(struct options *options)
                 split ? "split=" : "index=hide");
 }
 
+static int check_run(unsigned command, struct options *options)
+{
+    const struct mount_options *mount = &options->mount;
+    if (command != COMMAND_RUN)
+        return 0;
+    if (!options->command)
+        return fail(options, "what is to be run? Write -- and its command line behind SOURCE");
+    if (options->source_count > 1 && (mount->status_file || mount->metrics_file))
+        return fail(options, "%s= is of one SOURCE, and there are %zu",
+                    mount->status_file ? "status_file" : "metrics_file", options->source_count);
+    if (options->json && !options->summary)
+        return fail(options, "--json is for the summary: say --summary, too");
+    return 0;
+}
+
 int options_parse(const char *name, int argc, char **argv, struct options *out)
 {
     *out = (struct options){.interval = 1};
@@ -374,7 +430,9 @@ int options_parse(const char *name, int argc, char **argv, struct options *out)
         return result;
     if (arguments.operands < command->least_operands)
         return fail(out, "an argument is missing (expected: %s)", command->operands);
-    result = check_sizes(out);
+    result = check_run(command->bit, out);
+    if (result == 0)
+        result = check_sizes(out);
     if (result == 0)
         result = check_split(command->bit, out);
     return result == 0 ? check_layout(out) : result;
@@ -382,6 +440,13 @@ int options_parse(const char *name, int argc, char **argv, struct options *out)
 
 void options_release(struct options *options)
 {
+    for (size_t i = 0; i < options->source_count; i++) {
+        free(options->sources[i].source);
+        free(options->sources[i].at);
+    }
+    free(options->sources);
+    options->sources = NULL;
+    options->source_count = 0;
     options_free(&options->mount);
 }
 

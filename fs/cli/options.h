@@ -27,6 +27,12 @@ struct mount_options {
     char *log_path;     /* NULL: standard error in the foreground, syslog otherwise */
 };
 
+/* What `unshard run` shows where. Strings are owned. */
+struct run_source {
+    char *source;
+    char *at; /* where it appears; NULL: where it is */
+};
+
 enum check_against { CHECK_ALL, CHECK_OTHERS, CHECK_NONE };
 
 /* The options of any command; each uses those that the table gives it. */
@@ -36,6 +42,10 @@ struct options {
     double interval; /* seconds */
     double timeout;  /* seconds; 0: none */
     enum check_against check_against;
+    bool progress, summary;
+    struct run_source *sources; /* of run */
+    size_t source_count;
+    char **command;    /* of run: behind the "--", a part of argv; NULL: there is none */
     char message[512]; /* why parsing failed; for a person, without the command's name */
 };
 
@@ -74,6 +84,7 @@ enum command_bit {
     COMMAND_WARM = 1024,
     COMMAND_LIST = 2048,
     COMMAND_DOCTOR = 4096,
+    COMMAND_RUN = 8192,
 };
 
 enum option_kind {
@@ -84,6 +95,7 @@ enum option_kind {
     OPTION_JOBS,    /* unsigned, 1 to 256 */
     OPTION_SIZE,    /* uint64_t */
     OPTION_SECONDS, /* double */
+    OPTION_AT,      /* where the source before it appears */
     OPTION_IGNORED, /* accepted, no effect: what fstab passes on */
     OPTION_REFUSED, /* help tells why */
 };

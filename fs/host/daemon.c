@@ -34,36 +34,48 @@ static void print_failure(const struct daemon_link *link, const char *words)
     fflush(stdout);
 }
 
+bool daemon_wait(const struct daemon_link *link, char words[DAEMON_WORDS_CAPACITY])
+{
+    size_t used = 0;
+    while (used < DAEMON_WORDS_CAPACITY - 1) {
+        ssize_t got = read(link->fd, words + used, DAEMON_WORDS_CAPACITY - 1 - used);
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got <= 0)
+            break;
+        used += (size_t)got;
+        if (words[0] == READY_BYTE)
+            return true;
+    }
+    words[used] = '\0';
+    return false;
+}
+
+bool daemon_accept(const struct daemon_link *link)
+{
+    char accepted = READY_BYTE;
+    return write(link->fd, &accepted, 1) == 1;
+}
+
 /* From here on no signal but SIGKILL ends the process, so the daemon may take it that the command
  * succeeds. */
 static void accept_and_exit(const struct daemon_link *link)
 {
     if (link->json && (puts(no_error) < 0 || fflush(stdout)))
         _exit(1);
-    char accepted = READY_BYTE;
     sigset_t all;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
-    _exit(write(link->fd, &accepted, 1) == 1 ? 0 : 1);
+    _exit(daemon_accept(link) ? 0 : 1);
 }
 
 /* In the parent: waits for the daemon's word and ends the process. */
 static void wait_and_exit(const struct daemon_link *link)
 {
-    char message[4096];
-    size_t used = 0;
-    while (used < sizeof message - 1) {
-        ssize_t got = read(link->fd, message + used, sizeof message - 1 - used);
-        if (got < 0 && errno == EINTR)
-            continue;
-        if (got <= 0)
-            break;
-        used += (size_t)got;
-        if (message[0] == READY_BYTE)
-            accept_and_exit(link);
-    }
-    message[used] = '\0';
-    print_failure(link, message);
+    char words[DAEMON_WORDS_CAPACITY];
+    if (daemon_wait(link, words))
+        accept_and_exit(link);
+    print_failure(link, words);
     _exit(1);
 }
 

@@ -28,4 +28,16 @@ bool daemon_ready(struct daemon_link *link);
  * 1; in the foreground they are printed here. */
 void daemon_failed(struct daemon_link *link, const char *words);
 
+/* ---- the waiting parent, when it goes on ------------------------------------------------------
+ */
+
+#define DAEMON_WORDS_CAPACITY 4096
+
+/* Waits for the daemon at the other end of the link to call daemon_ready or daemon_failed. false:
+ * it did not come up; then words are what the latter was told, or empty when it has ended without.
+ */
+bool daemon_wait(const struct daemon_link *link, char words[DAEMON_WORDS_CAPACITY]);
+/* After daemon_wait: this process does want the mount. false: the daemon has ended meanwhile. */
+bool daemon_accept(const struct daemon_link *link);
+
 #endif

@@ -76,8 +76,7 @@ int mountpoint_resolve(const char *path, char **out, struct unshard_error *error
     return unshard_error_set(error, "path", saved, "%s: %s", quoted, strerror(saved));
 }
 
-/* Whether `inner` is `outer` or below it. */
-static bool contains(const char *outer, const char *inner)
+bool mountpoint_contains(const char *outer, const char *inner)
 {
     size_t length = strlen(outer);
     if (!strcmp(outer, "/"))
@@ -93,10 +92,10 @@ static int check_apart(const char *path, const char *source, struct unshard_erro
     if (!strcmp(path, source))
         return unshard_error_set(error, "mountpoint", EINVAL,
                                  "%s: mount point and source are the same directory", quoted[0]);
-    if (contains(source, path))
+    if (mountpoint_contains(source, path))
         return unshard_error_set(error, "mountpoint", EINVAL,
                                  "%s: mount point lies inside the source %s", quoted[0], quoted[1]);
-    if (contains(path, source))
+    if (mountpoint_contains(path, source))
         return unshard_error_set(error, "mountpoint", EINVAL,
                                  "%s: mounting here would cover the source %s", quoted[0],
                                  quoted[1]);
@@ -126,7 +125,7 @@ int mountpoint_outside_file(char **path, const char *mountpoint, const char *sou
     int result = 0;
     if (!*name || !strcmp(name, ".") || !strcmp(name, ".."))
         result = unshard_error_set(error, "path", EISDIR, "%s: this is no name for a file", quoted);
-    else if (contains(source, resolved) || contains(mountpoint, resolved))
+    else if (mountpoint_contains(source, resolved) || mountpoint_contains(mountpoint, resolved))
         result =
             unshard_error_set(error, "path", EINVAL,
                               "%s: a file in the source or the mount cannot be written", quoted);

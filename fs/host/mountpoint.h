@@ -25,6 +25,9 @@ int mountpoint_find_connection(unsigned connection, struct mount_entry *out);
  * by the caller. Blocks on I/O, but does not ask a mount that lies at the path itself. */
 int mountpoint_resolve(const char *path, char **out, struct unshard_error *error);
 
+/* Whether `inner` is `outer` or below it, both canonical. */
+bool mountpoint_contains(const char *outer, const char *inner);
+
 /* Checks that `path` can be mounted on: a directory apart from `source`, with no live unshard mount
  * on it and nobody else about to mount there (*claim, for claim_release once the mount stands). A
  * dead one that a killed daemon left is taken away first, its connection being ended when it hangs;

@@ -11,6 +11,14 @@ struct inode_table;
 struct control;
 struct retriever;
 
+/* Of a mount in a user namespace that knows the user's first group alone: files of the other groups
+ * are shown as that one's, since they would be nobody's, and the user may read them. */
+struct known_groups {
+    gid_t first;
+    const gid_t *others;
+    unsigned count; /* of others; 0: all groups are shown as they are */
+};
+
 struct filesystem {
     struct unshard_checkpoint *checkpoint;
     struct unshard_engine *engine;
@@ -19,9 +27,10 @@ struct filesystem {
     struct control *control;
     struct retriever *retriever; /* NULL: nothing is taken back from the page cache */
     uint64_t total_bytes;        /* of all views, for statfs */
-    const char *mountpoint;      /* canonical; NULL: not to be found out */
-    unsigned connection;         /* its number; 0: not known */
-    int initialised_fd;          /* an eventfd written when the kernel has greeted us; -1: none */
+    struct known_groups groups;
+    const char *mountpoint; /* canonical; NULL: not to be found out */
+    unsigned connection;    /* its number; 0: not known */
+    int initialised_fd;     /* an eventfd written when the kernel has greeted us; -1: none */
 };
 
 #endif

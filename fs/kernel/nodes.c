@@ -45,15 +45,23 @@ static void set_time(struct stat *out, int64_t mtime_ns)
     out->st_atim = out->st_ctim = out->st_mtim;
 }
 
-static void fill_attributes(const struct unshard_node *node, struct unshard_view_facts facts,
-                            struct stat *out)
+static gid_t shown_group(const struct known_groups *groups, gid_t group)
+{
+    for (unsigned i = 0; i < groups->count; i++)
+        if (groups->others[i] == group)
+            return groups->first;
+    return group;
+}
+
+static void fill_attributes(const struct filesystem *filesystem, const struct unshard_node *node,
+                            struct unshard_view_facts facts, struct stat *out)
 {
     memset(out, 0, sizeof *out);
     out->st_ino = node->inode;
     out->st_mode = facts.mode;
     out->st_nlink = 1;
     out->st_uid = facts.uid;
-    out->st_gid = facts.gid;
+    out->st_gid = shown_group(&filesystem->groups, facts.gid);
     out->st_size = (off_t)facts.size;
     if (node->kind == UNSHARD_NODE_SYMLINK)
         out->st_size = (off_t)strlen(node->target);
@@ -74,7 +82,7 @@ int nodes_attributes(const struct filesystem *filesystem, uint64_t nodeid, struc
                                            node->gid};
         if (node->view != UNSHARD_NO_VIEW)
             facts = unshard_engine_view_facts(filesystem->engine, node->view);
-        fill_attributes(node, facts, out);
+        fill_attributes(filesystem, node, facts, out);
         *timeout = VIEW_TIMEOUT;
         return 0;
     }

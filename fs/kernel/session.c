@@ -3,11 +3,13 @@
 #include "fs/kernel/session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
+#include <unistd.h>
 
 #include "fs/host/log.h"
 #include "fs/kernel/operations.h"
@@ -121,9 +123,23 @@ void session_exit(struct filesystem *filesystem)
     fuse_session_exit(filesystem->session);
 }
 
+/* One that somebody else has mounted libfuse leaves open, and the connection with it. Threads that
+ * still answer are not to meet another file under its number. */
+static void let_go_of_device(int device)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (null < 0)
+        return;
+    dup3(null, device, O_CLOEXEC);
+    close(null);
+}
+
 void session_unmount(struct filesystem *filesystem)
 {
     fuse_session_unmount(filesystem->session);
+    int left = fuse_session_fd(filesystem->session);
+    if (left >= 0)
+        let_go_of_device(left);
 }
 
 void session_close(struct filesystem *filesystem)

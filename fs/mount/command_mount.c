@@ -17,6 +17,7 @@
 #include "fs/cli/options.h"
 #include "fs/host/claim.h"
 #include "fs/host/daemon.h"
+#include "fs/host/descriptors.h"
 #include "fs/host/log.h"
 #include "fs/host/log_writer.h"
 #include "fs/host/mounted_fd.h"
@@ -32,6 +33,7 @@
 #include "fs/kernel/session.h"
 #include "fs/kernel/status_files.h"
 #include "fs/mount/monitor.h"
+#include "fs/mount/private_mount.h"
 #include "fs/mount/prober.h"
 #include "fs/mount/reporter.h"
 #include "fs/mount/shutdown.h"
@@ -47,8 +49,12 @@ struct mount_run {
     char given_path[24];       /* "/dev/fd/N" then */
     int claim;                 /* of the mount point, until the mount stands; -1: none */
     bool visible;              /* the mount is in our mount namespace */
-    bool terminal;             /* in the foreground of one, which may be gone by now */
-    atomic_bool loop_ended;    /* requests are answered no more */
+    bool private; /* it is in that of a command, which we serve for as long as it runs */
+    struct private_view view; /* then */
+    gid_t *groups;            /* what filesystem.groups points to */
+    int root, user_namespace; /* then: of the mount, until the prober has them; -1: none */
+    bool terminal;            /* in the foreground of one, which may be gone by now */
+    atomic_bool loop_ended;   /* requests are answered no more */
     struct filesystem filesystem;
     struct monitor monitor;
     struct prober prober;
@@ -119,8 +125,18 @@ static int take_given_mount(struct mount_run *run, int fd)
                : 0;
 }
 
+/* Mounted by the command that wants it, where we cannot see it. */
+static int take_private_mount(struct mount_run *run)
+{
+    run->mountpoint = strdup(run->given_path);
+    return run->mountpoint ? 0
+                           : unshard_error_set(&run->error, "no-memory", ENOMEM, "out of memory");
+}
+
 static int prepare_mountpoint(struct mount_run *run)
 {
+    if (run->private)
+        return take_private_mount(run);
     int fd = mounted_fd_parse(run->options.mountpoint);
     if (fd < 0 && !run->options.prepare)
         fd = service_manager_given();
@@ -169,12 +185,24 @@ static int find_connection(struct mount_run *run)
         return unshard_error_set(&run->error, "mount", -result, "%s: cannot find the new mount: %s",
                                  run->mountpoint, strerror(-result));
     run->filesystem.connection = run->connection;
-    run->filesystem.mountpoint = run->visible ? run->mountpoint : NULL;
+    run->filesystem.mountpoint = run->private   ? run->view.path
+                                 : run->visible ? run->mountpoint
+                                                : NULL;
     if (run->visible && run->connection)
         result = mountpoint_check_alone(run->mountpoint, run->source, run->connection, &run->error);
     claim_release(run->claim);
     run->claim = -1;
     return result;
+}
+
+/* What we hold of a command's mount keeps that from ending with the command. */
+static void let_go_of_mount(struct mount_run *run)
+{
+    if (run->root >= 0)
+        close(run->root);
+    if (run->user_namespace >= 0)
+        close(run->user_namespace);
+    run->root = run->user_namespace = -1;
 }
 
 /* Forks the helpers. They must come from the main thread, before there are others. */
@@ -184,9 +212,12 @@ static int start_helpers(struct mount_run *run)
     if (!result)
         result = monitor_start(&run->monitor, run->mountpoint, run->connection,
                                session_descriptor(&run->filesystem), &run->error);
-    if (!result && run->visible)
-        result =
-            prober_start(&run->prober, run->filesystem.checkpoint, run->mountpoint, &run->error);
+    struct prober_place place = {.path = run->visible ? run->mountpoint : NULL,
+                                 .root = run->root,
+                                 .user_namespace = run->user_namespace};
+    if (!result && (run->visible || run->private))
+        result = prober_start(&run->prober, run->filesystem.checkpoint, &place, &run->error);
+    let_go_of_mount(run);
     return result;
 }
 
@@ -203,12 +234,18 @@ static int wait_for_kernel(struct mount_run *run)
 
 static int prove(struct mount_run *run)
 {
-    if (!run->visible)
+    if (!run->visible && !run->private)
         return wait_for_kernel(run);
     int result = prober_run(&run->prober, READY_TIMEOUT_MS, run->link.fd, &run->error);
     if (!result)
         prober_reap(&run->prober);
     return result;
+}
+
+/* Where it is mounted, for a person. */
+static const char *place_of(const struct mount_run *run)
+{
+    return run->private ? run->view.path : run->mountpoint;
 }
 
 static void *announce(void *argument)
@@ -231,7 +268,7 @@ static void *announce(void *argument)
         return NULL;
     }
     log_line(LOG_NOTICE, "mount", "event=mounted source=\"%s\" mountpoint=\"%s\" views=%u",
-             run->source, run->mountpoint, unshard_view_count(run->filesystem.checkpoint));
+             run->source, place_of(run), unshard_view_count(run->filesystem.checkpoint));
     return NULL;
 }
 
@@ -241,6 +278,7 @@ static int start_threads(struct mount_run *run)
     struct unshard_publisher publisher = publisher_for(filesystem);
     shutdown_init(&run->shutdown, filesystem, run->mountpoint,
                   mountpoint_open_abort(run->connection), run->terminal);
+    run->shutdown.lasting = run->private;
     int result = log_writer_start();
     if (result)
         return unshard_error_set(&run->error, "threads", -result, "cannot start threads: %s",
@@ -307,7 +345,7 @@ static void take_down(struct mount_run *run)
         shutdown_release(&run->shutdown);
     prober_close(&run->prober);
     monitor_stop(&run->monitor);
-    log_line(LOG_NOTICE, "mount", "event=unmounted mountpoint=\"%s\"", run->mountpoint);
+    log_line(LOG_NOTICE, "mount", "event=unmounted mountpoint=\"%s\"", place_of(run));
     if (stopped) {
         session_close(&run->filesystem);
         return;
@@ -375,6 +413,7 @@ static void release(struct mount_run *run)
     inode_table_free(run->filesystem.inodes);
     retriever_free(run->filesystem.retriever);
     unshard_checkpoint_close(run->filesystem.checkpoint);
+    free(run->groups);
     free(run->source);
     free(run->mountpoint);
     if (run->filesystem.initialised_fd >= 0)
@@ -389,6 +428,25 @@ static void hold_hangups(void)
     sigemptyset(&set);
     sigaddset(&set, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+/* In the process that serves: to the end of the mount. */
+static int run_daemon(struct mount_run *run)
+{
+    int result = log_open(run->options.log_path, !run->options.foreground);
+    if (result)
+        unshard_error_set(&run->error, "log", -result, "%s: cannot open the log: %s",
+                          run->options.log_path ? run->options.log_path : "syslog",
+                          log_open_reason(result));
+    privileges_drop();
+    if (!result)
+        result = prepare(run);
+    if (!result)
+        result = serve(run);
+    if (result)
+        report_failure(run);
+    log_writer_end();
+    return result ? 1 : 0;
 }
 
 static int run_mount(struct mount_run *run)
@@ -409,38 +467,82 @@ static int run_mount(struct mount_run *run)
     run->terminal = run->options.foreground && shutdown_has_terminal();
     if (!run->options.foreground)
         hold_hangups();
-    result = log_open(run->options.log_path, !run->options.foreground);
-    if (result)
-        unshard_error_set(&run->error, "log", -result, "%s: cannot open the log: %s",
-                          run->options.log_path ? run->options.log_path : "syslog",
-                          log_open_reason(result));
-    privileges_drop();
-    if (!result)
-        result = prepare(run);
-    if (!result)
-        result = serve(run);
-    if (result)
-        report_failure(run);
-    log_writer_end();
-    return result ? 1 : 0;
+    return run_daemon(run);
 }
 
-int command_mount(int argc, char **argv)
+static struct mount_run *new_run(void)
 {
     struct mount_run *run = calloc(1, sizeof *run);
     if (!run) {
         fprintf(stderr, "unshard: out of memory\n");
-        return 1;
+        return NULL;
     }
-    run->link.fd = -1;
-    run->claim = -1;
+    run->link.fd = run->claim = run->root = run->user_namespace = -1;
     run->filesystem.initialised_fd = -1;
+    return run;
+}
+
+int command_mount(int argc, char **argv)
+{
+    struct mount_run *run = new_run();
+    if (!run)
+        return 1;
     int parsed = options_parse_mount(argc, argv, &run->options);
     if (parsed) {
         free(run);
         return parsed > 0 ? 0 : 2;
     }
     int status = run_mount(run);
+    release(run);
+    free(run);
+    return status;
+}
+
+/* ---- for a command in a namespace of its own ---------------------------------------------------
+ */
+
+static int know_groups(struct mount_run *run)
+{
+    struct known_groups *groups = &run->filesystem.groups;
+    int count = getgroups(0, NULL);
+    run->groups = count > 0 ? calloc((size_t)count, sizeof *run->groups) : NULL;
+    if (!run->groups)
+        return count > 0 ? -ENOMEM : 0;
+    count = getgroups(count, run->groups);
+    *groups = (struct known_groups){
+        .first = getegid(), .others = run->groups, .count = count > 0 ? (unsigned)count : 0};
+    return 0;
+}
+
+/* Blocks until the command has mounted. */
+static int receive_mount(struct mount_run *run)
+{
+    int fds[DESCRIPTORS_MOST];
+    struct private_mount mount;
+    int result = descriptors_receive(run->link.fd, fds, &mount, sizeof mount);
+    if (result)
+        return result;
+    snprintf(run->given_path, sizeof run->given_path, "/dev/fd/%d", fds[0]);
+    run->given = true;
+    run->connection = mount.connection;
+    run->root = fds[1];
+    run->user_namespace = fds[2];
+    return mount.first_group_alone ? know_groups(run) : 0;
+}
+
+int mount_privately(struct mount_options *options, const struct private_view *view, int link)
+{
+    struct mount_run *run = new_run();
+    if (!run)
+        return 1;
+    run->options = *options;
+    run->link.fd = link;
+    run->private = true;
+    run->view = *view;
+    unsetenv("NOTIFY_SOCKET"); /* a service manager waits for the word of the command */
+    hold_hangups();
+    int status = receive_mount(run) ? 1 : run_daemon(run);
+    let_go_of_mount(run);
     release(run);
     free(run);
     return status;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,16 +28,19 @@ struct report {
     uint32_t view;
 };
 
-/* Looks one path of the mount up. 0 or a positive errno. No descriptor of the mount is held, so
- * that nobody finds it busy because of us. */
-static int look_up(const char *mountpoint, const char *name)
+/* Looks one path of the mount up. 0 or a positive errno. No descriptor of a mount that others can
+ * unmount is held, so that nobody finds it busy because of us. */
+static int look_up(const struct prober_place *place, const char *name)
 {
     char path[PATH_MAX];
     struct stat attributes;
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", mountpoint, name) >= sizeof path)
+    int length = place->path ? snprintf(path, sizeof path, "%s/%s", place->path, name)
+                             : snprintf(path, sizeof path, "%s", name);
+    if ((size_t)length >= sizeof path)
         return 0; /* there, but only reached in steps */
     /* Neither is it a fault when the mode bits of a directory hide a view from us. */
-    return lstat(path, &attributes) && errno != EACCES ? errno : 0;
+    return fstatat(place->root, path, &attributes, AT_SYMLINK_NOFOLLOW) && errno != EACCES ? errno
+                                                                                           : 0;
 }
 
 /* Views that are prefetched need an inode. Of other files a few show that the mount works; who
@@ -57,35 +61,47 @@ static bool is_past(const struct timespec *deadline)
 }
 
 /* Does not go on for ever: what it has not come to is prefetched when somebody looks it up. */
-static int look_up_views(const struct unshard_checkpoint *checkpoint, const char *mountpoint,
-                         struct report *report)
+static int look_up_views(const struct unshard_checkpoint *checkpoint,
+                         const struct prober_place *place, struct report *report)
 {
     unsigned others = 0;
     struct timespec end = monotonic_deadline(MOST_MS);
     report->view = UNSHARD_NO_VIEW;
-    int result = look_up(mountpoint, STATUS_DIRECTORY_NAME);
+    int result = look_up(place, STATUS_DIRECTORY_NAME);
     for (uint32_t view = 0; !result && view < unshard_view_count(checkpoint); view++) {
         if (!is_wanted(checkpoint, view, &others))
             continue;
         report->view = view;
-        result = look_up(mountpoint, unshard_view_path(checkpoint, view));
+        result = look_up(place, unshard_view_path(checkpoint, view));
         if (is_past(&end))
             break;
     }
     return result;
 }
 
-static void run(const struct unshard_checkpoint *checkpoint, const char *path, int go_fd,
+/* The root gets a number that is not closed with the others. */
+static void enter(struct prober_place *place)
+{
+    if (place->user_namespace >= 0 && setns(place->user_namespace, CLONE_NEWUSER))
+        errno = 0; /* then looking at the mount fails, which tells */
+    if (place->path)
+        place->root = AT_FDCWD;
+    else
+        place->root = dup2(place->root, 0);
+}
+
+static void run(const struct unshard_checkpoint *checkpoint, struct prober_place place, int go_fd,
                 int result_fd)
 {
     char go;
     struct report report;
     prctl(PR_SET_NAME, "unshard-prober");
     signal(SIGPIPE, SIG_IGN);
-    close_others(0, go_fd, result_fd);
+    enter(&place);
+    close_others(place.path ? 0 : 1, go_fd, result_fd);
     if (read(go_fd, &go, 1) != 1)
         return;
-    report.errno_value = look_up_views(checkpoint, path, &report);
+    report.errno_value = look_up_views(checkpoint, &place, &report);
     if (write(result_fd, &report, sizeof report) < 0)
         return; /* the daemon sees the end of the pipe */
 }
@@ -97,7 +113,7 @@ static void close_if_open(int fd)
 }
 
 int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpoint,
-                 const char *path, struct unshard_error *error)
+                 const struct prober_place *place, struct unshard_error *error)
 {
     int go[2] = {-1, -1}, result[2] = {-1, -1};
     pid_t child = -1;
@@ -105,7 +121,7 @@ int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpo
         child = fork();
     int saved = errno;
     if (child == 0) {
-        run(checkpoint, path, go[0], result[1]);
+        run(checkpoint, *place, go[0], result[1]);
         _exit(0);
     }
     close_if_open(go[0]);

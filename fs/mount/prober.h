@@ -15,10 +15,18 @@ struct prober {
     int go_fd, result_fd;
 };
 
-/* Forks the prober for the mount at `path`; it waits for prober_run. Only while the process has a
- * single thread. The checkpoint is used by the child. */
+/* Where the prober finds the mount: at a path, or, in a namespace that the daemon is not in, by
+ * descriptors, which the caller closes as soon as it is forked. */
+struct prober_place {
+    const char *path;   /* or NULL: */
+    int root;           /* what is mounted, opened with O_PATH */
+    int user_namespace; /* which may look into the mount; -1: this one may */
+};
+
+/* Forks the prober of a mount; it waits for prober_run. Only while the process has a single thread.
+ * Checkpoint and path are used by the child. */
 int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpoint,
-                 const char *path, struct unshard_error *error);
+                 const struct prober_place *place, struct unshard_error *error);
 /* Lets it look up every view and waits for the end, at most timeout_ms, and no longer than the
  * other end of waiting_fd is open (negative: none). 0, or what failed. */
 int prober_run(struct prober *prober, int timeout_ms, int waiting_fd, struct unshard_error *error);

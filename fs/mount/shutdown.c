@@ -79,6 +79,9 @@ static bool is_hangup(const struct shutdown *shutdown, const siginfo_t *info)
 /* Whether the signal that has come ends the mount. */
 static bool ends(const struct shutdown *shutdown, const siginfo_t *info)
 {
+    bool own = info->si_code == SI_USER && info->si_pid == getpid();
+    if (shutdown->lasting && !own && info->si_signo != SIGHUP)
+        return false;
     if (info->si_signo != SIGHUP || is_hangup(shutdown, info))
         return true;
     if (!shutdown->terminal && !log_writer_reopen())

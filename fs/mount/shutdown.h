@@ -14,6 +14,7 @@ struct shutdown {
     const char *mountpoint;
     int abort_fd;  /* -1: no fusectl */
     bool terminal; /* a hangup of it ends the mount */
+    bool lasting;  /* no signal of others ends it, set after shutdown_init */
     pthread_t main_thread, signal_thread;
     bool signal_thread_runs;
     atomic_bool begun; /* a signal has come */

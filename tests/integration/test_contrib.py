@@ -164,6 +164,13 @@ def test_bash_completes_every_option(command):
             assert (f"{name}=" if words else name) in candidates
 
 
+def test_bash_leaves_the_command_of_run_alone(tmp_path):
+    (tmp_path / "script.py").touch()
+    assert "--progress" in bash_completion("run", tmp_path, "--p")
+    assert "python3" in bash_completion("run", tmp_path, "--", "pyth")
+    assert bash_completion("run", tmp_path, "--", "python3", f"{tmp_path}/scr") == [f"{tmp_path}/script.py"]
+
+
 def test_bash_completes_lists_mounts_and_components(flux):
     assert bash_completion("mount", "-o", "allow_other,prefetch=f") == \
         ["allow_other,prefetch=follow"]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root only: mount name
 
 NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
 WITHOUT_DEV = "mount -t tmpfs tmpfs /dev; "
-ALL = ["fuse-device", "mounting", "other-users", "fusectl", "kernel", "descriptors", "memory", "cache"]
+ALL = ["fuse-device", "mounting", "run", "other-users", "fusectl", "kernel", "descriptors", "memory", "cache"]
 
 
 def rows(output):
@@ -64,6 +64,9 @@ def test_nothing_in_the_way(model, tmp_path):
     ("mounting", "problem", ":", ["setpriv", "--bounding-set=-sys_admin"], "CAP_SYS_ADMIN"),
     ("mounting", "problem", ":", [*NOBODY, "env", "PATH=/nowhere"], "fusermount3 is not installed"),
     ("mounting", "problem", ":", [*NOBODY, "--no-new-privs"], "programs gain no privileges"),
+    ("run", "note", ":", ["unshare", "--user", "--map-root-user", "sh", "-c",
+                          "echo 0 >/proc/sys/user/max_user_namespaces; "
+                          "exec setpriv --bounding-set=-sys_admin \"$@\"", "sh"], "user.max_user_namespaces is 0"),
     ("other-users", "note", "mount --bind /dev/null /etc/fuse.conf", NOBODY, "refused"),
     ("fusectl", "note", "mount -t tmpfs tmpfs /sys/fs/fuse/connections", [], "not mounted"),
     ("kernel", "problem", ":", ["setarch", "--uname-2.6"], "Linux 2.6"),
@@ -156,4 +159,4 @@ def test_mount(model):
 
 def test_table(model):
     done = subprocess.run([UNSHARD, "doctor", model], check=False, stdout=subprocess.PIPE, text=True)
-    assert [line.split()[1] for line in done.stdout.splitlines() if line[0] != " "][:8] == ALL
+    assert [line.split()[1] for line in done.stdout.splitlines() if line[0] != " "][:len(ALL)] == ALL
