@@ -121,6 +121,11 @@ struct unshard_node {
 int unshard_checkpoint_open(const char *source, const struct unshard_view_options *options,
                             struct unshard_checkpoint **out, struct unshard_error *error);
 
+/* From now on a file system of this device, which shows this checkpoint, is mounted over the
+ * source: that is reached through the descriptor that was opened of it, and by no path. Before an
+ * engine is started. */
+void unshard_checkpoint_cover(struct unshard_checkpoint *checkpoint, dev_t device);
+
 /* Frees it and all that its functions returned. No engine may still use it. NULL is allowed. */
 void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint);
 

@@ -5,13 +5,39 @@
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/report_text.h"
+#include "fs/host/mount_table.h"
+#include "fs/host/mountpoint.h"
 
+#include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* A mount shows a checkpoint, perhaps over its own directory, and cannot be written to: said before
+ * all of it is hashed. */
+static int check_source(const char *path, struct unshard_error *error)
+{
+    char quoted[256];
+    struct mount_entry entry;
+    char *resolved = mount_table_resolve(path);
+    bool mounted =
+        resolved && mountpoint_find(resolved, &entry) == 0 && mount_table_is_unshard(entry.type);
+    free(resolved);
+    if (!mounted)
+        return 0;
+    return unshard_error_set(error, "mounted", EROFS,
+                             "%s: this is a mount of unshard, not its source: 'unshard umount' it, "
+                             "or name the source",
+                             unshard_quote(quoted, sizeof quoted, path, strlen(path)));
+}
 
 static int run(const struct options *options, struct progress_line *line,
                struct unshard_report **report, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint;
+    int checked = check_source(options->mount.source, error);
+    if (checked < 0)
+        return checked;
     struct unshard_view_options view = options->mount.view;
     view.ignore_manifest = options->check_against != CHECK_ALL;
     int result = unshard_checkpoint_open(options->mount.source, &view, &checkpoint, error);

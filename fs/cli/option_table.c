@@ -85,6 +85,8 @@ const struct option_entry option_table[] = {
      "append the log to this file instead of syslog"},
     {"fsname", 0, true, OPTION_STRING, "NAME", MOUNTS, AT(mount.fsname),
      "what mount and df show as the device (default: the source)"},
+    {"over", 0, true, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.over),
+     "mount over SOURCE itself: programs keep its path; unmounting brings it back"},
     {"allow_other", 0, true, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.allow_other),
      "let other users read the mount"},
     {"allow_root", 0, true, OPTION_FLAG, NULL, COMMAND_MOUNT, AT(mount.allow_root),
@@ -122,8 +124,9 @@ const struct command_entry command_table[] = {
      "Nobody else sees them so, and all of it ends with the last process of the command. Needs\n"
      "neither root nor fusermount3. Exit status: that of COMMAND; 125: it was not run; 126: it\n"
      "cannot be run; 127: it is not there.\n"},
-    {"mount", COMMAND_MOUNT, "SOURCE MOUNTPOINT", 2, 2, "mount a checkpoint directory",
+    {"mount", COMMAND_MOUNT, "SOURCE [MOUNTPOINT]", 1, 2, "mount a checkpoint directory",
      "Returns when the mount works; what goes on then is told by `unshard status MOUNTPOINT`.\n"
+     "MOUNTPOINT is left out, or SOURCE again, with `-o over`.\n"
      "The generic options of mount(8) that fstab passes on are accepted and have no effect.\n"},
     {"umount", COMMAND_UMOUNT, "MOUNTPOINT", 1, 1, "unmount it and wait for its daemon to end",
      NULL},

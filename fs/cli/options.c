@@ -415,6 +415,16 @@ static int check_run(unsigned command, struct options *options)
     return 0;
 }
 
+static int check_mountpoint(const struct command_entry *command, struct options *options)
+{
+    struct mount_options *mount = &options->mount;
+    if (command->bit != COMMAND_MOUNT || mount->mountpoint)
+        return 0;
+    if (!mount->over)
+        return fail(options, "an argument is missing (expected: SOURCE MOUNTPOINT)");
+    return set_string(&mount->mountpoint, mount->source);
+}
+
 int options_parse(const char *name, int argc, char **argv, struct options *out)
 {
     *out = (struct options){.interval = 1};
@@ -431,6 +441,8 @@ int options_parse(const char *name, int argc, char **argv, struct options *out)
     if (arguments.operands < command->least_operands)
         return fail(out, "an argument is missing (expected: %s)", command->operands);
     result = check_run(command->bit, out);
+    if (result == 0)
+        result = check_mountpoint(command, out);
     if (result == 0)
         result = check_sizes(out);
     if (result == 0)

@@ -16,6 +16,7 @@ struct mount_options {
     bool foreground;
     bool prepare; /* only make the mount, and leave it with the service manager */
     bool json;    /* print the result as JSON */
+    bool over;    /* mount over the source itself, which mountpoint then is */
     char *source, *mountpoint;
     struct unshard_view_options view;
     char *split;                        /* what view.split points to */

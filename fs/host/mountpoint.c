@@ -90,8 +90,11 @@ static int check_apart(const char *path, const char *source, struct unshard_erro
     unshard_quote(quoted[0], sizeof quoted[0], path, strlen(path));
     unshard_quote(quoted[1], sizeof quoted[1], source, strlen(source));
     if (!strcmp(path, source))
-        return unshard_error_set(error, "mountpoint", EINVAL,
-                                 "%s: mount point and source are the same directory", quoted[0]);
+        return unshard_error_set(
+            error, "mountpoint", EINVAL,
+            "%s: mount point and source are the same directory; -o over mounts "
+            "over the source",
+            quoted[0]);
     if (mountpoint_contains(source, path))
         return unshard_error_set(error, "mountpoint", EINVAL,
                                  "%s: mount point lies inside the source %s", quoted[0], quoted[1]);
@@ -190,7 +193,23 @@ static int clear_stale(const char *path, const char *quoted, struct unshard_erro
     return unshard_error_set(error, "mountpoint", ENOTCONN, "%s: too many dead mounts", quoted);
 }
 
-int mountpoint_prepare(const char *path, const char *source, int *claim,
+static int check_over(const char *path, const char *source, struct unshard_error *error)
+{
+    char quoted[2][256];
+    unshard_quote(quoted[0], sizeof quoted[0], path, strlen(path));
+    unshard_quote(quoted[1], sizeof quoted[1], source, strlen(source));
+    if (!strcmp(path, "/"))
+        return unshard_error_set(error, "mountpoint", EINVAL,
+                                 "the root directory cannot be mounted over");
+    if (!strcmp(path, source))
+        return 0;
+    return unshard_error_set(error, "mountpoint", EINVAL,
+                             "%s: over mounts over the source: leave the mount point out, or name "
+                             "%s again",
+                             quoted[0], quoted[1]);
+}
+
+int mountpoint_prepare(const char *path, const char *source, bool over, int *claim,
                        struct unshard_error *error)
 {
     *claim = -1;
@@ -209,7 +228,7 @@ int mountpoint_prepare(const char *path, const char *source, int *claim,
     if (!S_ISDIR(attributes.st_mode))
         return unshard_error_set(error, "mountpoint", ENOTDIR, "%s: mount point is not a directory",
                                  quoted);
-    return check_apart(path, source, error);
+    return over ? check_over(path, source, error) : check_apart(path, source, error);
 }
 
 static int run_fusermount(const char *path)

@@ -28,12 +28,12 @@ int mountpoint_resolve(const char *path, char **out, struct unshard_error *error
 /* Whether `inner` is `outer` or below it, both canonical. */
 bool mountpoint_contains(const char *outer, const char *inner);
 
-/* Checks that `path` can be mounted on: a directory apart from `source`, with no live unshard mount
- * on it and nobody else about to mount there (*claim, for claim_release once the mount stands). A
- * dead one that a killed daemon left is taken away first, its connection being ended when it hangs;
- * one that does not answer but whose daemon runs is left alone. Both paths are canonical. Takes
- * some seconds when a mount does not answer. */
-int mountpoint_prepare(const char *path, const char *source, int *claim,
+/* Checks that `path` can be mounted on: a directory apart from `source`, or, with `over`, the very
+ * same, with no live unshard mount on it and nobody else about to mount there (*claim, for
+ * claim_release once the mount stands). A dead one that a killed daemon left is taken away first,
+ * its connection being ended when it hangs; one that does not answer but whose daemon runs is left
+ * alone. Both paths are canonical. Takes some seconds when a mount does not answer. */
+int mountpoint_prepare(const char *path, const char *source, bool over, int *claim,
                        struct unshard_error *error);
 
 /* After mounting: whether no other unshard mount was there before it, and the mount appears nowhere

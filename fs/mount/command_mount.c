@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/sysmacros.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -133,6 +134,14 @@ static int take_private_mount(struct mount_run *run)
                            : unshard_error_set(&run->error, "no-memory", ENOMEM, "out of memory");
 }
 
+/* What is mounted already covers the source, and nobody answers it yet. */
+static int refuse_over(struct mount_run *run)
+{
+    return unshard_error_set(&run->error, "mountpoint", EINVAL,
+                             "over needs a daemon that mounts by itself: neither --prepare nor "
+                             "/dev/fd/N can be used with it");
+}
+
 static int prepare_mountpoint(struct mount_run *run)
 {
     if (run->private)
@@ -140,12 +149,15 @@ static int prepare_mountpoint(struct mount_run *run)
     int fd = mounted_fd_parse(run->options.mountpoint);
     if (fd < 0 && !run->options.prepare)
         fd = service_manager_given();
+    if (run->options.over && (fd >= 0 || run->options.prepare))
+        return refuse_over(run);
     if (fd >= 0)
         return take_given_mount(run, fd);
     run->visible = true;
     int result = mountpoint_resolve(run->options.mountpoint, &run->mountpoint, &run->error);
     return result ? result
-                  : mountpoint_prepare(run->mountpoint, run->source, &run->claim, &run->error);
+                  : mountpoint_prepare(run->mountpoint, run->source, run->options.over, &run->claim,
+                                       &run->error);
 }
 
 static int resolve(struct mount_run *run)
@@ -190,6 +202,8 @@ static int find_connection(struct mount_run *run)
                                                 : NULL;
     if (run->visible && run->connection)
         result = mountpoint_check_alone(run->mountpoint, run->source, run->connection, &run->error);
+    if (run->options.over)
+        unshard_checkpoint_cover(run->filesystem.checkpoint, makedev(0, run->connection));
     claim_release(run->claim);
     run->claim = -1;
     return result;
@@ -357,12 +371,18 @@ static void take_down(struct mount_run *run)
     _exit(run->failed ? 1 : 0);
 }
 
+/* What covers a directory that all could read is for all of them, too, if that is not refused. */
+static bool is_for_all(const struct mount_run *run)
+{
+    return run->options.over && !run->options.allow_root && geteuid() == 0;
+}
+
 static int mount_session(struct mount_run *run)
 {
     struct session_options options = {
         .mountpoint = run->given ? run->given_path : run->mountpoint,
         .fsname = run->options.fsname ? run->options.fsname : run->source,
-        .allow_other = run->options.allow_other,
+        .allow_other = run->options.allow_other || is_for_all(run),
         .allow_root = run->options.allow_root,
     };
     return session_open(&run->filesystem, &options, &run->error);

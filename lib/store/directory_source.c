@@ -5,6 +5,7 @@
 #include "base/read_fully.h"
 #include "store/file_read.h"
 #include "store/open_files.h"
+#include "tree/covered.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
@@ -104,6 +105,8 @@ int source_follow(struct source *source)
 {
     const struct unshard_checkpoint *checkpoint = source->checkpoint;
     struct stat was, now;
+    if (checkpoint->cover != 0 && covered_is_there(checkpoint))
+        return 0;
     int fd = open(checkpoint->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return -errno;

@@ -11,6 +11,7 @@
 
 #include "base/string_map.h"
 #include "base/xxh3.h"
+#include "tree/covered.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -230,11 +231,17 @@ static void enter(struct walk *walk, int fd, const struct statx *status)
                        .mount = status->stx_mnt_id};
 }
 
-static bool look_up(int directory, const char *name, int *fd, struct statx *status)
+static bool look_up(const struct walk *walk, int directory, const char *name, int *fd,
+                    struct statx *status)
 {
     *fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
     if (*fd < 0)
         return false;
+    int result = covered_replace(walk->notices->checkpoint, fd);
+    if (result != 0) {
+        errno = -result;
+        return false;
+    }
     if (statx(*fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_NLINK | STATX_MNT_ID, status) == 0)
         return true;
     close(*fd);
@@ -246,7 +253,7 @@ static bool enter_name(struct walk *walk, int directory, const char *name)
 {
     struct statx status;
     int fd;
-    if (!look_up(directory, name, &fd, &status))
+    if (!look_up(walk, directory, name, &fd, &status))
         return false;
     enter(walk, fd, &status);
     return true;
@@ -324,7 +331,7 @@ static bool pass(struct walk *walk, const char *name, bool last)
         !add_interest(walk->notices, walk->at.watch, name, who) ||
         (walk->names_only && (who & OF_FOLDER) == 0))
         return false;
-    if (!look_up(walk->at.fd, name, &fd, &status)) {
+    if (!look_up(walk, walk->at.fd, name, &fd, &status)) {
         walk->told = errno == ENOENT;
         return false;
     }

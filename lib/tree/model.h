@@ -100,6 +100,7 @@ struct unshard_checkpoint {
     struct arena arena; /* owns every string and array below */
     char *source;       /* absolute path */
     int source_fd;      /* O_PATH or O_RDONLY directory; every file is opened relative to it */
+    dev_t cover;        /* of what is mounted over the source (covered.h); 0: nothing is */
     struct unshard_view_options options;
     const char *repository; /* absolute path of the hub cache repository that the source is, or lies
                              * in; or NULL */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tree/path_policy.h"
 
+#include "tree/covered.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -105,6 +107,38 @@ static bool is_shared_blob(const char *repository, const char *path)
            hash[64] == '\0' && memcmp(prefix, hash, 2) == 0;
 }
 
+/* Where no symlink leaves the tree, the kernel alone can tell, without a detour through /proc. A
+ * ".." may lead into what covers the source. */
+static int open_beneath(const struct unshard_checkpoint *checkpoint, const char *path)
+{
+    struct open_how how = {.flags = O_PATH | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    if (checkpoint->cover != 0)
+        how.resolve |= RESOLVE_NO_XDEV;
+    return (int)syscall(SYS_openat2, checkpoint->source_fd, path, &how, sizeof how);
+}
+
+/* A descriptor (O_PATH) of what a path leads to, of the source or an absolute one; or a negative
+ * errno. */
+static int open_path(const struct unshard_checkpoint *checkpoint, const char *path)
+{
+    if (checkpoint->cover != 0)
+        return covered_open(checkpoint, path);
+    int fd = openat(checkpoint->source_fd, path, O_PATH | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+static int stat_path(const struct unshard_checkpoint *checkpoint, const char *path,
+                     struct stat *status)
+{
+    int fd = open_path(checkpoint, path);
+    if (fd < 0)
+        return fd;
+    int result = fstat(fd, status) != 0 ? -errno : 0;
+    close(fd);
+    return result;
+}
+
 /* The path is that of a blob of the repository, or a symlink to one. */
 static bool leads_to_blob(const struct unshard_checkpoint *checkpoint, const char *path,
                           const struct stat *status)
@@ -123,7 +157,7 @@ static bool leads_to_blob(const struct unshard_checkpoint *checkpoint, const cha
     const char *name = slash == NULL ? target : slash + 1;
     return snprintf(whole, sizeof whole, "%s/blobs/%s", checkpoint->repository, name) <
                (int)sizeof whole &&
-           stat(whole, &blob) == 0 && blob.st_dev == status->st_dev &&
+           stat_path(checkpoint, whole, &blob) == 0 && blob.st_dev == status->st_dev &&
            blob.st_ino == status->st_ino;
 }
 
@@ -156,25 +190,17 @@ static bool wait_out_shortage(int result, unsigned *waits)
     return true;
 }
 
-/* Where no symlink leaves the tree, the kernel alone can tell, without a detour through /proc. */
-static int open_beneath(int source_fd, const char *path)
-{
-    struct open_how how = {.flags = O_PATH | O_CLOEXEC,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
-    return (int)syscall(SYS_openat2, source_fd, path, &how, sizeof how);
-}
-
 /* A descriptor, or a negative errno: what path_policy_resolve is in one go. */
 static int resolve(const struct unshard_checkpoint *checkpoint, const char *path,
                    struct stat *status)
 {
     const char *name = path[0] == '\0' ? "." : path;
-    int fd = open_beneath(checkpoint->source_fd, name), result = 0;
+    int fd = open_beneath(checkpoint, name), result = 0;
     bool beneath = fd >= 0;
     if (!beneath)
-        fd = openat(checkpoint->source_fd, name, O_PATH | O_CLOEXEC);
+        fd = open_path(checkpoint, name);
     if (fd < 0)
-        return -errno;
+        return fd;
     if (fstat(fd, status) != 0)
         result = -errno;
     else if (!beneath && !is_allowed(checkpoint, path, fd, status))

@@ -123,21 +123,23 @@ def mount(source: StrPath, mountpoint: Optional[StrPath] = None, *,
           chunk: Optional[Size] = None, buffer: Optional[Size] = None,
           window: Optional[Size] = None, status_file: Optional[StrPath] = None,
           metrics_file: Optional[StrPath] = None, log: Optional[StrPath] = None,
-          fsname: Optional[str] = None, allow_other: bool = False,
+          fsname: Optional[str] = None, over: bool = False, allow_other: bool = False,
           allow_root: bool = False) -> Mount:
     """Mounts the checkpoint `source` and returns as soon as that works, which is before all of it
     has been read.
 
-    `mountpoint` is a directory; without it a temporary one is made, and removed in the end. The
-    options are those of unshard-mount(1); sizes are bytes, or a text such as "512M". Raises
-    MountError with the code and errno of what stands in the way."""
+    `mountpoint` is a directory; without it a temporary one is made, and removed in the end, or, with
+    `over`, it is `source` itself. The options are those of unshard-mount(1); sizes are bytes, or a
+    text such as "512M". Raises MountError with the code and errno of what stands in the way."""
     options = {
         "index": index, "order": order, "layout": layout, "pickle": pickle, "split": split,
         "follow_symlinks": follow_symlinks, "prefetch": prefetch, "verify": verify,
         "timeout": timeout, "jobs": jobs, "chunk": chunk, "buffer": buffer, "window": window,
         "status_file": status_file, "metrics_file": metrics_file, "log": log, "fsname": fsname,
-        "allow_other": allow_other, "allow_root": allow_root,
+        "over": over, "allow_other": allow_other, "allow_root": allow_root,
     }
+    if over and mountpoint is None:
+        mountpoint = source
     own = mountpoint is None
     # As the kernel's table will have it; later it might not be looked at without a wait.
     path = pathlib.Path(os.path.realpath(tempfile.mkdtemp(prefix="unshard-")
