@@ -227,6 +227,17 @@ def test_python_becomes_the_command(installed, model, tmp_path):
         detach(tmp_path / "mnt")
 
 
+@plain_build
+def test_the_command_runs_others(installed, in_place):
+    """Namespaces, a mount and all its helpers, out of a static program."""
+    done = subprocess.run([installed / "unshard", "run", in_place, "--", "sh", "-c",
+                           f"wc -c <{in_place}/{VIEW}; exit 7"], env=clean_environment(),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          timeout=PATIENCE * 3)
+    assert done.returncode == 7 and int(done.stdout) > 4 << 20, done.stderr
+    assert not (in_place / VIEW).exists()
+
+
 # ---- mounts --------------------------------------------------------------------------------------
 
 @plain_build
@@ -253,6 +264,27 @@ def test_a_mount_for_a_block(use, model, tmp_path):
                         ["vae", "vae/diffusion_pytorch_model.safetensors", "verified"]]
     assert found[10:12] == [False, 0] and not is_alive(found[12])
     assert "event=unmounted" in (tmp_path / "a,log\\").read_text()
+
+
+@pytest.fixture
+def in_place(model, tmp_path):
+    """A copy that may be mounted over."""
+    folder = shutil.copytree(model, tmp_path / "in-place")
+    yield folder
+    detach(folder)
+
+
+@plain_build
+def test_a_mount_in_the_place_of_its_source(use, in_place):
+    found = use("""
+        source, view = sys.argv[1:]
+        before = os.listdir(source + "/transformer")
+        with unshard.mount(source, over=True) as mount:
+            merged = os.path.exists(os.path.join(source, view)), os.fspath(mount) == source
+            assert mount.wait(60).ok
+        print(json.dumps([*merged, before == os.listdir(source + "/transformer")]))
+        """, in_place, VIEW)
+    assert found == [True, True, True]
 
 
 @pytest.fixture
@@ -542,6 +574,10 @@ def test_unknown_fields_and_words_are_passed_over():
     found = unshard.Status.from_json(json.dumps(status))
     assert found.state == "a new word" and found.uptime_seconds == 7.0 and found.ok
     assert found.time.isoformat() == "2026-11-27T03:31:20+00:00" and found.failures == ()
+    older = {name: one for name, one in status.items()
+             if name not in ("reading_seconds", "notes", "window_bytes")}
+    found = unshard.Status.from_json(json.dumps(older))
+    assert (found.reading_seconds, found.notes, found.window_bytes) == (0.0, (), None)
     for name, wrong in (("pid", "7"), ("time", "today"), ("stuck", [{}]), ("jobs", True)):
         with pytest.raises(unshard.StatusFormatError, match="Stuck|" + name):
             unshard.Status.from_json(json.dumps({**status, name: wrong}))

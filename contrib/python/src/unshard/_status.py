@@ -141,7 +141,8 @@ class Status:
     @classmethod
     def from_json(cls, text: Union[str, bytes]) -> Status:
         """Of the text of .unshard/status.json, or of a copy that status_file= keeps. Fields that
-        this module does not know are passed over. Raises StatusFormatError."""
+        this module does not know are passed over; a number, a list or an optional field that the
+        program of the mount did not know yet is 0, empty or None. Raises StatusFormatError."""
         try:
             value = json.loads(text)
         except ValueError as error:
@@ -197,12 +198,13 @@ def _build(cls: Type[_T], value: Any) -> _T:
     """An instance of a dataclass, whose annotations say what is expected."""
     if not isinstance(value, dict):
         raise StatusFormatError(f"{cls.__name__}: no object", code="status-format")
-    found = {}
-    for name, hint in _hints(typing.cast(Any, cls)).items():
-        if name not in value:
-            raise StatusFormatError(f"{cls.__name__}: no {name}", code="status-format")
-        found[name] = _convert(hint, value[name], f"{cls.__name__}.{name}")
-    return cls(**found)
+    return cls(**{name: _convert(hint, value.get(name, _absent(hint)), f"{cls.__name__}.{name}")
+                  for name, hint in _hints(typing.cast(Any, cls)).items()})
+
+
+def _absent(hint: Any) -> Any:
+    """What stands for a field that is not there; None where that will not do."""
+    return [] if typing.get_origin(hint) is tuple else 0 if hint in (int, float) else None
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
