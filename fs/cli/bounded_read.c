@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fs/cli/status_client.h"
+#include "fs/host/close_others.h"
 #include "fs/host/monotonic.h"
 #include "fs/host/write_whole.h"
 
@@ -27,6 +28,7 @@ struct failure {
 static void run_child(const char *path, int fd)
 {
     struct failure failure = {0};
+    close_others(0, fd, -1); /* while it hangs, nobody waits for what we print */
     signal(SIGPIPE, SIG_IGN);
     char *json = status_client_read(path, failure.message, sizeof failure.message, &failure.number);
     char kind = json ? ANSWER_JSON : ANSWER_FAILED;
@@ -49,7 +51,6 @@ void bounded_read_begin(struct bounded_read *read, const char *path)
     fflush(NULL);
     read->process = fork();
     if (read->process == 0) {
-        close(ends[0]);
         run_child(path, ends[1]);
         _exit(0);
     }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Starting, stopping, dying."""
 
+import contextlib
 import ctypes
 import json
 import os
@@ -9,9 +10,12 @@ import pwd
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import types
 
 import pytest
 from safetensors.torch import load_file
@@ -319,9 +323,9 @@ def wedged_mount(tmp_path):
     data = f"fd={descriptor},rootmode=40000,user_id=0,group_id=0,allow_other"
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.mount(b"source", os.fsencode(path), b"fuse.unshard", 7, data.encode()) == 0
-    yield path
-    os.close(descriptor)
+    yield types.SimpleNamespace(path=path, descriptor=descriptor)
     detach(path)
+    os.close(descriptor)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
@@ -332,7 +336,7 @@ def test_mount_over_one_that_does_not_answer(llama, wedged_mount):
         try:
             over_frozen = start_mount(llama, frozen.path)
             # The other spelling would have what is mounted looked into.
-            over_wedged = start_mount(llama, str(wedged_mount) + "/")
+            over_wedged = start_mount(llama, str(wedged_mount.path) + "/")
             _, words = over_frozen.communicate(timeout=PATIENCE)
             assert over_frozen.returncode == 1
             assert "does not answer" in words and f"process {frozen.pid}" in words
@@ -340,19 +344,19 @@ def test_mount_over_one_that_does_not_answer(llama, wedged_mount):
             assert over_wedged.returncode == 0, words
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
-        assert (wedged_mount / "model.safetensors").read_bytes() == \
+        assert (wedged_mount.path / "model.safetensors").read_bytes() == \
             (frozen / "model.safetensors").read_bytes()
-    run("umount", wedged_mount, check=True)
-    assert not is_mounted(wedged_mount)
+    run("umount", wedged_mount.path, check=True)
+    assert not is_mounted(wedged_mount.path)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 def test_lazy_unmount_of_one_that_hangs(wedged_mount):
     """Ended before it is detached: whoever waits for it would wait for ever."""
-    waiting = subprocess.Popen(["stat", "-f", wedged_mount], stderr=subprocess.DEVNULL)
+    waiting = subprocess.Popen(["stat", "-f", wedged_mount.path], stderr=subprocess.DEVNULL)
     try:
-        run("umount", "--lazy", wedged_mount, check=True)
-        assert not is_mounted(wedged_mount)
+        run("umount", "--lazy", wedged_mount.path, check=True)
+        assert not is_mounted(wedged_mount.path)
         assert waiting.wait(PATIENCE) != 0
     finally:
         waiting.kill()
@@ -404,6 +408,32 @@ def test_commands_answer_when_the_daemon_does_not(llama):
             finally:
                 os.kill(mount.pid, signal.SIGCONT)
         wait_for(lambda: not is_alive(mount.pid), what="a daemon without a mount ends")
+
+
+def answer_init(descriptor):
+    unique = struct.unpack_from("<Q", os.read(descriptor, 1 << 20), 8)[0]
+    init = struct.pack("<IIIIHHII", 7, 31, 0, 0, 12, 9, 1 << 20, 1).ljust(64, b"\0")
+    os.write(descriptor, struct.pack("<IiQ", 16 + len(init), 0, unique) + init)
+
+
+def take_requests(descriptor):
+    with contextlib.suppress(OSError):
+        while os.read(descriptor, 2 << 20):
+            pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
+def test_commands_leave_what_cannot_be_killed(wedged_mount):
+    """A request that the daemon took before it stopped cannot be given up: whoever made it stays.
+    It keeps nobody waiting who reads what the command prints."""
+    answer_init(wedged_mount.descriptor)
+    threading.Thread(target=take_requests, args=(wedged_mount.descriptor,), daemon=True).start()
+    commands = (["status"], ["status", "--json"], ["wait"], ["warm"], ["evict"], ["umount"])
+    begun = [subprocess.Popen([UNSHARD, *words, wedged_mount.path], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) for words in commands]
+    for words, process in zip(commands, begun):
+        said = "".join(process.communicate(timeout=PATIENCE))
+        assert process.returncode == 1 and "did not answer within" in said, (words, said)
 
 
 BAD_COMMANDS = {
