@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Lists as md5sum, sha1sum, sha256sum and sha512sum of coreutils write and check them: GNU lines
- * ("HEX  NAME"), reversed BSD lines ("HEX NAME") and tagged lines ("SHA256 (NAME) = HEX").
- * Documented in coreutils "cksum output modes"; read as src/digest.c of coreutils reads them. */
+ * ("HEX  NAME"), reversed BSD lines ("HEX NAME") and tagged lines ("SHA256 (NAME) = HEX"), read as
+ * coreutils reads them (formats/README.md 4.4). */
 #ifndef DIGEST_CHECKSUM_LIST_H
 #define DIGEST_CHECKSUM_LIST_H
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What huggingface_hub keeps about a download: the ETag of a file, and
- * LOCAL_DIR/.cache/huggingface/download/PATH.metadata (three lines: commit, ETag, time), as
- * huggingface_hub/_local_folder.py writes and reads it. */
+ * What huggingface_hub keeps about a download (formats/README.md 4.3): the ETag of a file, and
+ * LOCAL_DIR/.cache/huggingface/download/PATH.metadata (three lines: commit, ETag, time). */
 #ifndef DIGEST_HUB_METADATA_H
 #define DIGEST_HUB_METADATA_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * trees/COMMIT.json of huggingface_hub (_tree_cache.py): size and digest of every file of a
+ * trees/COMMIT.json of huggingface_hub (formats/README.md 4.1): size and digest of every file of a
  * repository at a commit. */
 #ifndef DIGEST_HUB_TREE_H
 #define DIGEST_HUB_TREE_H

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Lists as xxhsum (xxHash 0.8) writes and checks them: GNU lines ("HEX  NAME"; the number of digits
- * tells the algorithm, XXH3 has a prefix "XXH3_") and BSD lines ("XXH64 (NAME) = HEX"). Unlike
- * coreutils' lists a CR belongs to the name and lines are not indented. */
+ * Lists as xxhsum writes and checks them, see formats/README.md 4.5. */
 #ifndef DIGEST_XXHSUM_LIST_H
 #define DIGEST_XXHSUM_LIST_H
 

@@ -1,4 +1,4 @@
-/* Element types of safetensors (formats: README "Format", safetensors/src/tensor.rs `Dtype`). */
+/* Element types of safetensors, see formats/README.md 1.5. */
 #ifndef FORMATS_DTYPE_H
 #define FORMATS_DTYPE_H
 

@@ -1,5 +1,4 @@
-/* `*.safetensors.index.json` and its kin: {"metadata": {...}, "weight_map": {tensor: shard file}}.
- * Written by huggingface_hub serialization/_base.py; read by every loader. */
+/* `*.safetensors.index.json` and its kin, see formats/README.md 2.3. */
 #ifndef FORMATS_INDEX_FILE_H
 #define FORMATS_INDEX_FILE_H
 

@@ -2,27 +2,7 @@
  *
  * A mount adds to what is on disk: files of PyTorch keep their names and bytes. Beside them their
  * tensors are shown as safetensors where every loader, by its own rule for files, then finds the
- * same tensors as on disk. The rules, and where they stand:
- *
- * - transformers: the names model.safetensors, its index, pytorch_model.bin, its index, in this
- *   order (modeling_utils.py, _get_resolved_checkpoint_files)
- * - diffusers: the index, the safetensors file, the .bin file, of the names that begin with
- *   diffusion_pytorch_model (models/modeling_utils.py)
- * - the hub's library: an index; else the only *.safetensors, else the only *.bin
- *   (serialization/_torch.py, load_torch_model); its mixin and sentence-transformers: the names
- *   model.safetensors, pytorch_model.bin
- * - accelerate, in a listing: pytorch_model.bin, model.safetensors, the only *.index.json
- *   (utils/modeling.py, load_checkpoint_in_model)
- * - vLLM, SGLang: of *.safetensors, *.bin, *.pt the first that finds something, all of it but
- *   training_args.bin, optimizer.bin, optimizer.pt, scheduler.pt and scaler.pt; --load-format pt:
- *   *.pt, npcache: *.bin (default_loader.py, weight_utils.py)
- * - TensorRT-LLM: of *.safetensors, *.bin, *.pth the first that finds something, all of it
- *   (hf/weight_loader.py)
- * - ComfyUI: every file of a known extension (.ckpt .pt .pt2 .bin .pth .safetensors .pkl .sft)
- *   below the directory of a kind of model, one by one; a name that a workflow asks for must be in
- *   that listing (folder_paths.py)
- * - DCP: .metadata and the files that it names; its safetensors flavour: all *.safetensors
- *   (torch/distributed/checkpoint/filesystem.py, hf_storage.py)
+ * same tensors as on disk. The rules stand in formats/README.md 3.1.
  *
  * From these follows:
  *   1. Only .bin files of the names that have a counterpart (pytorch_model and

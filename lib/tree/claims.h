@@ -7,8 +7,7 @@
 
 #include "tree/model.h"
 
-/* Whose word counts more, most first: formats.md of the project ranks them so because of what each
- * is bound to. */
+/* Whose word counts more, most first, because of what each is bound to (formats/README.md 4.6). */
 enum claim_rank {
     CLAIM_MANIFEST, /* unshard-manifest.json */
     CLAIM_BLOB,     /* the name of a blob in the hub's cache */

@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Prefixes of tensor names that tell the components of a file that holds a whole pipeline:
- *   model.diffusion_model. first_stage_model. cond_stage_model. conditioner.embedders.N.
- *   text_encoders.NAME. vae. audio_vae. vocoder. text_embedding_projection.
- *       original Stable Diffusion files, ComfyUI (comfy/model_detection.py), LTX-2
- *   transformer. vae. video_vae. text_encoder. and further names of pipeline components
- *       TensorRT-LLM visual_gen (checkpoints/weight_loader.py)
- * Pure functions on untrusted names. */
+ * Prefixes of tensor names that tell the components of a file that holds a whole pipeline, see
+ * formats/README.md 2.5. Pure functions on untrusted names. */
 #ifndef TREE_COMPONENT_PREFIX_H
 #define TREE_COMPONENT_PREFIX_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Three things of huggingface_hub, see its _local_folder.py, file_download.py and _tree_cache.py;
- * each of them counts wherever it lies below the source:
+ * Three things of huggingface_hub (formats/README.md 4.1 to 4.3); each of them counts wherever it
+ * lies below the source:
  *
  * - In its cache a file of a snapshot is a symlink to ../../blobs/ETAG, and that is the content, or
  *   a symlink to it. The name in blobs/ is the digest. That a symlink leads to what has that name

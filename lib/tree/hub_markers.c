@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * In a cache of huggingface_hub the empty file .no_exist/COMMIT/NAME says that the hub has no NAME
- * in the snapshot COMMIT; the library then does not look into snapshots/COMMIT any more
- * (file_download.py, try_to_load_from_cache). Whoever asked for model.safetensors before, and was
- * served shards, would not find the merged file. */
+ * Of a name that .no_exist/COMMIT has, huggingface_hub does not look into snapshots/COMMIT any more
+ * (formats/README.md 4.1). Whoever asked for model.safetensors before, and was served shards, would
+ * not find the merged file. */
 #include "tree/hub_markers.h"
 
 #include "base/text.h"

@@ -2,7 +2,7 @@
  *
  * Which files may be reached through the checkpoint. A path is followed through symlinks only to
  * what lies inside the checkpoint, unless the user allows more. A checkpoint that is, or lies in, a
- * repository of the hub's cache ("models--ORG--NAME") also reaches
+ * repository of the hub's cache (formats/README.md 4.1 and 4.2) also reaches
  *   - the repository's blobs, where the symlinks of its snapshots lead;
  *   - blobs that the repositories of the cache share, when a blob of the repository leads there.
  * The check is made on the opened object, so a path that changes meanwhile cannot pass it. */

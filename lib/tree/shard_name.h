@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * File names of weights, as loaders spell them:
+ * File names of weights, as loaders spell them (formats/README.md 2.1):
  *   STEM[.VARIANT].EXT                     a single file
  *   STEM[.VARIANT]-NNNNN-of-MMMMM.EXT      a shard; also with '_' before the number
  *   STEM-NNNNN-of-MMMMM.VARIANT.EXT        a shard, legacy spelling of diffusers

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * `.metadata` of torch.distributed.checkpoint: which tensors there are, in what parts, and where
- * each part lies (torch/distributed/checkpoint/metadata.py, filesystem.py). A part is a complete
- * archive of torch.save within a .distcp file. */
+ * `.metadata` of torch.distributed.checkpoint (formats/README.md 7.1 and 7.2): which tensors there
+ * are, in what parts, and where each part lies. A part is a complete archive of torch.save within a
+ * .distcp file. */
 #ifndef FORMATS_DCP_DCP_METADATA_H
 #define FORMATS_DCP_DCP_METADATA_H
 

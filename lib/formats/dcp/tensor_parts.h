@@ -19,7 +19,7 @@ int tensor_parts_join(struct tensor_set *sets, size_t set_count, const char *com
                       struct arena *arena, struct unshard_error *error);
 
 /* Sets tensor.part of the tensors of a safetensors file whose metadata has DCP_SHARDING_INFO, as
- * HuggingFaceStorageWriter writes it (torch/distributed/checkpoint/hf_storage.py), and takes
+ * HuggingFaceStorageWriter writes it (formats/README.md 7.4), and takes
  * DCP_SHARDING_INFO and DCP_VERSION out of the metadata. Does nothing without it. The message
  * begins with `path`. Codes: "malformed-parts", "no-memory". */
 int dcp_sharding_apply(struct tensor_set *set, const char *path, struct arena *arena,

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * Element types of GGUF tensors (ggml.h `enum ggml_type`, block layouts of ggml-common.h). Elements
- * come in blocks: a row of a tensor is a whole number of blocks, each of a fixed number of bytes.
- */
+ * Element types of GGUF tensors (formats/README.md 6.2). Elements come in blocks: a row of a tensor
+ * is a whole number of blocks, each of a fixed number of bytes. */
 #ifndef FORMATS_GGUF_GGML_TYPE_H
 #define FORMATS_GGUF_GGML_TYPE_H
 

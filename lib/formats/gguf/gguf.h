@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The GGUF file format, versions 2 and 3, little-endian: key-value pairs, tensor infos, padding,
- * data. Specification: ggml docs/gguf.md, and what ggml/src/gguf.cpp (gguf_init_from_reader)
- * checks. Beyond it: names are UTF-8 without NUL, as the specification has it, a header is at most
- * GGUF_MAX_HEADER long, an alignment at most GGUF_MAX_ALIGNMENT. */
+ * The GGUF file format, versions 2 and 3, little-endian, see formats/README.md 6.1. */
 #ifndef FORMATS_GGUF_GGUF_H
 #define FORMATS_GGUF_GGUF_H
 

@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * One GGUF file from the splits of a model (PREFIX-%05d-of-%05d.gguf), byte for byte what
- * `llama-gguf-split --merge` writes: tools/gguf-split/gguf-split.cpp (gguf_merge) and
- * ggml/src/gguf.cpp (gguf_set_kv, gguf_writer). Where that tool writes a file that contradicts
- * itself the layout is consistent instead: with a general.alignment other than 32, which the tool
- * copies but does not keep to, and for tensors without elements, whose empty dimension it drops. */
+ * One GGUF file from the splits of a model, byte for byte what `llama-gguf-split --merge` writes,
+ * but where the tool contradicts itself: see formats/README.md 6.3 and 6.4. */
 #ifndef FORMATS_GGUF_GGUF_MERGE_H
 #define FORMATS_GGUF_GGUF_MERGE_H
 

@@ -1,6 +1,4 @@
-/* The safetensors file format: 8 bytes N (u64, little-endian), N bytes of JSON, the data buffer.
- * Specification: the safetensors README, section Format, and what safetensors/src/tensor.rs checks
- * (N <= 100,000,000; offsets tile the buffer exactly; size = shape x dtype). */
+/* The safetensors file format, see formats/README.md 1. */
 #ifndef FORMATS_SAFETENSORS_SAFETENSORS_H
 #define FORMATS_SAFETENSORS_SAFETENSORS_H
 

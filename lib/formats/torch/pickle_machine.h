@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Reads a pickle without running it. It knows the opcodes that torch.save writes for state dicts
- * (torch/_weights_only_unpickler.py; Python Lib/pickletools.py for their forms) and refuses every
- * other one, and every global that is not in the table of pickle_globals.c. */
+ * (formats/README.md 5.2; Python Lib/pickletools.py for their forms) and refuses every other one,
+ * and every global that is not in the table of pickle_globals.c. */
 #ifndef FORMATS_TORCH_PICKLE_MACHINE_H
 #define FORMATS_TORCH_PICKLE_MACHINE_H
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The layout of torch.save before PyTorch 1.6 (torch/serialization.py, _legacy_save): pickles of a
- * magic number, a protocol number, facts about the machine, the object, and the list of storage
- * keys; then for each key its number of elements and its bytes, all without padding. */
+ * The layout of torch.save before PyTorch 1.6, see formats/README.md 5.5. */
 #include "formats/torch/torch_file.h"
 
 #include "base/checked.h"

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * From the pickle of a state dict to tensors (torch/_utils.py, _tensor.py: what the _rebuild_*
- * functions take). */
+ * From the pickle of a state dict to tensors, see formats/README.md 5.3. */
 #ifndef FORMATS_TORCH_TORCH_STATE_H
 #define FORMATS_TORCH_TORCH_STATE_H
 

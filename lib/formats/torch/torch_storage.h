@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The storages that a pickle of torch.save refers to by persistent ids:
- *   ('storage', CLASS, KEY, LOCATION, NUMEL)                                   zip files
- *   ('storage', CLASS, KEY, LOCATION, NUMEL, None | (VIEW, OFFSET, NUMEL))     legacy files
- * (torch/serialization.py). */
+ * The storages that a pickle of torch.save refers to by persistent ids, see formats/README.md 5.2
+ * and, of legacy files, 5.5. */
 #ifndef FORMATS_TORCH_TORCH_STORAGE_H
 #define FORMATS_TORCH_TORCH_STORAGE_H
 

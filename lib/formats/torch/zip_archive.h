@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * The zip archives that torch.save writes: stored records, no encryption, zip64 (APPNOTE.TXT 6.3.9
- * sections 4.3 and 4.5; pytorch caffe2/serialize/inline_container.cc). A strict reader: whatever
- * could be read in two ways is refused. */
+ * The zip archives that torch.save writes (formats/README.md 5.1; zip64: APPNOTE.TXT 6.3.9,
+ * sections 4.3 and 4.5). A strict reader: whatever could be read in two ways is refused. */
 #ifndef FORMATS_TORCH_ZIP_ARCHIVE_H
 #define FORMATS_TORCH_ZIP_ARCHIVE_H
 
