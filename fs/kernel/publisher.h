@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  * Puts verified bytes into the kernel's page cache: struct unshard_publisher over
- * fuse_lowlevel_notify_store, and the engine's events into the log. */
+ * fuse_lowlevel_notify_store (fs/kernel/README.md 1), and the engine's events into the log. */
 #ifndef FS_KERNEL_PUBLISHER_H
 #define FS_KERNEL_PUBLISHER_H
 

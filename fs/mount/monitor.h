@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  * The death monitor: a small process that outlives the daemon's death.
  *
- * A store waits, unkillably, for a page that an unanswered READ has locked. A daemon killed in that
- * moment never finishes dying, /dev/fuse stays open, and readers hang for ever. The monitor is told
- * by the kernel when the thread that forked it ends, which does happen. It then
+ * A daemon that is killed while a store waits for one of its own READs never finishes dying, and
+ * readers hang for ever (fs/kernel/README.md 1.5). The monitor is told by the kernel when the
+ * thread that forked it ends, which does happen. It then
  * 1. aborts the connection, through fusectl or as root, and takes the mount away; or, where it may
  *    not,
  * 2. refuses all requests until the daemon is gone (refuser.h), closes the descriptor that it holds

@@ -2,9 +2,8 @@
  *
  * The end of a connection that nobody can abort: without root and without fusectl.
  *
- * A daemon that was killed while a store waited for a page of one of its own unanswered READs hangs
- * in the kernel: the READ is answered by nobody, so the store never returns, so /dev/fuse is never
- * closed, so the READ never fails. Whoever else holds the descriptor can end that by answering.
+ * Of a daemon that was killed in a store (fs/kernel/README.md 1.5) whoever else holds the
+ * descriptor can end that by answering.
  *
  * - Requests that the daemon had not read are read and refused.
  * - Those that it had read are asked for again: FUSE_NOTIFY_RESEND (Linux 6.9) puts them back into
