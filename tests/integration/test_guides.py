@@ -121,6 +121,25 @@ def test_llama_cpp(folder):
     assert "model.gguf" in output and "warm" in output
 
 
+DOCUMENTS = ("lib/formats/README.md", "fs/kernel/README.md")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_what_a_document_names_is_there(name):
+    """Files of ours, other documents, and sections that it or a comment refers to."""
+    text = (TOP / name).read_text()
+    assert all(len(line) <= 120 for line in text.splitlines())
+    files = set(re.findall(r"`((?:lib|fs|tests|contrib)/[^` ]+)`", text))
+    assert len(files) > 20
+    assert not [file for file in files if not any(TOP.glob(file))]
+    for target in re.findall(r"\]\(([^)#:]+)[)#]", text):
+        assert (TOP / name).parent.joinpath(target).exists(), target
+    sections = set(re.findall(r"^##+ (\d+[a-z]?(?:\.\d+)?)\.? ", text, re.MULTILINE))
+    for path in (*TOP.glob("lib/**/*.[ch]"), *TOP.glob("fs/**/*.[ch]")):
+        for section in re.findall(rf"{name.removeprefix('lib/')} (\d[\d.]*\d|\d)", path.read_text()):
+            assert section in sections, f"{path}: {name} has no section {section}"
+
+
 def test_every_guide_is_tried_and_named_in_the_readme():
     readme = (TOP / "README.md").read_text()
     assert {path.stem for path in GUIDES.glob("*.md")} == TRIED
