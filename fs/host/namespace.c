@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -113,46 +114,62 @@ static int map_own(uid_t uid, gid_t gid)
     return write_file("/proc/self/uid_map", line);
 }
 
-/* Forks who maps all numbers once it is told to, by a byte in go[1], and tells by its exit status
- * whether it could. 0: there is nobody. */
-static pid_t fork_mapper(int go[2])
+struct mapper {
+    pid_t process; /* 0: there is nobody */
+    int link;
+};
+
+/* In the process that maps: once it gets a byte, which it sends back when it could. */
+static void run_mapper(pid_t pid, int link)
+{
+    char byte;
+    if (read(link, &byte, 1) == 1 && map_all(pid) == 0 && send(link, &byte, 1, MSG_NOSIGNAL) < 0)
+        errno = 0; /* nobody waits any more */
+}
+
+/* Forks who can map all numbers of this process when that has its namespace. */
+static struct mapper fork_mapper(void)
 {
     const uint64_t needed = UINT64_C(1) << CAP_SETUID | UINT64_C(1) << CAP_SETGID;
     pid_t self = getpid();
-    if ((effective_capabilities() & needed) != needed || pipe2(go, O_CLOEXEC))
-        return 0;
+    int ends[2];
+    if ((effective_capabilities() & needed) != needed ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends))
+        return (struct mapper){0, -1};
     pid_t child = fork();
     if (child == 0) {
-        char byte;
-        close(go[1]);
-        _exit(read(go[0], &byte, 1) == 1 && map_all(self) == 0 ? 0 : 1);
+        close(ends[1]);
+        run_mapper(self, ends[0]);
+        _exit(0);
     }
-    close(go[0]);
+    close(ends[0]);
     if (child > 0)
-        return child;
-    close(go[1]);
-    return 0;
+        return (struct mapper){child, ends[1]};
+    close(ends[1]);
+    return (struct mapper){0, -1};
 }
 
 /* Has the mapper do it, if wanted, and end. Whether it did. */
-static bool end_mapper(pid_t mapper, int go, bool wanted)
+static bool end_mapper(const struct mapper *mapper, bool wanted)
 {
-    int status = 1;
-    bool told = wanted && write(go, "g", 1) == 1;
-    close(go);
-    while (waitpid(mapper, &status, 0) < 0 && errno == EINTR)
+    char byte = 'm';
+    if (mapper->process <= 0)
+        return false;
+    bool done = wanted && send(mapper->link, &byte, 1, MSG_NOSIGNAL) == 1 &&
+                read(mapper->link, &byte, 1) == 1;
+    close(mapper->link);
+    while (waitpid(mapper->process, NULL, 0) < 0 && errno == EINTR)
         ;
-    return told && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return done;
 }
 
 static int enter_user_namespace(bool *own_alone, struct unshard_error *error)
 {
     uid_t uid = geteuid();
     gid_t gid = getegid();
-    int go[2];
-    pid_t mapper = fork_mapper(go);
+    struct mapper mapper = fork_mapper();
     int number = unshare(CLONE_NEWUSER | CLONE_NEWNS) ? errno : 0;
-    bool mapped = mapper > 0 && end_mapper(mapper, go[1], number == 0);
+    bool mapped = end_mapper(&mapper, number == 0);
     if (number)
         return namespace_reason("a user namespace", number, error);
     *own_alone = !mapped;

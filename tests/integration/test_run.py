@@ -425,7 +425,8 @@ def test_root_of_a_container(model, merged, program):
                           text=True, check=True).stdout
     with tempfile.NamedTemporaryFile(dir="/tmp") as file:
         status, said, err = run_in(model, "sh", "-c", script, os.path.basename(file.name), prefix=prefix,
-                                   program=program)
+                                   program=program,
+                                   preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
     assert (status, said) == (0, f"{merged}77:88\n{caps}"), err
 
 
