@@ -87,9 +87,9 @@ void buffers_give(struct buffers *buffers, char *buffer)
     buffers->free[buffers->free_count++] = buffer;
 }
 
-bool buffers_may_fetch(const struct buffers *buffers)
+bool buffers_may_fetch(const struct buffers *buffers, size_t others)
 {
-    return buffers->free_count + buffers->kept.count > buffers->reserve;
+    return buffers->free_count + buffers->kept.count > buffers->reserve + others;
 }
 
 static bool give_oldest(struct buffers *buffers)

@@ -43,8 +43,8 @@ void buffers_destroy(struct buffers *buffers);
 /* A free one, which must be there. */
 char *buffers_take(struct buffers *buffers);
 void buffers_give(struct buffers *buffers, char *buffer);
-/* There is one beyond the reserve. */
-bool buffers_may_fetch(const struct buffers *buffers);
+/* There is one beyond the reserve, and beyond `others` that are left to somebody else. */
+bool buffers_may_fetch(const struct buffers *buffers, size_t others);
 /* Gives kept buffers back until more than so many are free, or none is kept. */
 void buffers_reclaim(struct buffers *buffers, size_t least);
 /* Takes over a chunk with its buffer, in the place of the one that has been kept for longest where

@@ -67,6 +67,11 @@ static uint32_t next_due(const struct unshard_engine *engine, uint32_t place)
     return engine->passes.count;
 }
 
+bool pass_remains(const struct unshard_engine *engine)
+{
+    return engine->passes.under_way.count > 0 || next_due(engine, 0) < engine->passes.count;
+}
+
 static bool is_wanted_from(const struct unshard_engine *engine, uint32_t number, bool demanded)
 {
     const struct file_state *file = &engine->files[number];

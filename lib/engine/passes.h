@@ -64,6 +64,9 @@ int pass_stream(struct unshard_engine *engine, struct fetch *fetch, struct hashe
 /* Frees a pass that did not come to an end. There are no other threads any more. */
 void pass_discard(struct unshard_engine *engine, uint32_t file);
 
+/* One is under way, or may have to be begun. The caller holds engine->lock. */
+bool pass_remains(const struct unshard_engine *engine);
+
 /* For passes.c: a pass over the file, which has none. demanded: a reader waits for it. False: there
  * is no room for it now, it has failed just now, or memory is short. */
 bool pass_begin(struct unshard_engine *engine, uint32_t file, bool demanded);

@@ -27,7 +27,7 @@ static bool may_read(const struct unshard_engine *engine)
 /* Something may be fetched unasked: there are buffers, and the storers keep pace. */
 static bool may_fetch(const struct unshard_engine *engine)
 {
-    return buffers_may_fetch(&engine->buffers) &&
+    return buffers_may_fetch(&engine->buffers, 0) &&
            engine->queues.stores.count < engine->pages.most_queued;
 }
 
@@ -60,6 +60,13 @@ static struct fetch *next_demand(struct unshard_engine *engine)
     return NULL;
 }
 
+/* What is prefetched may wait in its buffer for a store that is blocked: one buffer is left to
+ * passes, so that storage is read meanwhile. */
+static bool may_prefetch(const struct unshard_engine *engine)
+{
+    return buffers_may_fetch(&engine->buffers, pass_remains(engine) ? 1 : 0);
+}
+
 /* What to fetch without being asked for just this: passes and prefetching in turn, so that storage
  * is kept busy and what has been verified is published meanwhile; of the latter no more at a time
  * than there are processors for, while there are passes. Started. */
@@ -69,7 +76,8 @@ static struct fetch *next_unasked(struct unshard_engine *engine, unsigned self)
     bool pass_first = reads && (2 * engine->passes.reading < jobs_allowed(&engine->jobs) ||
                                 engine->pages.stores_running >= engine->processors);
     struct fetch *fetch = pass_first ? pass_next(engine) : NULL;
-    if (fetch == NULL && (fetch = schedule_next(engine, self, !reads)) != NULL)
+    if (fetch == NULL && may_prefetch(engine) &&
+        (fetch = schedule_next(engine, self, !reads)) != NULL)
         fetch_start(engine, fetch);
     if (fetch == NULL && reads && !pass_first)
         fetch = pass_next(engine);

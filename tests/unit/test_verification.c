@@ -384,6 +384,23 @@ static void hold_reads_of(uint32_t file)
     pthread_mutex_unlock(&held_lock);
 }
 
+/* Stores that are blocked have as many as prefetching gives them: no reader finds more to do but
+ * the one whose read is held. */
+static void wait_for_few_buffers(struct unshard_engine *engine)
+{
+    struct timespec until = deadline(), now;
+    bool all_taken;
+    do {
+        pthread_mutex_lock(&engine->lock);
+        all_taken = !buffers_may_fetch(&engine->buffers, 1) &&
+                    engine->threads.idle_readers + 1 >= engine->threads.reader_count;
+        pthread_mutex_unlock(&engine->lock);
+        clock_gettime(CLOCK_REALTIME, &now);
+        assert_true(now.tv_sec < until.tv_sec);
+        sched_yield();
+    } while (!all_taken);
+}
+
 /* With one read at a time: while storage is waited for, what has been verified is stored from
  * staging, and while that goes on, storage is read. */
 static void test_storage_is_read_while_others_store(void **state)
@@ -400,6 +417,7 @@ static void test_storage_is_read_while_others_store(void **state)
     struct unshard_engine *engine = start(fixture, &cache, options);
     unshard_engine_view_known(engine, 0, true);
     wait_for_blocked_stores(&cache, 1);
+    wait_for_few_buffers(engine);
     hold_reads_of(UINT32_MAX);
     wait_for_absence(engine, "\"state\":\t\"pending\"");
     wait_for_absence(engine, "\"state\":\t\"reading\"");
