@@ -12,22 +12,33 @@ import yaml
 
 import checkpoints
 import gguf_files
-from harness import PATIENCE, TOP, UNSHARD, detach, is_mounted, mounted
+from harness import PATIENCE, TOP, UNSHARD, detach, is_mounted, run
 
 GUIDES = TOP / "contrib/guides"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TRIED = {"transformers", "diffusers", "vllm", "tensorrt-llm", "comfyui", "llama-cpp", "loaders"}
-# Programs of others that a shell block may start; they are not there.
-OTHERS = ("vllm", "trtllm-serve")
+# Programs of others that a shell block may start and that are not there: in their place stands one that
+# reads the files of the checkpoint that it is given.
+OTHERS = ("vllm", "trtllm-serve", "llama-server")
+STAND_IN = """#!/bin/sh
+for word; do
+    [ -f "$word" ] && echo "$(wc -c <"$word") bytes of one file"
+    [ -d "$word" ] && set -- "$word"/*.safetensors && cat "$@" >/dev/null && echo "$# files read"
+done
+exit 0
+"""
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Stands for / in a guide: /models has checkpoints, /mnt the mount points."""
-    for name in ("models", "mnt"):
+    for name in ("models", "mnt", "bin"):
         (tmp_path / name).mkdir()
+    for name in OTHERS:
+        (tmp_path / "bin" / name).write_text(STAND_IN)
+        (tmp_path / "bin" / name).chmod(0o755)
     yield tmp_path
-    for path in (tmp_path / "mnt").iterdir():
+    for path in [*(tmp_path / "mnt").iterdir(), *(tmp_path / "models").iterdir()]:
         detach(path)
 
 
@@ -41,28 +52,34 @@ def place(text, folder):
     return re.sub(r"(?<!\w)/(models|mnt)/", rf"{folder}/\1/", text)
 
 
-def run_block(language, text, folder):
-    if language == "sh":
-        lines = [line for line in text.splitlines() if not line.startswith(OTHERS)]
-        command = ["bash", "-e", "-c", "\n".join(lines)]
-    else:
-        command = [sys.executable, "-c", text]
-    environment = {**os.environ, "PATH": f"{os.path.dirname(UNSHARD)}:{os.environ['PATH']}",
-                   "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True,
-                          stderr=subprocess.PIPE, timeout=PATIENCE * 6)
+def run_block(text, folder):
+    path = [os.path.dirname(UNSHARD), os.path.dirname(sys.executable), f"{folder}/bin", os.environ["PATH"]]
+    environment = {**os.environ, "PATH": ":".join(path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(["bash", "-e", "-c", text], env=environment, stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.PIPE, cwd=folder, timeout=PATIENCE * 6)
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
+def write_program(text, folder):
+    """Its first line is a comment that says what the file is called."""
+    name = re.match(r"# (\w+\.py)\n", text)[1]
+    (folder / name).write_text(text)
+
+
 def run_guide(name, folder):
-    """Runs every block in order; what all of them printed."""
+    """Runs every block in order; what all of them printed. The first command is `unshard run`."""
     assert name in TRIED
     output = ""
+    commands = "".join(text for language, text in blocks(name) if language in ("sh", "text"))
+    assert re.search(r"^unshard (\w+)", commands.replace("unshard ls", ""), re.MULTILINE)[1] == "run"
     for language, text in blocks(name):
-        if language in ("sh", "python"):
-            output += run_block(language, place(text, folder), folder)
-    assert not [path for path in (folder / "mnt").iterdir() if is_mounted(path)], "left mounted"
+        if language == "python":
+            write_program(place(text, folder), folder)
+        elif language == "sh":
+            output += run_block(place(text, folder), folder)
+    places = [*(folder / "mnt").iterdir(), *(folder / "models").iterdir()]
+    assert not [path for path in places if is_mounted(path)], "left mounted"
     return output
 
 
@@ -88,7 +105,9 @@ def test_diffusers(folder, flux):
 @pytest.mark.parametrize("name", ["vllm", "tensorrt-llm"])
 def test_servers(folder, llama, name):
     provide(folder, "llama", llama)
-    assert "warm" in run_guide(name, folder)
+    shards = len(checkpoints.shard_files(llama)) if name == "tensorrt-llm" else 1
+    output = run_guide(name, folder)
+    assert "warm" in output and output.count(f"{shards} files read\n") == 2, output
 
 
 def test_loaders(folder, llama):
@@ -104,12 +123,11 @@ def test_comfyui(folder, flux):
     (configuration,) = [text for language, text in blocks("comfyui") if language == "yaml"]
     paths = yaml.safe_load(place(configuration, folder))["unshard"]
     base = paths.pop("base_path")
-    with mounted(flux, mountpoint=base):
-        folders = [name for value in paths.values() for name in value.split()]
-        assert len(folders) == 4
-        for name in folders:
-            files = [file for file in os.listdir(f"{base}/{name}") if file.endswith(".safetensors")]
-            assert len(files) == 1, f"{name}: {files}"
+    folders = [name for value in paths.values() for name in value.split()]
+    assert len(folders) == 4
+    for name in folders:
+        found = run("run", base, "--", "ls", f"{base}/{name}", check=True).stdout.splitlines()
+        assert len([file for file in found if file.endswith(".safetensors")]) == 1, f"{name}: {found}"
 
 
 def test_llama_cpp(folder):
@@ -119,6 +137,7 @@ def test_llama_cpp(folder):
     gguf_files.write_model(splits, split_max_tensors=5)
     output = run_guide("llama-cpp", folder)
     assert "model.gguf" in output and "warm" in output
+    assert len(re.findall(r"^[1-9]\d+ bytes of one file$", output, re.MULTILINE)) == 2
 
 
 DOCUMENTS = ("lib/formats/README.md", "fs/kernel/README.md")
