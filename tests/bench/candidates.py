@@ -15,7 +15,8 @@ class Candidate:
     """how: a loader. mount: gives a mount of a source, None: the files themselves. files: what is
     loaded. readers: how many share the work. begin: COLD is with the mount; WARM, once all is in the
     page cache; AGAIN, once it was loaded and the kernel has dropped its pages. checkpoint: which of
-    the folders of `checkpoints`. memory: what the mount may use, as a share of the checkpoint."""
+    the folders of `checkpoints`. memory: what the mount may use, as a share of the checkpoint.
+    in_front: `unshard run` is what starts the loader, a whole program."""
     name: str
     how: str = "load"
     mount: object = None
@@ -25,12 +26,16 @@ class Candidate:
     checkpoint: str = checkpoints.PLAIN
     options: tuple = ()
     program: object = None
+    in_front: bool = False
     memory: float = 0
 
     def mounted(self, source, prefix=()):
-        if self.program:
+        if self.program and not self.in_front:
             return mounts.unshard(self.program, source, self.options, prefix)
         return self.mount(source) if self.mount else None
+
+    def front(self):
+        return (self.program, "run") if self.in_front else ()
 
 
 PEERS = [Candidate("thread pool", "pool"), Candidate("Run:ai streamer", "runai"),
@@ -72,6 +77,9 @@ READERS = [Candidate("native mmap", "mmap"), Candidate("native read", "read"),
            unshard("unshard mmap", "mmap"), unshard("unshard read", "read")]
 PICKLES = [unshard(), Candidate("torch.load", "torch.load", files=checkpoints.PICKLES),
            Candidate("torch.load, mmap=True", "torch.load mmap", files=checkpoints.PICKLES)]
+RUN = [each for how in ("program", "program in Python")
+       for each in (Candidate(how, how),
+                    unshard(f"unshard run {how}", how, files=checkpoints.PATTERN, in_front=True))]
 VERIFY = [unshard("manifest of chunks", checkpoint=checkpoints.MANIFEST),
           unshard("verify=off", "load", "verify=off"),
           unshard("SHA-256 of files", checkpoint=checkpoints.SUMS),

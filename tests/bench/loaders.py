@@ -17,6 +17,7 @@ import resource
 import select
 import signal
 import subprocess
+import sys
 import time
 
 import torch
@@ -169,12 +170,34 @@ def verified(files, _part, _parts):
     return status["bytes_total"]
 
 
+LOAD = """import glob, sys
+from safetensors.torch import load_file
+kept = [{name: tensor.clone() for name, tensor in load_file(path).items()}
+        for path in sorted(glob.glob(sys.argv[1] + "/model*.safetensors"))]
+print(sum(tensor.nbytes for tensors in kept for tensor in tensors.values()))
+"""
+
+
+def program(*words):
+    """A whole program, from its start to its end, that looks itself what a directory has and prints
+    how many bytes that were; behind the words of `front`."""
+    def run(files, _part, _parts, *front):
+        folder = os.path.dirname(files[0])
+        before = [*front, folder, "--"] if front else []
+        done = subprocess.run([*before, *words, folder], check=True, stdout=subprocess.PIPE)
+        return json.loads(done.stdout) if words[0] == sys.executable else \
+            json.loads(done.stdout)["bytes"]
+
+    return run
+
+
 LOADERS = {"load": load, "pread": pread, "prefetch": prefetch, "pool": pool, "cat": cat,
            "runai": runai, "fast": fast, "by header": by_header, "by name": by_name,
            "at random": at_random, "places": places, "slices": slices,
            "torch.load": torch_load, "torch.load mmap": torch_load_mmap,
            "mmap": reader("mmap"), "read": reader("read"), "direct": reader("direct"),
-           "verified": verified}
+           "verified": verified, "program in Python": program(sys.executable, "-c", LOAD),
+           "program": program("sh", "-c", 'exec "$0" mmap "$1"/model*.safetensors', READER)}
 
 
 def why_not(how):
@@ -212,7 +235,7 @@ def told(result):
 class Load:
     """A process that waits for go() and then loads what the pattern finds."""
 
-    def __init__(self, how, part=0, parts=1):
+    def __init__(self, how, part=0, parts=1, front=()):
         ready, self.ready = os.pipe()
         self.go_end, go = os.pipe()[::-1]
         self.result, result = os.pipe()
@@ -223,7 +246,7 @@ class Load:
                 os.write(self.ready, b"r")
                 pattern = os.read(go, 4096).decode()
                 if pattern:
-                    os.write(result, json.dumps(child(how, pattern, part, parts)).encode())
+                    os.write(result, json.dumps(child(how, pattern, part, parts, front)).encode())
         os.read(ready, 1)
         for fd in (ready, self.ready, go, result):
             os.close(fd)
@@ -246,13 +269,13 @@ class Load:
         os.close(self.result)
 
 
-def child(how, pattern, part, parts):
+def child(how, pattern, part, parts, front):
     spent, read = used(), storage_reads("self")
     try:
         files = sorted(glob.glob(pattern))
         if not files:
             return {"error": "nothing to load: " + pattern}
-        result = LOADERS[how](files, part, parts)
+        result = LOADERS[how](files, part, parts, *front)
         if DEVICE != "cpu":
             torch.cuda.synchronize()
         end = time.monotonic()

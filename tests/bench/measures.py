@@ -84,6 +84,15 @@ def pickles(bench):
             bench.want(case, "unshard", reach[where], ["torch.load", "torch.load, mmap=True"])
 
 
+def run_programs(bench):
+    """Whole programs, and the same with `unshard run` in front."""
+    for where in bench.places([storage.MEMORY, storage.DISK, storage.SLOW[2], storage.SLOW[10]]):
+        case = run(bench, "run", where, candidates.RUN)
+        for name in ("program", "program in Python"):
+            if where != storage.MEMORY:
+                bench.want(case, f"unshard run {name}", 0.9 if where == storage.DISK else 1, [name])
+
+
 def verify(bench):
     """What verification costs: of chunks against a manifest; the first time, of whole files."""
     case = Case("verify", storage.MEMORY.name)
@@ -100,5 +109,5 @@ def verify(bench):
 
 
 GROUPS = {"field": field, "ways": ways, "readers": readers, "warm": warm.measure,
-          "pickles": pickles, "verify": verify, "scale": scale.measure}
+          "pickles": pickles, "run": run_programs, "verify": verify, "scale": scale.measure}
 QUICK = ["field", "ways", "scale"]

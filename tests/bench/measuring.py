@@ -65,7 +65,7 @@ def forked(candidate):
     loads = []
     try:
         for part in range(candidate.readers):
-            loads.append(loaders.Load(candidate.how, part, candidate.readers))
+            loads.append(loaders.Load(candidate.how, part, candidate.readers, candidate.front()))
         yield loads
     finally:
         for load in loads:
@@ -96,8 +96,9 @@ def once(storage, candidate, folder):
         loads, mount = stack.enter_context(forked(candidate)), None
         begin = time.monotonic()
         path = source.path
-        if candidate.program or candidate.mount:
-            mount = stack.enter_context(candidate.mounted(source.path, prefix))
+        mounting = candidate.mounted(source.path, prefix)
+        if mounting:
+            mount = stack.enter_context(mounting)
             path = mount.path
         if candidate.begin != candidates.COLD:
             prepare(candidate, mount)
@@ -114,9 +115,10 @@ def with_costs(run, source, mount, candidate):
     if mount:
         run.update(mount.costs())
         run["daemon"] /= size
-    if candidate.begin == candidates.COLD:
+    counted = not candidate.in_front or source.storage.rules  # else the daemon's part is not known
+    if candidate.begin == candidates.COLD and counted:
         run["source"] = source.bytes_read(run, mount)
-    else:
+    elif candidate.begin != candidates.COLD:
         run.pop("daemon", None)  # that was before the clock started, too
     return run
 

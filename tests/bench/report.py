@@ -54,6 +54,8 @@ SECTIONS = {
                       "at best; GB/s:"),
     "warm": simple("Once all is in the page cache; GB/s:"),
     "pickles": simple("PyTorch files (`.bin`), cold; GB/s:"),
+    "run": simple("A whole program, with its start and its end: one that maps all files and adds up their "
+                  "bytes, one that imports torch and loads them; GB/s:"),
     "verify": simple("Verification; GB/s, and processor seconds a GB:", COSTS),
     "scale": scale,
 }
