@@ -428,12 +428,18 @@ def test_commands_leave_what_cannot_be_killed(wedged_mount):
     It keeps nobody waiting who reads what the command prints."""
     answer_init(wedged_mount.descriptor)
     threading.Thread(target=take_requests, args=(wedged_mount.descriptor,), daemon=True).start()
-    commands = (["status"], ["status", "--json"], ["wait"], ["warm"], ["evict"], ["umount"])
-    begun = [subprocess.Popen([UNSHARD, *words, wedged_mount.path], stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, text=True) for words in commands]
-    for words, process in zip(commands, begun):
-        said = "".join(process.communicate(timeout=PATIENCE))
-        assert process.returncode == 1 and "did not answer within" in said, (words, said)
+    path = str(wedged_mount.path)
+    expected = {words: (1, "did not answer within") for words in (
+        f"status {path}", f"status --json {path}", f"wait {path}", f"warm {path}", f"evict {path}",
+        f"umount {path}")}
+    expected["list"] = (3, f"{path}  no answer")
+    expected[f"doctor {path}"] = (3, "umount --force")
+    begun = {words: subprocess.Popen([UNSHARD, *words.split()], stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, text=True) for words in expected}
+    for words, process in begun.items():
+        said, _ = process.communicate(timeout=PATIENCE)
+        status, part = expected[words]
+        assert process.returncode == status and part in said, (words, process.returncode, said)
 
 
 BAD_COMMANDS = {
