@@ -5,7 +5,7 @@
 Every round runs the candidates one after the other, there and back, so that noise of the machine
 hits all alike; the first round counts for nothing; what is printed is medians and their spread.
 
-    make bench                            all of it, 25 minutes
+    make bench                            all of it, 16 minutes
     make bench MEASURE=--quick            3 minutes
     make bench MEASURE='--only field'     one group; see measures.py
     make bench BASE=HEAD~1                with the program of another commit beside this one

@@ -170,23 +170,22 @@ def verified(files, _part, _parts):
     return status["bytes_total"]
 
 
-LOAD = """import glob, sys
+LOAD = """import glob, json, sys
 from safetensors.torch import load_file
 kept = [{name: tensor.clone() for name, tensor in load_file(path).items()}
         for path in sorted(glob.glob(sys.argv[1] + "/model*.safetensors"))]
-print(sum(tensor.nbytes for tensors in kept for tensor in tensors.values()))
+print(json.dumps({"bytes": sum(tensor.nbytes for one in kept for tensor in one.values())}))
 """
 
 
 def program(*words):
     """A whole program, from its start to its end, that looks itself what a directory has and prints
-    how many bytes that were; behind the words of `front`."""
+    how many bytes that were; behind the words of `front` and the directory."""
     def run(files, _part, _parts, *front):
         folder = os.path.dirname(files[0])
         before = [*front, folder, "--"] if front else []
         done = subprocess.run([*before, *words, folder], check=True, stdout=subprocess.PIPE)
-        return json.loads(done.stdout) if words[0] == sys.executable else \
-            json.loads(done.stdout)["bytes"]
+        return json.loads(done.stdout)["bytes"]
 
     return run
 

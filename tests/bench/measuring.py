@@ -115,11 +115,10 @@ def with_costs(run, source, mount, candidate):
     if mount:
         run.update(mount.costs())
         run["daemon"] /= size
-    counted = not candidate.in_front or source.storage.rules  # else the daemon's part is not known
-    if candidate.begin == candidates.COLD and counted:
-        run["source"] = source.bytes_read(run, mount)
-    elif candidate.begin != candidates.COLD:
+    if candidate.begin != candidates.COLD:
         run.pop("daemon", None)  # that was before the clock started, too
+    elif source.storage.rules or not candidate.in_front:  # whose daemon's share nobody tells
+        run["source"] = source.bytes_read(run, mount)
     return run
 
 
