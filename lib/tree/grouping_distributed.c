@@ -161,7 +161,7 @@ int grouping_find_distributed(struct discovery *discovery, uint32_t directory, b
     const char *path = entry_of(discovery, part)->path;
     taken = taken || scan_child(&discovery->scan, directory, DISTRIBUTED_NAME,
                                 sizeof DISTRIBUTED_NAME - 1) != SCAN_NONE;
-    if (metadata == SCAN_NONE)
+    if (metadata == SCAN_NONE || entry_of(discovery, metadata)->kind == SCAN_DIRECTORY)
         note_add(&discovery->notes, arena,
                  "%s: there is no .metadata beside it, so the distributed save did not end; its "
                  "files are shown as they are.",

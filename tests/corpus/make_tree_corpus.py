@@ -169,6 +169,7 @@ def none():
     yield "component-directory-is-outside", ('f model_index.json {"_class_name":"X",'
                                              '"unet":["a","B"]}\nl unet /etc\n')
     yield "only-loops", "l a b\nl b a\n"
+    yield "distributed-metadata-is-directory", "f __0_0.distcp hello\nd .metadata\n"
 
 
 def planner():
