@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * The formats of weights that can be merged. A new one is a file with its reader and a line in the
- * table of format.c. */
+ * What everybody else knows of a format of weights. Each has a folder of its own with a reader and
+ * one `struct format`, which the table in format.c names; who works with files of any format goes
+ * through that, and includes nothing of the folders. */
 #ifndef FORMATS_FORMAT_H
 #define FORMATS_FORMAT_H
 
@@ -48,7 +49,7 @@ struct format {
 };
 
 /* All formats. Where two of them would show files of the same name, the earlier one does. */
-extern const struct format format_table[];
+extern const struct format *const format_table[];
 extern const size_t format_count;
 
 /* The format whose files have this extension, or NULL. Exact, case-sensitive. Thread-safe. */

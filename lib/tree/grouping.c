@@ -178,7 +178,7 @@ static int group_directory(struct discovery *discovery, uint32_t directory)
                                         .merged = &merged};
     int result = 0;
     for (size_t i = 0; i < format_count && result == 0; i++) {
-        const struct format *format = &format_table[i];
+        const struct format *format = format_table[i];
         if (!format->pickle || discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS)
             result = group_format(discovery, directory, format, &weights);
     }

@@ -6,10 +6,12 @@
 #ifndef FORMATS_DCP_DCP_METADATA_H
 #define FORMATS_DCP_DCP_METADATA_H
 
-#include "formats/tensor_set.h"
+#include "formats/format.h"
 #include "unshard.h"
 
 #define DCP_MAX_RANK 64U
+
+extern const struct format dcp_format;
 
 struct dcp_tensor {
     const char *name; /* UTF-8 */

@@ -5,7 +5,7 @@
 #define FORMATS_GGUF_GGUF_H
 
 #include "base/xxh3.h"
-#include "formats/tensor_set.h"
+#include "formats/format.h"
 #include "unshard.h"
 
 #include <stdbool.h>
@@ -18,6 +18,8 @@
 #define GGUF_NAME_CAPACITY 64 /* of a tensor's name, with a terminator */
 #define GGUF_DEFAULT_ALIGNMENT UINT64_C(32)
 #define GGUF_MAX_ALIGNMENT (UINT64_C(1) << 20)
+
+extern const struct format gguf_format;
 
 enum gguf_type {
     GGUF_U8,

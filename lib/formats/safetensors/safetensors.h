@@ -3,10 +3,12 @@
 #define FORMATS_SAFETENSORS_SAFETENSORS_H
 
 #include "base/text.h"
-#include "formats/tensor_set.h"
+#include "formats/format.h"
 #include "unshard.h"
 
 #define SAFETENSORS_MAX_HEADER UINT64_C(100000000)
+
+extern const struct format safetensors_format;
 
 /* Reads and checks the header of the file behind `reader`. Tensors come in data order with absolute
  * offsets. Everything in *out lives in `arena`. Every rule of the reference is enforced, and beyond

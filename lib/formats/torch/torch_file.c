@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -218,34 +217,4 @@ int torch_file_read(const struct byte_reader *reader, const char *path, struct a
     if (head[0] != 0x80 && foreign_content(reader, path, NULL, error) != 0) /* no pickle */
         return -EINVAL;
     return torch_legacy_read(reader, path, arena, out, error);
-}
-
-/* ---- names -------------------------------------------------------------------------------------
- */
-
-static bool begins_with(const char *text, const char *prefix)
-{
-    return strncmp(text, prefix, strlen(prefix)) == 0;
-}
-
-enum format_claim torch_file_claim(const char *stem, const char *extension, char *shown_stem,
-                                   size_t capacity)
-{
-    static const char torch_model[] = "pytorch_model", diffusers[] = "diffusion_pytorch_model",
-                      open_clip[] = "open_clip_pytorch_model";
-    bool bin = strcmp(extension, "bin") == 0;
-    int length;
-    enum format_claim claim = FORMAT_CLAIM_WEIGHTS;
-    if (begins_with(stem, torch_model))
-        length = snprintf(shown_stem, capacity, "model%s", stem + sizeof torch_model - 1);
-    else if (begins_with(stem, open_clip))
-        length = snprintf(shown_stem, capacity, "open_clip_model%s", stem + sizeof open_clip - 1);
-    else {
-        length = snprintf(shown_stem, capacity, "%s", stem);
-        if (bin && !begins_with(stem, diffusers))
-            claim = FORMAT_CLAIM_NONE;
-    }
-    if (!bin)
-        claim = FORMAT_CLAIM_PERHAPS;
-    return length > 0 && (size_t)length < capacity ? claim : FORMAT_CLAIM_NONE;
 }

@@ -8,6 +8,8 @@
 
 #include "formats/format.h"
 
+extern const struct format torch_format;
+
 /* Contract of format.read. -ENOTSUP: the file is whole but no state dict: TorchScript, something
  * else than torch.save wrote, a pickle of other things (codes "not-a-state-dict",
  * "unsupported-pickle"). Code "hostile-pickle": the pickle names what would run code. */

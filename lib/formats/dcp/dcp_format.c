@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: MIT */
+#include "formats/dcp/dcp_metadata.h"
+
+/* Found by the .metadata in a directory, not by extension. */
+static const char *const no_extensions[] = {NULL};
+
+const struct format dcp_format = {.name = "dcp", .extensions = no_extensions, .pickle = true};
