@@ -26,20 +26,20 @@ struct format {
      * the file is well but not weights of this format. NULL: its files are not read one by one. */
     int (*read)(const struct byte_reader *reader, const char *path, struct arena *arena,
                 struct tensor_set *out, struct unshard_error *error);
-    /* The extension of the file that is shown besides; NULL: its own. */
-    const char *shown_extension;
+    /* Its files stay as they are, and what they hold is shown as a file of this format besides (see
+     * tree/added_views.h); NULL: a file of its own format stands in the place of several. */
+    const struct format *shown_as;
     /* What a stem says ("model" of "model.fp16.safetensors"), and the stem of the file that is
      * shown besides, at most capacity bytes with its terminator. NULL: all stems are weights and
      * kept. */
     enum format_claim (*claim)(const char *stem, const char *extension, char *shown_stem,
                                size_t capacity);
-    /* Whether a file, of which `read` has made the set, says that it is one of several. NULL: files
-     * do not say. Pure. */
+    /* Whether a file, of which `read` has made the set, says that it is one of several: such files
+     * are no use one by one, and no index tells of them. NULL: files do not say. Pure. */
     bool (*is_shard)(const struct tensor_set *set);
     /* Feeds what set.detail says to a hash, so that a file which says something else is told from
      * this one. NULL: there is no detail. Pure. */
     void (*hash_detail)(const struct tensor_set *set, XXH3_state_t *state);
-    bool pickle; /* its files stay as they are, see tree/added_views.h for what is added */
     /* Lays the tensors of several files out as one file of this format; NULL: merged files are
      * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of
      * the files; no two tensors have one name; `component` is for messages. On success *out is to

@@ -196,12 +196,12 @@ static void settle_directory(struct discovery *discovery, uint32_t first, uint32
     for (uint32_t i = first; i < end; i++) {
         const struct candidate *candidate = discovery->candidates[i];
         const struct header *culprit;
-        if (candidate->format->pickle && judge(candidate, true, &culprit) != GOOD)
+        if (candidate->format->shown_as != NULL && judge(candidate, true, &culprit) != GOOD)
             around.refused = path_of(discovery, candidate);
     }
     for (uint32_t i = first; i < end; i++) {
         struct candidate *candidate = discovery->candidates[i];
-        if (!candidate->format->pickle || settle(discovery, candidate, &around)) {
+        if (candidate->format->shown_as == NULL || settle(discovery, candidate, &around)) {
             discovery->candidates[(*kept)++] = candidate;
         } else {
             release(discovery, candidate);

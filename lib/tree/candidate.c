@@ -177,7 +177,7 @@ int candidate_settle_merged_name(struct discovery *discovery, struct candidate *
 {
     uint32_t entry = scan_child(&discovery->scan, candidate->directory, candidate->merged_name,
                                 strlen(candidate->merged_name));
-    if (entry == SCAN_NONE || candidate->passthrough || candidate->format->pickle)
+    if (entry == SCAN_NONE || candidate->passthrough || candidate->format->shown_as != NULL)
         return 0;
     switch (entry_of(discovery, entry)->kind) {
     case SCAN_FILE:

@@ -125,7 +125,7 @@ static bool wants_index(const struct build *build)
         return false;
     return candidate->index_entry != SCAN_NONE ||
            (options->layout == UNSHARD_LAYOUT_BOTH && !candidate->passthrough &&
-            candidate->format->shown_extension == NULL && candidate->format->lay_out == NULL);
+            candidate->format->shown_as == NULL && candidate->format->is_shard == NULL);
 }
 
 struct scan_entry candidate_attributes(const struct discovery *discovery,
@@ -280,7 +280,7 @@ static int show_merged(struct build *build, struct merged_view *merged)
     add_file(build, component->view_name, component->view, &like, like.mtime_ns);
     if (build->candidate->unlisted_view && prefetch_file(build) != 0)
         return -ENOMEM;
-    if (build->candidate->format->pickle && !build->candidate->unlisted_view)
+    if (build->candidate->format->shown_as != NULL && !build->candidate->unlisted_view)
         settle_pickles(build);
     return add_index_view(build, merged->tensors, merged->tensor_count, merged->data_bytes);
 }
@@ -569,7 +569,7 @@ static int build_component(struct discovery *discovery, uint32_t number)
     if (result == 0)
         result = candidate->as_files ? build_files(&build) : build_views(&build);
     if (result == 0 && component->failed && component->view == UNSHARD_NO_VIEW &&
-        !candidate->format->pickle)
+        candidate->format->shown_as == NULL)
         result = show_unreadable(&build);
     if (result != 0)
         return result;

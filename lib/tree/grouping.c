@@ -110,7 +110,7 @@ static int group_single_files(struct discovery *discovery, uint32_t directory,
         const struct scan_entry *entry = entry_of(discovery, file->entry);
         if (file->kind != WEIGHT_NAME_SINGLE || entry->kind != SCAN_FILE || entry->claimed)
             continue;
-        if (file->format->shown_extension != NULL) {
+        if (file->format->shown_as != NULL) {
             int result = group_converted_file(discovery, directory, file, weights);
             if (result != 0)
                 return result;
@@ -179,7 +179,8 @@ static int group_directory(struct discovery *discovery, uint32_t directory)
     int result = 0;
     for (size_t i = 0; i < format_count && result == 0; i++) {
         const struct format *format = format_table[i];
-        if (!format->pickle || discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS)
+        if (format->shown_as == NULL ||
+            discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS)
             result = group_format(discovery, directory, format, &weights);
     }
     if (result == 0 && discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS) {

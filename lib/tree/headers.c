@@ -184,7 +184,7 @@ static void refuse(const struct unshard_checkpoint *checkpoint, struct header *h
     else
         header->result =
             headers_no_memory_left(&header->error, checkpoint->files[header->file].path,
-                                   header->format->pickle ? ENOTSUP : EFBIG);
+                                   header->format->shown_as != NULL ? ENOTSUP : EFBIG);
 }
 
 static void read_number(void *context, uint32_t number)

@@ -101,7 +101,7 @@ static const struct scan_entry *rival(const struct settling *settling,
     const char *dot = candidate->variant[0] != '\0' ? "." : "", *variant = candidate->variant;
     const struct scan *scan = &settling->discovery->scan;
     if (candidate->index_entry != SCAN_NONE || candidate->passthrough ||
-        candidate->format->is_shard != NULL || candidate->format->pickle)
+        candidate->format->is_shard != NULL || candidate->format->shown_as != NULL)
         return NULL;
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char file[2][2 * WEIGHT_NAME_CAPACITY];
@@ -151,7 +151,7 @@ static bool is_one_of_many(const struct candidate *candidate)
 {
     return candidate->index_entry == SCAN_NONE && candidate->member_count == 1 &&
            candidate->missing > 0 && candidate->missing == candidate->absent_seen &&
-           candidate->format->lay_out == NULL && !is_loaders_stem(candidate->stem);
+           candidate->format->is_shard == NULL && !is_loaders_stem(candidate->stem);
 }
 
 /* Reads what the metadata of files says about tensors of which each holds a part. */
@@ -183,7 +183,7 @@ static int decide_by_headers(const struct settling *settling, struct candidate *
     if (result == 0) {
         result = tensor_owners_settle(settling->discovery, candidate, why);
         /* Parts of what is one file by definition: no loader takes them one by one. */
-        if (result == -EINVAL && candidate->format->lay_out != NULL)
+        if (result == -EINVAL && candidate->format->is_shard != NULL)
             candidate_fail(candidate, why);
         else if (result == -EINVAL)
             *outcome = OUTCOME_AS_IS;
@@ -280,10 +280,9 @@ static int keep_single(struct settling *settling, const struct candidate *group,
  * are where nothing else is made of them. */
 static bool is_weights(const struct candidate *candidate, const struct header *header)
 {
-    if (candidate->as_files && candidate->format->pickle)
+    if (candidate->as_files && candidate->format->shown_as != NULL)
         return !candidate->perhaps || header->result == 0;
-    return candidate->format->shown_extension == NULL && candidate->dcp == NULL &&
-           header->result != -ENOTSUP;
+    return candidate->format->shown_as == NULL && header->result != -ENOTSUP;
 }
 
 static int show_as_is(struct settling *settling, struct candidate *candidate)
@@ -326,7 +325,7 @@ static void place_index(const struct settling *settling, const struct candidate 
 static void take_places(const struct settling *settling, const struct candidate *candidate)
 {
     bool both = settling->discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH;
-    if (candidate->format->pickle)
+    if (candidate->format->shown_as != NULL)
         return;
     for (uint32_t i = 0; i < candidate->member_count; i++)
         entry_at(settling, candidate->members[i])->unlisted = !both && !candidate->passthrough;

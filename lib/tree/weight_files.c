@@ -51,8 +51,8 @@ static bool claim_weight(const struct format *format, enum unshard_pickle pickle
             return false;
         snprintf(name->stem, sizeof name->stem, "%s", stem);
     }
-    if (format->shown_extension != NULL)
-        snprintf(name->extension, sizeof name->extension, "%s", format->shown_extension);
+    if (format->shown_as != NULL)
+        snprintf(name->extension, sizeof name->extension, "%s", format->shown_as->extensions[0]);
     return true;
 }
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "formats/torch/torch_file.h"
 
+#include "formats/safetensors/safetensors.h"
+
 #include <stdio.h>
 #include <string.h>
 
@@ -37,7 +39,6 @@ const struct format torch_format = {
     .name = "torch",
     .extensions = extensions,
     .read = torch_file_read,
-    .shown_extension = "safetensors",
+    .shown_as = &safetensors_format,
     .claim = torch_file_claim,
-    .pickle = true,
 };
