@@ -40,13 +40,24 @@ struct format {
     /* Feeds what set.detail says to a hash, so that a file which says something else is told from
      * this one. NULL: there is no detail. Pure. */
     void (*hash_detail)(const struct tensor_set *set, XXH3_state_t *state);
-    /* Lays the tensors of several files out as one file of this format; NULL: merged files are
-     * safetensors, which the planner lays out. Pure. The sets were made by `read`, in the order of
-     * the files; no two tensors have one name; `component` is for messages. On success *out is to
-     * be freed with file_layout_free. Errors: the files are no set, or memory. */
-    int (*lay_out)(const struct tensor_set *sets, size_t set_count, const char *component,
-                   struct file_layout *out, struct unshard_error *error);
+    /* Lays the tensors of several files out as one file of this format. Pure. The sets were made by
+     * `read` of this format or of one that is shown as it, in the order of the files; no two
+     * tensors have one name; `order` is for formats that leave a choice; `component` is for
+     * messages. On success *out is to be freed with file_layout_free. Errors: the files are no set,
+     * or memory. NULL where shown_as is another one. */
+    int (*lay_out)(const struct tensor_set *sets, size_t set_count, enum unshard_order order,
+                   const char *component, struct file_layout *out, struct unshard_error *error);
+    /* Reads the header that lay_out has made, `length` bytes of a file of `size`, again: 0, or it
+     * is none. NULL: it tells less of the tensors than the files that they come from. Pure. */
+    int (*read_laid_out)(const char *header, size_t length, uint64_t size, const char *path,
+                         struct arena *arena, struct tensor_set *out);
 };
+
+/* The format of the file that is shown for files of this one. */
+static inline const struct format *format_shown(const struct format *format)
+{
+    return format->shown_as != NULL ? format->shown_as : format;
+}
 
 /* All formats. Where two of them would show files of the same name, the earlier one does. */
 extern const struct format *const format_table[];

@@ -36,6 +36,10 @@ static inline const char *tensor_type_name(const struct tensor *tensor)
     return tensor->type_name != NULL ? tensor->type_name : dtype_name(tensor->dtype);
 }
 
+/* The order in which the reference library of safetensors lays tensors out: dtype rank descending,
+ * then name as bytes. For qsort: negative, 0, positive. */
+int tensor_canonical_compare(const struct tensor *a, const struct tensor *b);
+
 struct metadata_entry {
     const char *key, *value;
     uint32_t key_length, value_length;

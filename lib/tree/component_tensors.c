@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * The tensors of a component: of a merged safetensors file from the header that was made for it,
- * else from the headers of its files, which are read again. */
+ * The tensors of a component: of a merged file from the header that was made for it, where that can
+ * be read again, else from the headers of its files. */
 #include "tree/headers.h"
 #include "tree/model.h"
 
 #include "base/error.h"
 #include "formats/gather.h"
-#include "formats/safetensors/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -42,15 +41,17 @@ static uint32_t first_source(const struct gathered *gathered, uint64_t offset)
 }
 
 /* 1: told, 0: the view has no header of our making. */
-static int tell_merged(const struct listing *listing, const struct view *view)
+static int tell_merged(const struct listing *listing, const struct format *format,
+                       const struct view *view)
 {
     const struct extent_map *map = &view->map;
     const struct source_file *files = listing->checkpoint->files;
     struct arena arena = {0};
     struct tensor_set set = {0};
-    if (map->count == 0 || map->extents[0].source != EXTENT_LITERAL || map->literal_size < 8 ||
-        safetensors_parse(map->literal + 8, map->literal_size - 8, map->size, view->path, &arena,
-                          &set, NULL) != 0) {
+    if (map->count == 0 || map->extents[0].source != EXTENT_LITERAL ||
+        format->read_laid_out == NULL ||
+        format->read_laid_out(map->literal, map->literal_size, map->size, view->path, &arena,
+                              &set) != 0) {
         arena_free(&arena);
         return 0;
     }
@@ -97,7 +98,7 @@ int unshard_component_tensors(const struct unshard_checkpoint *checkpoint, uint3
     const struct format *format = format_of_name(component->format);
     struct listing listing = {checkpoint, found, context};
     if (component->view != UNSHARD_NO_VIEW &&
-        tell_merged(&listing, &checkpoint->views[component->view]))
+        tell_merged(&listing, format_shown(format), &checkpoint->views[component->view]))
         return 0;
     uint32_t count = format->read != NULL ? component->file_count : 0;
     struct header *headers = calloc(count + 1U, sizeof *headers);

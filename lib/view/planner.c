@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "view/planner.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,11 +9,7 @@
 #include "base/error.h"
 #include "base/string_map.h"
 #include "base/text.h"
-#include "formats/safetensors/safetensors.h"
-#include "view/planner_metadata.h"
 
-#define PAGE_SIZE UINT64_C(4096)
-#define HEADER_ALIGNMENT UINT64_C(8)
 #define MAX_VIEW_RUNS ((size_t)1 << 20)
 
 /* ---- collecting --------------------------------------------------------------------------------
@@ -49,7 +44,6 @@ static int add_set(const struct planner_input *input, size_t number, struct stri
             return error_no_memory(error);
         if (added == 0)
             return duplicate(input, tensor, first, number, error);
-        view->tensors[view->tensor_count++] = tensor;
         if (!checked_add(view->data_bytes, tensor->length, &view->data_bytes))
             return error_set(error, "too-large", EOVERFLOW,
                              "%s: the sizes of all tensors together overflow", input->component);
@@ -57,8 +51,9 @@ static int add_set(const struct planner_input *input, size_t number, struct stri
     return 0;
 }
 
-static int collect_tensors(const struct planner_input *input, struct merged_view *view,
-                           struct unshard_error *error)
+/* No two tensors have one name; and how much they are together. */
+static int check_tensors(const struct planner_input *input, struct merged_view *view,
+                         struct unshard_error *error)
 {
     struct string_map names = {0};
     uint64_t count = 0;
@@ -66,90 +61,11 @@ static int collect_tensors(const struct planner_input *input, struct merged_view
 
     for (size_t i = 0; i < input->set_count; i++)
         count += input->sets[i].tensor_count;
-    view->tensors = count >= UINT32_MAX ? NULL : calloc(count + 1, sizeof *view->tensors);
-    if (view->tensors == NULL)
+    if (count >= UINT32_MAX)
         return error_no_memory(error);
     for (size_t i = 0; i < input->set_count && result == 0; i++)
         result = add_set(input, i, &names, view, error);
     string_map_free(&names);
-    return result;
-}
-
-/* ---- order -------------------------------------------------------------------------------------
- */
-
-static bool all_aligned(const struct merged_view *view)
-{
-    uint64_t offset = 0;
-
-    assert(view->tensors != NULL);
-    for (size_t i = 0; i < view->tensor_count; i++) {
-        const struct tensor *tensor = view->tensors[i];
-
-        assert(tensor != NULL);
-        if (offset % dtype_alignment(tensor->dtype) != 0)
-            return false;
-        offset += tensor->length;
-    }
-    return true;
-}
-
-/* Each length is a multiple of its element size, and these never grow along the file: so every
- * tensor starts at a multiple of its own. There are four sizes, so four passes sort stably. */
-static int sort_by_element_size(struct merged_view *view, struct unshard_error *error)
-{
-    const struct tensor **sorted = calloc(view->tensor_count + 1, sizeof *sorted);
-    size_t count = 0;
-
-    assert(view->tensors != NULL);
-    if (sorted == NULL)
-        return error_no_memory(error);
-    for (unsigned size = 8; size > 0; size /= 2)
-        for (size_t i = 0; i < view->tensor_count; i++)
-            if (dtype_alignment(view->tensors[i]->dtype) == size)
-                sorted[count++] = view->tensors[i];
-    free(view->tensors);
-    view->tensors = sorted;
-    return 0;
-}
-
-static int compare_canonical(const void *left, const void *right)
-{
-    return safetensors_canonical_compare(*(const struct tensor *const *)left,
-                                         *(const struct tensor *const *)right);
-}
-
-static int order_tensors(enum unshard_order order, struct merged_view *view,
-                         struct unshard_error *error)
-{
-    assert(view->tensors != NULL);
-    view->canonical = order == UNSHARD_ORDER_CANONICAL;
-    if (view->canonical) {
-        qsort(view->tensors, view->tensor_count, sizeof *view->tensors, compare_canonical);
-        return 0;
-    }
-    return all_aligned(view) ? 0 : sort_by_element_size(view, error);
-}
-
-/* ---- the header --------------------------------------------------------------------------------
- */
-
-static int write_header(const struct planner_input *input, const struct merged_view *view,
-                        const struct planner_metadata *metadata, struct text *header,
-                        struct unshard_error *error)
-{
-    /* A page that held a part of the header and of a shard could not be read when that shard is
-     * bad, and with it all others. The reference knows no shards, and pads to its own alignment. */
-    uint64_t alignment = view->canonical ? HEADER_ALIGNMENT : PAGE_SIZE;
-    char message[sizeof error->message];
-    int result =
-        safetensors_write_header(view->tensors, view->tensor_count, metadata->entries,
-                                 metadata->count, metadata->present, alignment, header, error);
-
-    if (result != 0 && error != NULL) {
-        memcpy(message, error->message, sizeof message);
-        error_set(error, error->code, error->errno_value, "%s: %s", input->component, message);
-    }
     return result;
 }
 
@@ -238,91 +154,51 @@ static int map_failed(const struct planner_input *input, int result, struct unsh
                      input->component);
 }
 
-static int build_map(const struct planner_input *input, struct merged_view *view,
-                     const struct text *header, struct unshard_error *error)
+static int build_map(const struct planner_input *input, const struct file_layout *layout,
+                     struct merged_view *view, struct unshard_error *error)
 {
     struct extent_map_builder builder = {0};
-    int result = extent_map_append_literal(&builder, header->data, header->length);
+    int result = extent_map_append_literal(&builder, layout->header.data, layout->header.length);
 
-    for (size_t i = 0; i < view->tensor_count && result == 0; i++)
-        result = append_tensor(input, view, &builder, view->tensors[i]);
+    for (size_t i = 0; i < layout->tensor_count && result == 0; i++) {
+        result = append_tensor(input, view, &builder, layout->tensors[i]);
+        if (result == 0 && layout->padding != NULL)
+            result = extent_map_append_zeros(&builder, layout->padding[i]);
+    }
     if (result == 0)
         result = extent_map_finish(&builder, &view->map);
     extent_map_builder_free(&builder);
     return result == 0 ? 0 : map_failed(input, result, error);
 }
 
-/* ---- formats that lay out their own files ------------------------------------------------------
- */
+/* ---------------------------------------------------------------------------------------------- */
 
-static int map_layout(const struct file_layout *layout, struct extent_map *out)
+static void take_layout(struct file_layout *layout, struct merged_view *out)
 {
-    struct extent_map_builder builder = {0};
-    int result = extent_map_append_literal(&builder, layout->header.data, layout->header.length);
-
-    for (size_t i = 0; i < layout->tensor_count && result == 0; i++) {
-        const struct tensor *tensor = layout->tensors[i];
-
-        result = extent_map_append_source(&builder, tensor->file, tensor->offset, tensor->length);
-        if (result == 0)
-            result = extent_map_append_zeros(&builder, layout->padding[i]);
-    }
-    if (result == 0)
-        result = extent_map_finish(&builder, out);
-    extent_map_builder_free(&builder);
-    return result;
-}
-
-static int follow_layout(const struct planner_input *input, struct merged_view *out,
-                         struct unshard_error *error)
-{
-    struct file_layout layout;
-    int result =
-        input->format->lay_out(input->sets, input->set_count, input->component, &layout, error);
-
-    if (result != 0)
-        return result;
-    result = map_layout(&layout, &out->map);
-    if (result == 0) {
-        free(out->tensors);
-        out->tensors = layout.tensors;
-        layout.tensors = NULL;
-        out->note = layout.note;
-    }
-    file_layout_free(&layout);
-    return result == 0 ? 0 : map_failed(input, result, error);
-}
-
-static int plan_safetensors(const struct planner_input *input, struct merged_view *out,
-                            struct unshard_error *error)
-{
-    struct planner_metadata metadata = {0};
-    struct text header = {0};
-    int result = order_tensors(input->order, out, error);
-
-    if (result == 0)
-        result = planner_metadata_merge(input->sets, input->set_count, &metadata, out->conflict,
-                                        sizeof out->conflict, error);
-    if (result == 0)
-        result = write_header(input, out, &metadata, &header, error);
-    if (result == 0)
-        result = build_map(input, out, &header, error);
-    planner_metadata_free(&metadata);
-    text_free(&header);
-    return result;
+    out->tensors = layout->tensors;
+    out->tensor_count = layout->tensor_count;
+    out->canonical = layout->canonical;
+    out->note = layout->note;
+    memcpy(out->conflict, layout->conflict, sizeof out->conflict);
+    layout->tensors = NULL;
+    file_layout_free(layout);
 }
 
 int planner_merge(const struct planner_input *input, struct merged_view *out,
                   struct unshard_error *error)
 {
+    struct file_layout layout = {0};
     int result;
 
     memset(out, 0, sizeof *out);
-    result = collect_tensors(input, out, error);
-    if (result == 0 && input->format != NULL && input->format->lay_out != NULL)
-        result = follow_layout(input, out, error);
-    else if (result == 0)
-        result = plan_safetensors(input, out, error);
+    result = check_tensors(input, out, error);
+    if (result == 0)
+        result = format_shown(input->format)
+                     ->lay_out(input->sets, input->set_count, input->order, input->component,
+                               &layout, error);
+    if (result == 0)
+        result = build_map(input, &layout, out, error);
+    take_layout(&layout, out);
     if (result != 0)
         merged_view_free(out);
     return result;

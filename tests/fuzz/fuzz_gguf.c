@@ -63,7 +63,7 @@ static void merge_and_reread(const struct tensor_set *set, struct arena *arena)
     struct tensor_set again = {0};
     struct unshard_error error = {0};
 
-    if (gguf_lay_out(set, 1, "fuzz", &layout, &error) != 0) {
+    if (gguf_lay_out(set, 1, UNSHARD_ORDER_SHARD, "fuzz", &layout, &error) != 0) {
         require(error.code != NULL && error.message[0] != '\0');
         return;
     }

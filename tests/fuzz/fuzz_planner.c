@@ -68,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct shards *shards;
     struct merged_view view;
     struct unshard_error error = {0};
-    struct planner_input input = {.component = "fuzz"};
+    struct planner_input input = {.component = "fuzz", .format = format_of_name("safetensors")};
     const char *problem = NULL;
 
     if (size == 0)

@@ -60,7 +60,7 @@ static inline const char *check_merged_view(const struct merged_view *view)
         else
             problem = check_tensor_source(view, shown, original);
         if (problem == NULL && view->canonical && i > 0 &&
-            safetensors_canonical_compare(&set.tensors[i - 1], shown) >= 0)
+            tensor_canonical_compare(&set.tensors[i - 1], shown) >= 0)
             problem = "not in canonical order";
     }
     arena_free(&arena);

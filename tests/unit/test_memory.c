@@ -240,8 +240,11 @@ static void extents_of_a_view_have_a_bound(void **state)
                                      .length = gather.length,
                                      .gather = &gather};
     const struct tensor_set set = {.tensors = tensors, .tensor_count = TENSORS};
-    const struct planner_input input = {
-        .sets = &set, .set_count = 1, .component = "test", .first_gathered = 1};
+    const struct planner_input input = {.sets = &set,
+                                        .set_count = 1,
+                                        .component = "test",
+                                        .first_gathered = 1,
+                                        .format = format_of_name("safetensors")};
     struct merged_view view = {0};
     struct unshard_error error;
     assert_int_equal(planner_merge(&input, &view, &error), 0);

@@ -100,7 +100,7 @@ static void check_vector(const char *name)
     for (size_t i = 0; i < set.tensor_count; i++) {
         tensors[i] = &set.tensors[i];
         if (i > 0)
-            assert_true(safetensors_canonical_compare(tensors[i - 1], tensors[i]) < 0);
+            assert_true(tensor_canonical_compare(tensors[i - 1], tensors[i]) < 0);
     }
     assert_int_equal(safetensors_write_header(tensors, set.tensor_count, set.metadata,
                                               set.metadata_count, set.metadata != NULL, 8, &header,

@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "base/string_map.h"
 #include "formats/gather.h"
-#include "formats/safetensors/safetensors.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -292,7 +291,7 @@ static int join_group(struct join *join, const struct group *group, struct tenso
 
 static int compare_canonical(const void *left, const void *right)
 {
-    return safetensors_canonical_compare(left, right);
+    return tensor_canonical_compare(left, right);
 }
 
 static int join_all(struct join *join, struct tensor_set *sets, size_t set_count)

@@ -242,12 +242,13 @@ bool gguf_is_split(const struct tensor_set *set)
     return set->detail != NULL && gguf_find(header_of(set), "split.count") != NULL;
 }
 
-int gguf_lay_out(const struct tensor_set *sets, size_t set_count, const char *component,
-                 struct file_layout *out, struct unshard_error *error)
+int gguf_lay_out(const struct tensor_set *sets, size_t set_count, enum unshard_order order,
+                 const char *component, struct file_layout *out, struct unshard_error *error)
 {
     uint64_t total = 0;
     int result = 0;
 
+    (void)order; /* there is one */
     *out = (struct file_layout){0};
     if (set_count == 0)
         return error_set(error, "split-mismatch", 0, "%s: no split at all", component);

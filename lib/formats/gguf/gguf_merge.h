@@ -11,8 +11,8 @@
 /* Contract of format.lay_out, for sets of gguf_read in the order of their numbers. Fails with
  * "split-mismatch" when split.no, split.count or split.tensors.count say that the files are not one
  * whole set in this order. */
-int gguf_lay_out(const struct tensor_set *sets, size_t set_count, const char *component,
-                 struct file_layout *out, struct unshard_error *error);
+int gguf_lay_out(const struct tensor_set *sets, size_t set_count, enum unshard_order order,
+                 const char *component, struct file_layout *out, struct unshard_error *error);
 /* Contract of format.is_shard: it has a key that only splits have. */
 bool gguf_is_split(const struct tensor_set *set);
 

@@ -34,8 +34,14 @@ int safetensors_write_header(const struct tensor *const *tensors, size_t tensor_
                              bool have_metadata, uint64_t alignment, struct text *out,
                              struct unshard_error *error);
 
-/* True when a comes before b in the canonical order: dtype rank descending, then name as bytes. For
- * qsort: negative, 0, positive. */
-int safetensors_canonical_compare(const struct tensor *a, const struct tensor *b);
+/* Contract of format.lay_out. UNSHARD_ORDER_SHARD keeps shard and data order where every tensor
+ * then starts at a multiple of its element size; otherwise tensors are sorted stably by element
+ * size descending, which always does. The header is padded to whole pages, so that it can be read
+ * whatever shard is bad. UNSHARD_ORDER_CANONICAL: exactly what the reference library writes for
+ * these tensors, padding too. Metadata is the union, keys sorted by bytes; a key with differing
+ * values keeps the first shard's and is reported in `conflict`. Fails with "header-too-large". */
+int safetensors_lay_out(const struct tensor_set *sets, size_t set_count, enum unshard_order order,
+                        const char *component, struct file_layout *out,
+                        struct unshard_error *error);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "view/planner_metadata.h"
+#include "formats/safetensors/merged_metadata.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -25,15 +25,15 @@ static bool same_value(const struct metadata_entry *a, const struct metadata_ent
            (a->value_length == 0 || memcmp(a->value, b->value, a->value_length) == 0);
 }
 
-int planner_metadata_merge(const struct tensor_set *sets, size_t set_count,
-                           struct planner_metadata *out, char *conflict, size_t conflict_capacity,
-                           struct unshard_error *error)
+int merged_metadata_make(const struct tensor_set *sets, size_t set_count,
+                         struct merged_metadata *out, char *conflict, size_t conflict_capacity,
+                         struct unshard_error *error)
 {
     struct string_map keys = {0};
     size_t total = 0;
     int added = 0;
 
-    *out = (struct planner_metadata){0};
+    *out = (struct merged_metadata){0};
     conflict[0] = '\0';
     for (size_t i = 0; i < set_count; i++) {
         total += sets[i].metadata_count;
@@ -64,8 +64,8 @@ int planner_metadata_merge(const struct tensor_set *sets, size_t set_count,
     return 0;
 }
 
-void planner_metadata_free(struct planner_metadata *metadata)
+void merged_metadata_free(struct merged_metadata *metadata)
 {
     free(metadata->entries);
-    *metadata = (struct planner_metadata){0};
+    *metadata = (struct merged_metadata){0};
 }
