@@ -37,6 +37,11 @@ struct format {
     /* Whether a file, of which `read` has made the set, says that it is one of several: such files
      * are no use one by one, and no index tells of them. NULL: files do not say. Pure. */
     bool (*is_shard)(const struct tensor_set *set);
+    /* Sets tensor.part where a file says that it holds a part of a tensor, of which others hold the
+     * rest (see tensor_parts.h). The message begins with `path`. Codes: "malformed-parts",
+     * "no-memory". NULL: files do not say. Pure. */
+    int (*find_parts)(struct tensor_set *set, const char *path, struct arena *arena,
+                      struct unshard_error *error);
     /* Feeds what set.detail says to a hash, so that a file which says something else is told from
      * this one. NULL: there is no detail. Pure. */
     void (*hash_detail)(const struct tensor_set *set, XXH3_state_t *state);

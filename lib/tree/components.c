@@ -2,7 +2,7 @@
 #include "tree/discovery.h"
 
 #include "base/error.h"
-#include "formats/dcp/tensor_parts.h"
+#include "formats/tensor_parts.h"
 #include "view/planner.h"
 
 #include <errno.h>

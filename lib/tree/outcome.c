@@ -39,7 +39,6 @@
 #include "tree/outcome.h"
 
 #include "base/error.h"
-#include "formats/dcp/tensor_parts.h"
 #include "tree/grouping.h"
 #include "tree/tensor_owners.h"
 
@@ -154,15 +153,18 @@ static bool is_one_of_many(const struct candidate *candidate)
            candidate->format->is_shard == NULL && !is_loaders_stem(candidate->stem);
 }
 
-/* Reads what the metadata of files says about tensors of which each holds a part. */
-static int apply_sharding(const struct settling *settling, struct candidate *candidate)
+/* Reads what the files say about tensors of which each holds a part. */
+static int find_parts(const struct settling *settling, struct candidate *candidate)
 {
     struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    const struct format *format = candidate->format;
     int result = 0;
+    if (format->find_parts == NULL)
+        return 0;
     for (uint32_t i = 0; i < candidate->member_count && result == 0; i++) {
         struct header *header = &candidate->headers[i];
         const char *path = settling->discovery->checkpoint->files[header->file].path;
-        result = dcp_sharding_apply(&header->set, path, &header->arena, &error);
+        result = format->find_parts(&header->set, path, &header->arena, &error);
         if (result == -ENOMEM && header->arena.refused)
             result = headers_no_memory_left(&error, path, EFBIG);
     }
@@ -179,7 +181,7 @@ static int decide_by_headers(const struct settling *settling, struct candidate *
     bool comparable = !candidate->failed || candidate->index_entry == SCAN_NONE;
     int result = -EINVAL;
     if (comparable && all_read(candidate))
-        result = apply_sharding(settling, candidate);
+        result = find_parts(settling, candidate);
     if (result == 0) {
         result = tensor_owners_settle(settling->discovery, candidate, why);
         /* Parts of what is one file by definition: no loader takes them one by one. */

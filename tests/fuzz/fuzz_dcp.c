@@ -6,9 +6,9 @@
 #include "tests/fuzz/memory_reader.h"
 
 #include "formats/dcp/dcp_metadata.h"
-#include "formats/dcp/tensor_parts.h"
 #include "formats/gather.h"
 #include "formats/index_file.h"
+#include "formats/tensor_parts.h"
 
 static void check_metadata(const struct dcp_metadata *metadata)
 {

@@ -2,8 +2,8 @@
  *
  * Gathered tensors against a model: every element looked up by its indexes. Random shapes, strides
  * and parts; any range of a gathered file must read as the same range of the model. */
-#include "formats/dcp/tensor_parts.h"
 #include "formats/gather.h"
+#include "formats/tensor_parts.h"
 #include "store/gather_read.h"
 
 #include <setjmp.h>

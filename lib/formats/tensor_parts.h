@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * From the parts of tensors that several files hold to whole tensors. Pure. */
-#ifndef FORMATS_DCP_TENSOR_PARTS_H
-#define FORMATS_DCP_TENSOR_PARTS_H
+#ifndef FORMATS_TENSOR_PARTS_H
+#define FORMATS_TENSOR_PARTS_H
 
 #include "formats/tensor_set.h"
 #include "unshard.h"
@@ -17,12 +17,5 @@ bool tensor_parts_present(const struct tensor_set *set);
  * (-ENOTSUP), "no-memory". */
 int tensor_parts_join(struct tensor_set *sets, size_t set_count, const char *component,
                       struct arena *arena, struct unshard_error *error);
-
-/* Sets tensor.part of the tensors of a safetensors file whose metadata has DCP_SHARDING_INFO, as
- * HuggingFaceStorageWriter writes it (formats/README.md 7.4), and takes
- * DCP_SHARDING_INFO and DCP_VERSION out of the metadata. Does nothing without it. The message
- * begins with `path`. Codes: "malformed-parts", "no-memory". */
-int dcp_sharding_apply(struct tensor_set *set, const char *path, struct arena *arena,
-                       struct unshard_error *error);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * DCP_SHARDING_INFO: {"tensor": {"saved_offsets": [0, 5]}, ...}, as a string in the metadata of a
  * safetensors file. */
-#include "formats/dcp/tensor_parts.h"
+#include "formats/safetensors/safetensors.h"
 
 #include "base/error.h"
 #include "base/string_map.h"
@@ -136,8 +136,8 @@ static int read_info(struct sharding *sharding)
     return 0;
 }
 
-int dcp_sharding_apply(struct tensor_set *set, const char *path, struct arena *arena,
-                       struct unshard_error *error)
+int safetensors_find_parts(struct tensor_set *set, const char *path, struct arena *arena,
+                           struct unshard_error *error)
 {
     struct sharding sharding = {.set = set, .path = path, .arena = arena, .error = error};
     const struct metadata_entry *info = NULL;

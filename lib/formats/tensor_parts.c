@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "formats/dcp/tensor_parts.h"
+#include "formats/tensor_parts.h"
 
 #include "base/checked.h"
 #include "base/error.h"
