@@ -21,6 +21,15 @@ const struct format *format_of_extension(const char *extension)
     return NULL;
 }
 
+bool format_describes_set(const char *name)
+{
+    for (size_t i = 0; i < format_count; i++)
+        if (format_table[i]->described != NULL &&
+            strcmp(format_table[i]->described->name, name) == 0)
+            return true;
+    return false;
+}
+
 const struct format *format_of_name(const char *name)
 {
     for (size_t i = 0; i < format_count; i++)

@@ -18,12 +18,41 @@ enum format_claim {
     FORMAT_CLAIM_PERHAPS  /* weights if it can be read as such, else shown as it is */
 };
 
+/* What one file of a set says of all of them. Memory is the arena's that it was read into. */
+struct described_set {
+    const char **files; /* distinct, each a safe path relative to the directory of the set */
+    uint32_t file_count;
+    size_t left_out;    /* entries that are no tensors, and of which nothing is shown */
+    const void *detail; /* for read_member */
+};
+
+/* How a format finds the files of a set where one of them names the others, whatever they are
+ * called. */
+struct set_description {
+    const char *name;             /* of the file that does, in the directory of the set */
+    uint64_t max_bytes;           /* it is not read when it has more */
+    const char *member_extension; /* of the others, by which a set is known that it does not name */
+    const char *shown_stem;       /* of the file that is shown for the set */
+    const char *called, *unfinished; /* for messages: the set, and that it has no description */
+    /* What the file at `path` says. Messages begin with `path`. 0, -ENOMEM, or another negative
+     * errno and *error. Pure. */
+    int (*parse)(const char *bytes, size_t length, const char *path, struct arena *arena,
+                 struct described_set *out, struct unshard_error *error);
+    /* What tensors, or parts of tensors, set->files[member] holds; contract of format.read. */
+    int (*read_member)(const struct byte_reader *reader, const char *path,
+                       const struct described_set *set, uint32_t member, struct arena *arena,
+                       struct tensor_set *out, struct unshard_error *error);
+};
+
 struct format {
     const char *name;
-    const char *const *extensions; /* without the dot, NULL-terminated */
+    const char *const *extensions; /* without the dot, NULL-terminated; none where `described` */
+    /* Not NULL: its files are found by one that describes them. NULL: by their names, by numbers in
+     * them and by indexes, as it is with all formats of which each file can be read by itself. */
+    const struct set_description *described;
     /* Reads what tensors a file holds; contract of safetensors_read. On an error with the code
      * "truncated" (the file ends before its data does) *out may be filled all the same. -ENOTSUP:
-     * the file is well but not weights of this format. NULL: its files are not read one by one. */
+     * the file is well but not weights of this format. NULL where `described`. */
     int (*read)(const struct byte_reader *reader, const char *path, struct arena *arena,
                 struct tensor_set *out, struct unshard_error *error);
     /* Its files stay as they are, and what they hold is shown as a file of this format besides (see
@@ -70,6 +99,9 @@ extern const size_t format_count;
 
 /* The format whose files have this extension, or NULL. Exact, case-sensitive. Thread-safe. */
 const struct format *format_of_extension(const char *extension);
+
+/* Whether a file called so may describe a set of some format. Thread-safe. */
+bool format_describes_set(const char *name);
 
 /* The format called `name` (format.name), or NULL. Thread-safe. */
 const struct format *format_of_name(const char *name);

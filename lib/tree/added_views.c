@@ -112,7 +112,7 @@ static bool name_is_taken(const struct discovery *discovery, const struct candid
 
 static bool is_distributed(const struct candidate *candidate)
 {
-    return candidate->format->extensions[0] == NULL;
+    return candidate->format->described != NULL;
 }
 
 /* Why nothing is to be added for a candidate whose files are good; NULL: it is. *by: the file that

@@ -78,8 +78,8 @@ void candidate_fail(struct candidate *candidate, const struct unshard_error *err
     candidate->error = *error;
 }
 
-void candidate_fail_to_read(struct candidate *candidate, const char *path, int result,
-                            uint64_t limit)
+/* `result` of discovery_read_file says why, or index_arena, that there is no memory left for it. */
+static void fail_to_read(struct candidate *candidate, const char *path, int result, uint64_t limit)
 {
     char reason[64];
     struct unshard_error error;
@@ -89,6 +89,32 @@ void candidate_fail_to_read(struct candidate *candidate, const char *path, int r
         error_set(&error, "unreadable", -result, "%s: cannot read: %s", path,
                   discovery_why_unread(result, limit, reason));
     candidate_fail(candidate, &error);
+}
+
+int candidate_read(struct discovery *discovery, struct candidate *candidate, uint32_t number,
+                   uint64_t limit, candidate_parse parse)
+{
+    const struct scan_entry *entry = entry_of(discovery, number);
+    struct unshard_error error = {.offset = UNSHARD_NO_OFFSET};
+    char *bytes = NULL;
+    size_t length = 0;
+    if (entry->kind != SCAN_FILE) {
+        candidate_fail(candidate, entry->problem);
+        return -EINVAL;
+    }
+    bool charged = arena_charge(&candidate->index_arena, entry->size);
+    int result = charged ? discovery_take_file(discovery, number, limit, &bytes, &length) : -ENOMEM;
+    if (result == 0) {
+        result = parse(candidate, entry, bytes, length, &error);
+        if (result != 0 && result != -ENOMEM)
+            candidate_fail(candidate, &error);
+    }
+    free(bytes);
+    if (charged)
+        arena_discharge(&candidate->index_arena, entry->size);
+    if (result != 0 && !candidate->failed)
+        fail_to_read(candidate, entry->path, result, limit);
+    return result;
 }
 
 bool candidate_may_add_absent(const struct discovery *discovery, const struct candidate *candidate)

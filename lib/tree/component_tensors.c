@@ -100,7 +100,7 @@ int unshard_component_tensors(const struct unshard_checkpoint *checkpoint, uint3
     if (component->view != UNSHARD_NO_VIEW &&
         tell_merged(&listing, format_shown(format), &checkpoint->views[component->view]))
         return 0;
-    uint32_t count = format->read != NULL ? component->file_count : 0;
+    uint32_t count = format->described == NULL ? component->file_count : 0;
     struct header *headers = calloc(count + 1U, sizeof *headers);
     if (headers == NULL)
         return error_no_memory(error);

@@ -233,17 +233,14 @@ static int prefetch_file(struct build *build)
                : 0;
 }
 
-/* The merged file stands, beside the pickles that it is made of: the shards of a set need not be
- * listed any more. */
-static void settle_pickles(struct build *build)
+/* The merged file stands, beside the files that it is made of and that stay: the shards of a set
+ * need not be listed any more. */
+static void settle_originals(struct build *build)
 {
-    static const char metadata[] = ".metadata";
     const struct candidate *candidate = build->candidate;
     struct scan *scan = &build->discovery->scan;
     bool set = candidate->member_count > 1 || candidate->index_entry != SCAN_NONE;
-    uint32_t index = candidate->dcp != NULL
-                         ? scan_child(scan, candidate->directory, metadata, sizeof metadata - 1)
-                         : candidate->index_entry;
+    uint32_t index = candidate->described != NULL ? candidate->description : candidate->index_entry;
     if (build->discovery->checkpoint->options.layout == UNSHARD_LAYOUT_BOTH)
         return;
     for (uint32_t i = 0; i <= candidate->member_count; i++) {
@@ -251,7 +248,7 @@ static void settle_pickles(struct build *build)
         if (entry == SCAN_NONE)
             continue;
         scan->entries[entry].replaced = true;
-        scan->entries[entry].unlisted = set && candidate->dcp == NULL;
+        scan->entries[entry].unlisted = set && candidate->described == NULL;
     }
 }
 
@@ -281,7 +278,7 @@ static int show_merged(struct build *build, struct merged_view *merged)
     if (build->candidate->unlisted_view && prefetch_file(build) != 0)
         return -ENOMEM;
     if (build->candidate->format->shown_as != NULL && !build->candidate->unlisted_view)
-        settle_pickles(build);
+        settle_originals(build);
     return add_index_view(build, merged->tensors, merged->tensor_count, merged->data_bytes);
 }
 

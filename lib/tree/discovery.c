@@ -332,8 +332,8 @@ static int read_headers(struct discovery *discovery)
             struct header *header = &discovery->headers[discovery->header_count++];
             header->file = file;
             header->format = candidate->format;
-            header->dcp = candidate->dcp;
-            header->dcp_file = k;
+            header->described = candidate->described;
+            header->member = k;
             header->alone = candidate->passthrough && candidate->index_entry == SCAN_NONE;
         }
     }

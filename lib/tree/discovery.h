@@ -25,9 +25,6 @@
 #include "tree/scan.h"
 #include "tree/shard_name.h"
 
-/* What a distributed checkpoint is shown as: the name that loaders look for. */
-#define DISTRIBUTED_NAME "model.safetensors"
-
 /* A shard that an index or the numbers of its neighbours ask for. */
 struct absent_shard {
     const char *path;
@@ -58,8 +55,9 @@ struct candidate {
     uint32_t replaced_count;
     uint32_t index_entry; /* scan entry of its index, or SCAN_NONE */
     struct index_file index;
-    struct dcp_metadata *dcp; /* of a distributed checkpoint: members are its files, in order */
-    struct arena index_arena; /* of `index` and `dcp` */
+    const struct described_set *described; /* of a set that is: members are its files, in order */
+    uint32_t description;                  /* then: scan entry of what describes it */
+    struct arena index_arena;              /* of `index` and `described` */
     struct note_list notes;
     bool failed;
     struct unshard_error error;
@@ -112,10 +110,6 @@ struct discovery {
 /* Finds the candidates of all directories and marks scan entries claimed and hidden. Reads index
  * files. Trouble with one component is kept in it. 0 or -ENOMEM. */
 int grouping_find(struct discovery *discovery, struct unshard_error *error);
-
-/* Makes a candidate of a directory that holds a checkpoint of torch.distributed.checkpoint, unless
- * a file of the name that it would have is there (taken). As above. */
-int grouping_find_distributed(struct discovery *discovery, uint32_t directory, bool taken);
 
 /* Adds a candidate that is zero but for what *like says; NULL without memory. */
 struct candidate *discovery_add_candidate(struct discovery *discovery,

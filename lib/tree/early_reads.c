@@ -26,7 +26,7 @@ static bool is_wanted(const struct scan_entry *entry)
 {
     if (entry->kind != SCAN_FILE || entry->size > MOST_BYTES)
         return false;
-    return strcmp(entry->name, ".metadata") == 0 || (!entry->set_aside && is_index(entry->name));
+    return format_describes_set(entry->name) || (!entry->set_aside && is_index(entry->name));
 }
 
 /* Room for one more, or false. */

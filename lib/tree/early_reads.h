@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
- * Small files that discovery will want one after the other (indexes, .metadata), read beforehand
- * and several at once: on storage with latency a thousand components would take a thousand times
- * that. */
+ * Small files that discovery will want one after the other (indexes, what else describes a set),
+ * read beforehand and several at once: on storage with latency a thousand components would take a
+ * thousand times that. */
 #ifndef TREE_EARLY_READS_H
 #define TREE_EARLY_READS_H
 

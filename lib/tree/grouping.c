@@ -179,14 +179,12 @@ static int group_directory(struct discovery *discovery, uint32_t directory)
     int result = 0;
     for (size_t i = 0; i < format_count && result == 0; i++) {
         const struct format *format = format_table[i];
-        if (format->shown_as == NULL ||
-            discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS)
-            result = group_format(discovery, directory, format, &weights);
-    }
-    if (result == 0 && discovery->checkpoint->options.pickle != UNSHARD_PICKLE_ASIS) {
-        uint32_t other;
-        bool taken = string_map_find(&merged, DISTRIBUTED_NAME, strlen(DISTRIBUTED_NAME), &other);
-        result = grouping_find_distributed(discovery, directory, taken);
+        if (format->shown_as != NULL &&
+            discovery->checkpoint->options.pickle == UNSHARD_PICKLE_ASIS)
+            continue;
+        result = format->described != NULL
+                     ? grouping_find_described(discovery, directory, format, &weights)
+                     : group_format(discovery, directory, format, &weights);
     }
     string_map_free(&merged);
     return result;

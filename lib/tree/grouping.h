@@ -2,7 +2,8 @@
  *
  * What the files of grouping share: which files of a directory are weights (weight_files.c), what a
  * component is made of (candidate.c), and who finds it: by an index (grouping_index.c), by numbers
- * in names (grouping_numbered.c), or one file by itself (grouping.c). One thread; functions that
+ * in names (grouping_numbered.c), by a file that describes a set (grouping_described.c), or one
+ * file by itself (grouping.c). One thread; functions that
  * return int give 0 or -ENOMEM.
  */
 #ifndef TREE_GROUPING_H
@@ -66,10 +67,15 @@ void candidate_add_member(struct discovery *discovery, struct candidate *candida
 bool candidate_may_add_absent(const struct discovery *discovery, const struct candidate *candidate);
 /* Makes it failed; the first error stays. */
 void candidate_fail(struct candidate *candidate, const struct unshard_error *error);
-/* Makes it failed because its index or its metadata at `path` could not be read: `result` of
- * discovery_read_file says why, or index_arena, that there is no memory left for it. */
-void candidate_fail_to_read(struct candidate *candidate, const char *path, int result,
-                            uint64_t limit);
+/* Takes what a file says apart, into the candidate's index_arena. 0, -ENOMEM, or another negative
+ * errno and *error. */
+typedef int (*candidate_parse)(struct candidate *candidate, const struct scan_entry *entry,
+                               const char *bytes, size_t length, struct unshard_error *error);
+/* Has the file at a scan entry, of at most `limit` bytes, which is no directory, parsed. It may
+ * name any number of files, so its bytes count with the headers meanwhile. 0, or a negative errno:
+ * then the candidate has failed. */
+int candidate_read(struct discovery *discovery, struct candidate *candidate, uint32_t number,
+                   uint64_t limit, candidate_parse parse);
 /* The merged name is a complete file on disk already: that one is the component. */
 int candidate_use_complete_file(struct discovery *discovery, struct candidate *candidate,
                                 uint32_t entry);
@@ -101,5 +107,12 @@ int grouping_add_numbered(struct discovery *discovery, uint32_t directory,
 /* Makes a candidate of what each rank of a distributed save wrote. */
 int grouping_add_ranks(struct discovery *discovery, uint32_t directory,
                        const struct weight_file *files, uint32_t count);
+
+/* ---- grouping_described.c */
+
+/* Makes a candidate of the set of such a format in a directory, unless a file of the name that it
+ * would have is there, or a candidate has it in weights->merged. */
+int grouping_find_described(struct discovery *discovery, uint32_t directory,
+                            const struct format *format, const struct directory_weights *weights);
 
 #endif

@@ -69,33 +69,11 @@ static int claim_named_shards(struct discovery *discovery, struct candidate *can
     return 0;
 }
 
-static int read_index(struct discovery *discovery, struct candidate *candidate)
+static int parse(struct candidate *candidate, const struct scan_entry *entry, const char *bytes,
+                 size_t length, struct unshard_error *error)
 {
-    const struct scan_entry *entry = entry_of(discovery, candidate->index_entry);
-    struct unshard_error error;
-    char *json = NULL;
-    size_t length = 0;
-    int result = -EINVAL;
-    if (entry->kind != SCAN_FILE) {
-        candidate_fail(candidate, entry->problem);
-        return -EINVAL;
-    }
-    bool charged = arena_charge(&candidate->index_arena, entry->size);
-    result = charged ? discovery_take_file(discovery, candidate->index_entry, INDEX_FILE_MAX_BYTES,
-                                           &json, &length)
-                     : -ENOMEM;
-    if (result == 0) {
-        result = index_file_parse(json, length, entry->path, entry->name, &candidate->index_arena,
-                                  &candidate->index, &error);
-        if (result != 0 && result != -ENOMEM)
-            candidate_fail(candidate, &error);
-    }
-    free(json);
-    if (charged)
-        arena_discharge(&candidate->index_arena, entry->size);
-    if (result != 0 && !candidate->failed)
-        candidate_fail_to_read(candidate, entry->path, result, INDEX_FILE_MAX_BYTES);
-    return result;
+    return index_file_parse(bytes, length, entry->path, entry->name, &candidate->index_arena,
+                            &candidate->index, error);
 }
 
 /* Claims the numbered shards of an index that cannot be used, so that they are not taken for more
@@ -124,7 +102,7 @@ static int group_index(struct discovery *discovery, uint32_t directory,
         return -ENOMEM;
     candidate->index_entry = file->entry;
     candidate->index_name = file->index_name;
-    int result = read_index(discovery, candidate) == 0
+    int result = candidate_read(discovery, candidate, file->entry, INDEX_FILE_MAX_BYTES, parse) == 0
                      ? claim_named_shards(discovery, candidate)
                      : claim_numbered_shards(discovery, candidate, weights);
     if (result == 0)

@@ -112,6 +112,15 @@ static bool set_tensor_files(struct header *header)
     return sane;
 }
 
+static int read_set(struct header *header, const struct byte_reader *reader, const char *path)
+{
+    const struct format *format = header->format;
+    if (header->described != NULL)
+        return format->described->read_member(reader, path, header->described, header->member,
+                                              &header->arena, &header->set, &header->error);
+    return format->read(reader, path, &header->arena, &header->set, &header->error);
+}
+
 static void read_header(struct header_list *list, struct header *header)
 {
     const struct source_file *file = &list->checkpoint->files[header->file];
@@ -120,8 +129,8 @@ static void read_header(struct header_list *list, struct header *header)
         header->result = -file->error->errno_value;
         return;
     }
-    if (header->dcp == NULL && header->format->read == NULL) {
-        /* Of a distributed checkpoint whose metadata cannot be used. */
+    if (header->described == NULL && header->format->described != NULL) {
+        /* What describes its set cannot be used. */
         header->result = error_set(&header->error, "unreadable", EINVAL,
                                    "%s: nothing tells what is in it", file->path);
         return;
@@ -138,12 +147,7 @@ static void read_header(struct header_list *list, struct header *header)
                                      .first_read = &list->first_read};
     struct byte_reader reader = {
         .context = &recorded, .size = recorded.size, .read = read_at, .advise = advise_at};
-    if (header->dcp != NULL)
-        header->result = dcp_file_read(&reader, file->path, header->dcp, header->dcp_file,
-                                       &header->arena, &header->set, &header->error);
-    else
-        header->result =
-            header->format->read(&reader, file->path, &header->arena, &header->set, &header->error);
+    header->result = read_set(header, &reader, file->path);
     close(fd);
     free(recorded.start);
     header->needed = file->size;
@@ -241,7 +245,7 @@ static int compare_content(const void *left, const void *right, void *context)
     if (order == 0)
         order = compare_numbers((uintptr_t)a->format, (uintptr_t)b->format);
     if (order == 0)
-        order = compare_numbers((uintptr_t)a->dcp, (uintptr_t)b->dcp);
+        order = compare_numbers((uintptr_t)a->described, (uintptr_t)b->described);
     return order;
 }
 
@@ -264,7 +268,7 @@ static void find_twins(struct header_list *list, uint32_t count)
     for (uint32_t i = 1; i < count; i++) {
         struct header *header = list->headers[i], *before = list->headers[i - 1];
         bool same = compare_content(&list->headers[i], &list->headers[i - 1], context) == 0;
-        if (same && header->dcp == NULL)
+        if (same && header->described == NULL)
             header->twin = before->twin != NULL ? before->twin : before;
     }
 }
@@ -419,7 +423,7 @@ bool headers_same_layout(const struct unshard_checkpoint *checkpoint, uint32_t n
     struct header_list alone = {.checkpoint = checkpoint, .first_read = FIRST_READ};
     if (file->format == NULL)
         return true;
-    if (file->format->read == NULL)
+    if (file->format->described != NULL)
         return false;
     int fd = path_policy_resolve(checkpoint, file->path, &status);
     if (fd < 0)

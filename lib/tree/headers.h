@@ -5,7 +5,6 @@
 #ifndef TREE_HEADERS_H
 #define TREE_HEADERS_H
 
-#include "formats/dcp/dcp_metadata.h"
 #include "formats/format.h"
 #include "tree/model.h"
 
@@ -16,10 +15,10 @@
 struct header {
     uint32_t file;               /* number of the source file; set by the caller */
     const struct format *format; /* set by the caller */
-    /* Of a distributed checkpoint, instead of format.read: its metadata, and which of its files
-     * this is. NULL otherwise; set by the caller. */
-    const struct dcp_metadata *dcp;
-    uint32_t dcp_file;
+    /* Of a set that is described: what is said of it, and which of its files this is. NULL
+     * otherwise, and when the description cannot be used; set by the caller. */
+    const struct described_set *described;
+    uint32_t member;
     bool alone;   /* nothing but its own file is shown for it, whatever its header says: when memory
                    * is short, others are read first, and it may be `skipped`; set by the caller */
     bool skipped; /* not looked at; the set is empty and has a note */
