@@ -66,6 +66,9 @@ struct format {
     /* Whether a file, of which `read` has made the set, says that it is one of several: such files
      * are no use one by one, and no index tells of them. NULL: files do not say. Pure. */
     bool (*is_shard)(const struct tensor_set *set);
+    /* A file may be a whole pipeline, whose components are told by the prefixes of tensors' names:
+     * see tree/splitting.c. */
+    bool holds_components;
     /* Sets tensor.part where a file says that it holds a part of a tensor, of which others hold the
      * rest (see tensor_parts.h). The message begins with `path`. Codes: "malformed-parts",
      * "no-memory". NULL: files do not say. Pure. */

@@ -24,6 +24,8 @@
  */
 #include "tree/added_views.h"
 
+#include "tree/loader_names.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -31,39 +33,12 @@
 enum verdict { GOOD, OTHER, DAMAGED };
 
 struct directory_files {
-    bool configured;         /* there is a configuration */
-    const char *safetensors; /* one of the files on disk with that extension, or NULL */
-    const char *weights;     /* one that any loader might take for weights, or NULL */
-    const char *stranger;    /* a .bin that no candidate holds, or NULL */
-    const char *refused;     /* why one of the candidates is not shown as safetensors, or NULL */
+    bool configured;      /* there is a configuration */
+    const char *first;    /* one with the first extension of loader_names.h, or NULL */
+    const char *weights;  /* one that any loader might take for weights, or NULL */
+    const char *stranger; /* one with the second extension that no candidate holds, or NULL */
+    const char *refused;  /* one of a candidate that is not shown as something else, or NULL */
 };
-
-static bool ends_with(const char *name, const char *end)
-{
-    size_t length = strlen(name), tail = strlen(end);
-    return length > tail && strcmp(name + length - tail, end) == 0;
-}
-
-/* Files that go with weights and hold none, by vLLM's list. */
-static bool is_of_training(const char *name)
-{
-    static const char *const names[] = {"training_args.bin", "optimizer.bin", "optimizer.pt",
-                                        "scheduler.pt", "scaler.pt"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i]) == 0)
-            return true;
-    return false;
-}
-
-static bool may_be_weights(const char *name)
-{
-    static const char *const ends[] = {".safetensors", ".sft",  ".bin", ".pt",  ".pth",
-                                       ".pt2",         ".ckpt", ".pkl", ".gguf"};
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (ends_with(name, ends[i]))
-            return true;
-    return false;
-}
 
 static struct directory_files look_around(const struct discovery *discovery, uint32_t directory)
 {
@@ -71,15 +46,16 @@ static struct directory_files look_around(const struct discovery *discovery, uin
     const struct scan_entry *parent = &discovery->scan.entries[directory];
     for (uint32_t i = 0; i < parent->child_count; i++) {
         const struct scan_entry *entry = &discovery->scan.entries[parent->first_child + i];
-        if (entry->kind == SCAN_DIRECTORY || entry->name[0] == '.' || is_of_training(entry->name))
+        if (entry->kind == SCAN_DIRECTORY || entry->name[0] == '.' ||
+            loader_name_is_of_training(entry->name))
             continue;
-        if (strcmp(entry->name, "config.json") == 0 || ends_with(entry->name, "_config.json"))
+        if (loader_name_is_configuration(entry->name))
             files.configured = true;
-        if (may_be_weights(entry->name))
+        if (loader_name_may_be_weights(entry->name))
             files.weights = entry->path;
-        if (ends_with(entry->name, ".safetensors"))
-            files.safetensors = entry->path;
-        if (ends_with(entry->name, ".bin") && !entry->claimed)
+        if (loader_name_has_extension(entry->name, LOADER_FIRST_EXTENSION))
+            files.first = entry->path;
+        if (loader_name_has_extension(entry->name, LOADER_SECOND_EXTENSION) && !entry->claimed)
             files.stranger = entry->path;
     }
     return files;
@@ -129,7 +105,7 @@ static const char *objection(const struct discovery *discovery, const struct can
         *by = around->weights;
         return *by != NULL ? "loaders take it for the weights" : NULL;
     }
-    *by = around->safetensors;
+    *by = around->first;
     if (*by != NULL)
         return "loaders take it rather than PyTorch files";
     *by = around->stranger;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tree/component_prefix.h"
 
+#include "tree/loader_names.h"
 #include "json/json_reader.h"
 
 #include <stdio.h>
@@ -225,6 +226,6 @@ const char *component_prefix_file(const char *directory)
     static const char *const encoders[] = {"text_encoder", "image_encoder", "safety_checker"};
     for (size_t i = 0; i < sizeof encoders / sizeof encoders[0]; i++)
         if (strncmp(directory, encoders[i], strlen(encoders[i])) == 0)
-            return "model.safetensors";
-    return "diffusion_pytorch_model.safetensors";
+            return LOADER_MODEL_FILE;
+    return LOADER_DIFFUSION_FILE;
 }

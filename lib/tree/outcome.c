@@ -40,10 +40,10 @@
 
 #include "base/error.h"
 #include "tree/grouping.h"
+#include "tree/loader_names.h"
 #include "tree/tensor_owners.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -90,29 +90,22 @@ static const struct scan_entry *shared_member(const struct settling *settling,
     return NULL;
 }
 
-/* What transformers and diffusers find by its name where shards of safetensors have no index, as
- * they find no file of these; or NULL. */
+/* What transformers and diffusers find by its name where shards have no index, as they find no file
+ * of these; or NULL. */
 static const struct scan_entry *rival(const struct settling *settling,
                                       const struct candidate *candidate)
 {
-    static const char *const names[][2] = {{"model", "pytorch_model"},
-                                           {"diffusion_pytorch_model", "diffusion_pytorch_model"}};
-    const char *dot = candidate->variant[0] != '\0' ? "." : "", *variant = candidate->variant;
     const struct scan *scan = &settling->discovery->scan;
     if (candidate->index_entry != SCAN_NONE || candidate->passthrough ||
         candidate->format->is_shard != NULL || candidate->format->shown_as != NULL)
         return NULL;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char file[2][2 * WEIGHT_NAME_CAPACITY];
-        if (strcmp(candidate->stem, names[i][0]) != 0)
+    for (int index = 0; index < 2; index++) {
+        char name[2 * WEIGHT_NAME_CAPACITY];
+        if (!loader_name_rival(candidate->stem, candidate->variant, index != 0, name, sizeof name))
             continue;
-        snprintf(file[0], sizeof file[0], "%s%s%s.bin", names[i][1], dot, variant);
-        snprintf(file[1], sizeof file[1], "%s.bin.index%s%s.json", names[i][1], dot, variant);
-        for (size_t k = 0; k < 2; k++) {
-            uint32_t found = scan_child(scan, candidate->directory, file[k], strlen(file[k]));
-            if (found != SCAN_NONE && scan->entries[found].kind == SCAN_FILE)
-                return &scan->entries[found];
-        }
+        uint32_t found = scan_child(scan, candidate->directory, name, strlen(name));
+        if (found != SCAN_NONE && scan->entries[found].kind == SCAN_FILE)
+            return &scan->entries[found];
     }
     return NULL;
 }
@@ -133,24 +126,12 @@ static bool is_no_split(const struct candidate *candidate)
     return read > 0;
 }
 
-/* Loaders look for these names. */
-static bool is_loaders_stem(const char *stem)
-{
-    static const char *const stems[] = {"model",         "diffusion_pytorch_model",
-                                        "pytorch_model", "consolidated",
-                                        "adapter_model", "pytorch_lora_weights"};
-    for (size_t i = 0; i < sizeof stems / sizeof *stems; i++)
-        if (strcmp(stem, stems[i]) == 0)
-            return true;
-    return false;
-}
-
 /* One of the shards that the numbers ask for, and nothing else says that there is a set. */
 static bool is_one_of_many(const struct candidate *candidate)
 {
     return candidate->index_entry == SCAN_NONE && candidate->member_count == 1 &&
            candidate->missing > 0 && candidate->missing == candidate->absent_seen &&
-           candidate->format->is_shard == NULL && !is_loaders_stem(candidate->stem);
+           candidate->format->is_shard == NULL && !loader_name_is_stem(candidate->stem);
 }
 
 /* Reads what the files say about tensors of which each holds a part. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "tree/shard_name.h"
 
+#include "tree/loader_names.h"
+
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -89,7 +91,7 @@ static bool set_stem_and_variant(struct slice base, struct weight_name *out)
 /* Tells "STEM.EXT.V" from a stem with a dot in it. */
 static bool is_weight_extension(struct slice slice)
 {
-    return slice_is(slice, "safetensors") || slice_is(slice, "bin");
+    return slice_is(slice, LOADER_FIRST_EXTENSION) || slice_is(slice, LOADER_SECOND_EXTENSION);
 }
 
 /* Takes "shard-RRRRR-" off the front: what a rank of a distributed save writes. */

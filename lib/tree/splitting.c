@@ -19,7 +19,7 @@
 
 static bool is_whole(const struct candidate *candidate)
 {
-    if (candidate->failed || candidate->format != format_of_name("safetensors"))
+    if (candidate->failed || !candidate->format->holds_components)
         return false;
     for (uint32_t i = 0; i < candidate->member_count; i++)
         if (candidate->headers[i].result != 0)

@@ -17,6 +17,7 @@ const struct format safetensors_format = {
     .name = "safetensors",
     .extensions = extensions,
     .read = safetensors_read,
+    .holds_components = true,
     .find_parts = safetensors_find_parts,
     .lay_out = safetensors_lay_out,
     .read_laid_out = read_laid_out,
