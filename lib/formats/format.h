@@ -50,9 +50,14 @@ struct format {
     /* Not NULL: its files are found by one that describes them. NULL: by their names, by numbers in
      * them and by indexes, as it is with all formats of which each file can be read by itself. */
     const struct set_description *described;
-    /* Reads what tensors a file holds; contract of safetensors_read. On an error with the code
-     * "truncated" (the file ends before its data does) *out may be filled all the same. -ENOTSUP:
-     * the file is well but not weights of this format. NULL where `described`. */
+    /* Reads and checks the header of the file behind `reader`, which has a bound of its own for its
+     * length; what it takes of memory counts in the arena's budget, what it takes meanwhile in an
+     * arena beside. Tensors come in data order with absolute offsets; everything in *out lives in
+     * the arena. The error's message begins with `path` and names field and value. -ENOTSUP: the
+     * file is well but not weights of this format. A file whose data ends too early is "truncated",
+     * and *out may be filled all the same, so that the part that is there can be used; after any
+     * other error *out is untouched. Whatever a download has left in the place of weights is told
+     * as that (foreign_content.h). Blocks on the reader. NULL where `described`. */
     int (*read)(const struct byte_reader *reader, const char *path, struct arena *arena,
                 struct tensor_set *out, struct unshard_error *error);
     /* Its files stay as they are, and what they hold is shown as a file of this format besides (see

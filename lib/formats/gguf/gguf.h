@@ -61,7 +61,7 @@ struct gguf_header {
 /* Bytes of one element of this type; 0 for strings and arrays. */
 unsigned gguf_type_size(enum gguf_type type);
 
-/* Reads and checks the header of the file behind `reader`; contract of safetensors_read. Tensors
+/* Reads and checks the header of the file behind `reader`; contract of format.read. Tensors
  * come in file order, which is data order; their shapes as in the file: the dimension that changes
  * fastest first. Files of the other byte order are refused. */
 int gguf_read(const struct byte_reader *reader, const char *path, struct arena *arena,

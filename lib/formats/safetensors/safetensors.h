@@ -10,12 +10,8 @@
 
 extern const struct format safetensors_format;
 
-/* Reads and checks the header of the file behind `reader`. Tensors come in data order with absolute
- * offsets. Everything in *out lives in `arena`. Every rule of the reference is enforced, and beyond
- * it: a tensor name twice is refused, and so are serde's array forms. The error's message begins
- * with `path` and names field and value. A file whose data ends too early is "truncated", and *out
- * is filled all the same, so that the part that is there can be used; after any other error *out is
- * untouched. Blocks on the reader. */
+/* Contract of format.read; *out is filled when the file is "truncated". Every rule of the reference
+ * is enforced, and beyond it: a tensor name twice is refused, and so are serde's array forms. */
 int safetensors_read(const struct byte_reader *reader, const char *path, struct arena *arena,
                      struct tensor_set *out, struct unshard_error *error);
 
