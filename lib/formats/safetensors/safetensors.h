@@ -41,7 +41,7 @@ int safetensors_lay_out(const struct tensor_set *sets, size_t set_count, enum un
                         struct unshard_error *error);
 
 /* Contract of format.find_parts: by DCP_SHARDING_INFO in the metadata, as HuggingFaceStorageWriter
- * writes it (torch/distributed/checkpoint/hf_storage.py). Takes that and DCP_VERSION out of the
+ * writes it (formats/README.md 7.4). Takes that and DCP_VERSION out of the
  * metadata. */
 int safetensors_find_parts(struct tensor_set *set, const char *path, struct arena *arena,
                            struct unshard_error *error);
