@@ -80,7 +80,7 @@ static enum verdict judge(const struct candidate *candidate, bool strict,
 }
 
 /* Something on disk has the name that the view would have. */
-static bool name_is_taken(const struct discovery *discovery, const struct candidate *candidate)
+static bool name_is_taken(struct discovery *discovery, const struct candidate *candidate)
 {
     return scan_child(&discovery->scan, candidate->directory, candidate->merged_name,
                       strlen(candidate->merged_name)) != SCAN_NONE;
@@ -93,7 +93,7 @@ static bool is_distributed(const struct candidate *candidate)
 
 /* Why nothing is to be added for a candidate whose files are good; NULL: it is. *by: the file that
  * stands against it. */
-static const char *objection(const struct discovery *discovery, const struct candidate *candidate,
+static const char *objection(struct discovery *discovery, const struct candidate *candidate,
                              const struct directory_files *around, const char **by)
 {
     *by = candidate->merged_name;

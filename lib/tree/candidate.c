@@ -146,7 +146,7 @@ int candidate_add_absent(struct discovery *discovery, struct candidate *candidat
     return 0;
 }
 
-const char *scan_unfinished(const struct discovery *discovery, uint32_t directory, const char *name,
+const char *scan_unfinished(struct discovery *discovery, uint32_t directory, const char *name,
                             char *out, size_t capacity)
 {
     char other[PATH_MAX];

@@ -152,7 +152,7 @@ static int add_index_view(struct build *build, const struct tensor *const *tenso
 {
     const struct candidate *candidate = build->candidate;
     struct component *component = build->component;
-    const struct scan *scan = &build->discovery->scan;
+    struct scan *scan = &build->discovery->scan;
     struct unshard_error error;
     struct text text = {0};
     if (!wants_index(build))
@@ -428,7 +428,7 @@ static int build_files(struct build *build)
 static int show_unreadable(struct build *build)
 {
     const struct candidate *candidate = build->candidate;
-    const struct scan *scan = &build->discovery->scan;
+    struct scan *scan = &build->discovery->scan;
     struct component *component = build->component;
     struct scan_entry like = scan->entries[candidate->directory];
     struct extent_map nothing = {0};

@@ -7,6 +7,7 @@
 #include "formats/gather.h"
 #include "tree/added_views.h"
 #include "tree/hub_markers.h"
+#include "tree/inherited.h"
 #include "tree/outcome.h"
 #include "tree/path_policy.h"
 
@@ -354,11 +355,15 @@ static int read_headers(struct discovery *discovery)
     return 0;
 }
 
-static int run(struct discovery *discovery, struct unshard_error *error)
+/* directory: to be laid out; NULL: all of them. */
+static int run(struct discovery *discovery, const char *directory, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
-    int result = scan_tree(checkpoint, &discovery->notes, &discovery->scan, error);
+    int result = directory == NULL
+                     ? scan_tree(checkpoint, &discovery->notes, &discovery->scan, error)
+                     : scan_focus(checkpoint, directory, &discovery->notes, &discovery->scan, error);
     if (result == 0) {
+        inherited_apply(discovery);
         early_reads_make(discovery);
         result = grouping_find(discovery, error);
         early_reads_free(&discovery->early);
@@ -383,7 +388,7 @@ static int run(struct discovery *discovery, struct unshard_error *error)
         result = splitting_build(discovery, error);
     if (result == 0)
         result = expectations_gather(discovery, error);
-    if (result == 0 && hub_markers_hide(discovery) != 0)
+    if (result == 0 && (hub_markers_hide(discovery) != 0 || inherited_make(discovery) != 0))
         result = error_no_memory(error);
     if (result == 0)
         result = tree_build(discovery, error);
@@ -419,29 +424,59 @@ static int open_source(struct unshard_checkpoint *checkpoint, const char *source
     return 0;
 }
 
+/* Has the checkpoint filled in, or closed. */
+static int discover(struct unshard_checkpoint *checkpoint, const struct unshard_checkpoint *above,
+                    const char *directory, struct unshard_error *error)
+{
+    struct discovery discovery = {
+        .checkpoint = checkpoint, .above = above, .budget = {.limit = HEADERS_MEMORY}};
+    int result = run(&discovery, directory, error);
+    discovery_free(&discovery);
+    malloc_trim(0); /* what headers took is much more than what stays, for as long as a mount is */
+    checkpoint->options.split = NULL; /* the caller's, and done with */
+    if (result != 0)
+        unshard_checkpoint_close(checkpoint);
+    return result;
+}
+
 int unshard_checkpoint_open(const char *source, const struct unshard_view_options *options,
                             struct unshard_checkpoint **out, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     if (checkpoint == NULL)
         return error_no_memory(error);
-    struct discovery discovery = {.checkpoint = checkpoint, .budget = {.limit = HEADERS_MEMORY}};
     checkpoint->source_fd = -1;
     if (options != NULL)
         checkpoint->options = *options;
     settle_options(&checkpoint->options);
     int result = open_source(checkpoint, source, error);
-    if (result == 0)
-        result = run(&discovery, error);
-    discovery_free(&discovery);
-    malloc_trim(0); /* what headers took is much more than what stays, for as long as a mount is */
-    checkpoint->options.split = NULL; /* the caller's, and done with */
     if (result != 0) {
         unshard_checkpoint_close(checkpoint);
         return result;
     }
-    *out = checkpoint;
-    return 0;
+    result = discover(checkpoint, NULL, NULL, error);
+    if (result == 0)
+        *out = checkpoint;
+    return result;
+}
+
+int checkpoint_lay_out(const struct unshard_checkpoint *place,
+                       const struct unshard_checkpoint *above, const char *directory,
+                       struct unshard_checkpoint **out, struct unshard_error *error)
+{
+    struct unshard_checkpoint *layout = calloc(1, sizeof *layout);
+    if (layout == NULL)
+        return error_no_memory(error);
+    layout->source = place->source;
+    layout->source_fd = place->source_fd;
+    layout->cover = place->cover;
+    layout->options = place->options;
+    layout->repository = place->repository;
+    layout->borrowed = true;
+    int result = discover(layout, above, directory, error);
+    if (result == 0)
+        *out = layout;
+    return result;
 }
 
 void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint)
@@ -450,9 +485,10 @@ void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint)
         return;
     for (uint32_t i = 0; i < checkpoint->view_count; i++)
         extent_map_free(&checkpoint->views[i].map);
-    if (checkpoint->source_fd >= 0)
+    if (checkpoint->source_fd >= 0 && !checkpoint->borrowed)
         close(checkpoint->source_fd);
-    free(checkpoint->source);
+    if (!checkpoint->borrowed)
+        free(checkpoint->source);
     arena_free(&checkpoint->arena);
     free(checkpoint);
 }

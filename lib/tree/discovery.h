@@ -10,6 +10,7 @@
  *   splitting.c  which files hold several components, and the views of each
  *   components.c the views of components
  *   expectations.c  the digests that are known of the files
+ *   inherited.c  what one directory leaves to those below it
  *   hub_markers.c  what a hub cache says to be missing and the mount adds
  *   tree.c       the views of all other files, and the nodes
  * What lives only during discovery is here; what stays is in model.h. */
@@ -93,6 +94,7 @@ struct discovery {
     struct unshard_checkpoint *checkpoint;
     struct memory_budget budget; /* for what all files of the checkpoint say of tensors */
     size_t file_capacity;        /* of checkpoint->files */
+    const struct unshard_checkpoint *above; /* see checkpoint_lay_out */
     struct scan scan;
     struct early_reads early;
     struct note_list notes;        /* about the checkpoint */

@@ -50,7 +50,7 @@ static void choose(struct discovery *discovery)
     uint32_t capacity = 0;
     for (uint32_t i = 0; i < discovery->scan.count; i++) {
         const struct scan_entry *entry = &discovery->scan.entries[i];
-        if (!is_wanted(entry))
+        if (!is_wanted(entry) || !scan_is_focus(&discovery->scan, entry->parent))
             continue;
         bytes += entry->size;
         if (bytes > MOST_BYTES_OF_ALL || !reserve(reads, &capacity))

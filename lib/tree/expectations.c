@@ -11,7 +11,7 @@
 uint32_t gathering_find_file(const struct gathering *gathering, uint32_t directory,
                              const char *name)
 {
-    const struct scan *scan = &gathering->discovery->scan;
+    struct scan *scan = &gathering->discovery->scan;
     uint32_t entry = scan_find(scan, directory, name);
     return entry == SCAN_NONE ? SCAN_NONE : scan->entries[entry].file;
 }
@@ -25,11 +25,13 @@ const char *gathering_origin(const struct gathering *gathering, const char *path
     return arena_copy_string(&gathering->discovery->checkpoint->arena, text, (size_t)length);
 }
 
-/* Every regular file, also one that only a rewritten form is shown of, such as an index. */
+/* Every regular file that is laid out, also one that only a rewritten form is shown of, such as an
+ * index. */
 static void add_all_files(struct discovery *discovery)
 {
     for (uint32_t i = 0; i < discovery->scan.count; i++)
-        if (discovery->scan.entries[i].kind == SCAN_FILE)
+        if (discovery->scan.entries[i].kind == SCAN_FILE &&
+            scan_is_focus(&discovery->scan, discovery->scan.entries[i].parent))
             discovery_add_file(discovery, i);
 }
 

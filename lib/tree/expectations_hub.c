@@ -46,6 +46,7 @@ struct hub_fact {
 struct hub {
     struct gathering *gathering;
     uint32_t *download_to; /* of each directory: it, or the next above it, that was downloaded to */
+    uint32_t known;        /* ... before this one, which were known at the beginning */
     struct hub_fact *facts;
     uint32_t fact_count;
     uint32_t *commit_of; /* of each source file: the commit it is at, by its metadata */
@@ -251,27 +252,54 @@ static int use_facts(struct hub *hub)
 /* ---- all files ---------------------------------------------------------------------------------
  */
 
+/* Has all metadata of the directory in focus known at once: each name by itself would take as long
+ * as all of them. */
+static int list_metadata(struct scan *scan, uint32_t top)
+{
+    char name[PATH_MAX];
+    if (scan->focus == SCAN_NONE)
+        return 0;
+    size_t skip = top == 0 ? 0 : strlen(scan->entries[top].path) + 1;
+    const char *path = scan->entries[scan->focus].path;
+    if (top >= scan->focus ||
+        snprintf(name, sizeof name, DOWNLOAD "/%s", path + skip) >= (int)sizeof name)
+        return 0;
+    uint32_t directory = scan_find(scan, top, name);
+    return directory == SCAN_NONE ? 0 : scan_list(scan, directory);
+}
+
 /* For each directory the next one upwards that a download was made to, or SCAN_NONE. */
 static int find_downloads(struct hub *hub)
 {
-    const struct scan *scan = &hub->gathering->discovery->scan;
+    struct scan *scan = &hub->gathering->discovery->scan;
+    hub->known = scan->count;
     hub->download_to = calloc((size_t)scan->count + 1, sizeof *hub->download_to);
     if (hub->download_to == NULL)
         return -ENOMEM;
-    for (uint32_t i = 0; i < scan->count; i++)
-        hub->download_to[i] =
-            scan->entries[i].kind == SCAN_DIRECTORY && scan_find(scan, i, DOWNLOAD) != SCAN_NONE ? i
-            : i == 0 ? SCAN_NONE
-                     : hub->download_to[scan->entries[i].parent];
+    for (uint32_t i = 0; i < hub->known; i++) {
+        bool is_one = scan_is_near(scan, i) && scan_find(scan, i, DOWNLOAD) != SCAN_NONE;
+        hub->download_to[i] = is_one   ? i
+                              : i == 0 ? SCAN_NONE
+                                       : hub->download_to[scan->entries[i].parent];
+        if (is_one && list_metadata(scan, i) != 0)
+            return -ENOMEM;
+    }
     return 0;
+}
+
+static uint32_t download_above(const struct hub *hub, uint32_t directory)
+{
+    while (directory >= hub->known)
+        directory = entry_of(hub, directory)->parent;
+    return hub->download_to[directory];
 }
 
 /* The .metadata of a file in the download directory of the next directory upwards that has it. */
 static uint32_t metadata_of(const struct hub *hub, const struct scan_entry *file)
 {
-    const struct scan *scan = &hub->gathering->discovery->scan;
+    struct scan *scan = &hub->gathering->discovery->scan;
     char name[PATH_MAX];
-    uint32_t top = hub->download_to[file->parent];
+    uint32_t top = download_above(hub, file->parent);
     while (top != SCAN_NONE) {
         size_t skip = top == 0 ? 0 : strlen(scan->entries[top].path) + 1;
         if (snprintf(name, sizeof name, DOWNLOAD "/%s.metadata", file->path + skip) <
@@ -315,7 +343,7 @@ static int look_at_files(struct hub *hub)
     const struct scan *scan = &hub->gathering->discovery->scan;
     int result = 0;
     for (uint32_t i = 0; i < scan->count && result == 0; i++)
-        if (scan->entries[i].kind == SCAN_DIRECTORY)
+        if (scan_is_focus(scan, i))
             result = look_at_directory(hub, i);
     if (result == 0)
         result = use_facts(hub);
@@ -408,10 +436,10 @@ static int use_tree_entry(struct hub *hub, uint32_t entry, struct tree_scope sco
 /* The listings of the commits that files below a directory were downloaded from. */
 static int look_at_local_trees(struct hub *hub, uint32_t directory)
 {
-    const struct scan *scan = &hub->gathering->discovery->scan;
+    struct scan *scan = &hub->gathering->discovery->scan;
     uint32_t trees = scan_find(scan, directory, TREES);
     struct tree_scope scope = {.directory = directory, .prefix = ""};
-    int result = 0;
+    int result = trees != SCAN_NONE ? scan_list(scan, trees) : 0;
     for (uint32_t i = 0; trees != SCAN_NONE && i < scan->entries[trees].child_count && result == 0;
          i++) {
         uint32_t number = scan->entries[trees].first_child + i;
@@ -491,7 +519,7 @@ static int look_at_source_tree(struct hub *hub)
 /* The listing of a snapshot below the source. */
 static int look_at_snapshot_tree(struct hub *hub, uint32_t directory)
 {
-    const struct scan *scan = &hub->gathering->discovery->scan;
+    struct scan *scan = &hub->gathering->discovery->scan;
     const struct scan_entry *snapshot = &scan->entries[directory];
     struct tree_scope scope = {.directory = directory, .prefix = "", .commit = NO_COMMIT};
     char path[HUB_COMMIT_DIGITS + sizeof "trees/" JSON_SUFFIX];
@@ -511,8 +539,8 @@ static int look_at_trees(struct hub *hub)
 {
     const struct scan *scan = &hub->gathering->discovery->scan;
     int result = look_at_source_tree(hub);
-    for (uint32_t i = 0; i < scan->count && result == 0; i++) {
-        if (scan->entries[i].kind != SCAN_DIRECTORY)
+    for (uint32_t i = 0; i < hub->known && result == 0; i++) {
+        if (!scan_is_near(scan, i))
             continue;
         if (hub->download_to[i] == i)
             result = look_at_local_trees(hub, i);

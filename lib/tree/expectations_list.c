@@ -72,11 +72,36 @@ static int add_missing(struct gathering *gathering, const char *directory, const
     return 0;
 }
 
+/* Whether the file called `name` below the directory of the list is one of those that are laid out:
+ * of what lies elsewhere nothing is known, and nothing need be. */
+static bool is_near(const struct gathering *gathering, uint32_t list_entry, const char *name)
+{
+    const struct scan *scan = &gathering->discovery->scan;
+    uint32_t directory = entry_of(gathering, list_entry)->parent;
+    if (scan->focus == SCAN_NONE)
+        return true;
+    if (directory < scan->focus) {
+        size_t skip = directory == 0 ? 0 : strlen(scan->entries[directory].path) + 1;
+        const char *way = scan->entries[scan->focus].path + skip;
+        size_t length = strlen(way);
+        if (strncmp(name, way, length) != 0 || name[length] != '/')
+            return false;
+        name += length + 1;
+        directory = scan->focus;
+    }
+    const char *slash = strchr(name, '/');
+    uint32_t below = slash == NULL ? directory
+                                   : scan_listed_child(scan, directory, name, (size_t)(slash - name));
+    return below != SCAN_NONE && scan_is_near(scan, below);
+}
+
 /* Adds a claim about the file called `name` below the directory of the list. */
 static int claim_name(struct gathering *gathering, uint32_t list_entry, const char *name,
                       struct claim *claim)
 {
     uint32_t directory = entry_of(gathering, list_entry)->parent;
+    if (!is_near(gathering, list_entry, name))
+        return 0;
     claim->file = gathering_find_file(gathering, directory, name);
     if (claim->file == SCAN_NONE)
         return add_missing(gathering, entry_of(gathering, directory)->path, name, claim->origin);
@@ -86,6 +111,8 @@ static int claim_name(struct gathering *gathering, uint32_t list_entry, const ch
 /* A file of this name is there, or it is one of those that are listed as missing. */
 static bool is_of_use(const struct gathering *gathering, uint32_t list_entry, const char *name)
 {
+    if (!is_near(gathering, list_entry, name))
+        return false;
     return gathering->missing.count < MOST_MISSING ||
            gathering_find_file(gathering, entry_of(gathering, list_entry)->parent, name) !=
                SCAN_NONE;
@@ -311,7 +338,8 @@ int expectations_from_lists(struct gathering *gathering)
     struct batch batch = {.gathering = gathering};
     int result = 0;
     for (uint32_t i = 0; i < scan->count && result == 0; i++) {
-        if (scan->entries[i].kind != SCAN_FILE || path_policy_is_private(scan->entries[i].path))
+        if (scan->entries[i].kind != SCAN_FILE || !scan_is_near(scan, scan->entries[i].parent) ||
+            path_policy_is_private(scan->entries[i].path))
             continue;
         struct digest_list_name name = digest_list_name(scan->entries[i].name);
         if (name.kind == DIGEST_LIST_NOT_ONE ||

@@ -194,7 +194,7 @@ int grouping_find(struct discovery *discovery, struct unshard_error *error)
 {
     int result = 0;
     for (uint32_t i = 0; i < discovery->scan.count && result == 0; i++)
-        if (entry_of(discovery, i)->kind == SCAN_DIRECTORY && !entry_of(discovery, i)->set_aside)
+        if (scan_is_focus(&discovery->scan, i) && !entry_of(discovery, i)->set_aside)
             result = group_directory(discovery, i);
     return result == 0 ? 0 : error_no_memory(error);
 }

@@ -83,7 +83,7 @@ int candidate_use_complete_file(struct discovery *discovery, struct candidate *c
 int candidate_settle_merged_name(struct discovery *discovery, struct candidate *candidate);
 /* For the message that the file called `name` in a directory is missing: "", or that its download
  * has not come to its end. */
-const char *scan_unfinished(const struct discovery *discovery, uint32_t directory, const char *name,
+const char *scan_unfinished(struct discovery *discovery, uint32_t directory, const char *name,
                             char *out, size_t capacity);
 /* Notes an entry that is not to be shown once the candidate has a file of its own. */
 int candidate_replaces(struct candidate *candidate, uint32_t entry);

@@ -123,7 +123,7 @@ static const char *shown_name(struct discovery *discovery, const struct format *
     return name;
 }
 
-static bool is_taken(const struct discovery *discovery, uint32_t directory,
+static bool is_taken(struct discovery *discovery, uint32_t directory,
                      const struct directory_weights *weights, const char *name)
 {
     uint32_t other;

@@ -23,7 +23,7 @@ static uint32_t snapshot_of(const struct scan *scan, uint32_t entry)
 }
 
 /* The marker of a name in a directory of a snapshot: SCAN_NONE where there is none; -ENOMEM. */
-static int find_marker(const struct scan *scan, uint32_t snapshot, const struct added_file *added,
+static int find_marker(struct scan *scan, uint32_t snapshot, const struct added_file *added,
                        uint32_t *out)
 {
     const struct scan_entry *commit = &scan->entries[snapshot];
@@ -42,6 +42,8 @@ static int find_marker(const struct scan *scan, uint32_t snapshot, const struct 
 int hub_markers_hide(struct discovery *discovery)
 {
     struct scan *scan = &discovery->scan;
+    if (scan->focus != SCAN_NONE)
+        return 0; /* markers are in another directory than what is added */
     for (uint32_t i = 0; i < discovery->added_count; i++) {
         const struct added_file *added = &discovery->added[i];
         uint32_t snapshot = snapshot_of(scan, added->directory), marker = SCAN_NONE;

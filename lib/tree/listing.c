@@ -149,12 +149,12 @@ struct looking {
     struct look *looks;
 };
 
-static int resolve(const struct unshard_checkpoint *checkpoint, const struct look *look,
-                   struct stat *status)
+static int resolve(const struct unshard_checkpoint *checkpoint, const char *folder,
+                   const char *name, struct stat *status)
 {
     char path[PATH_MAX];
-    const char *folder = look->listing->path, *slash = folder[0] == '\0' ? "" : "/";
-    if (snprintf(path, sizeof path, "%s%s%s", folder, slash, look->name) >= (int)sizeof path)
+    const char *slash = folder[0] == '\0' ? "" : "/";
+    if (snprintf(path, sizeof path, "%s%s%s", folder, slash, name) >= (int)sizeof path)
         return -ENAMETOOLONG;
     int fd = path_policy_resolve(checkpoint, path, status);
     if (fd < 0)
@@ -163,7 +163,8 @@ static int resolve(const struct unshard_checkpoint *checkpoint, const struct loo
     return 0;
 }
 
-static void follow(const struct unshard_checkpoint *checkpoint, struct look *look, int directory)
+static void follow(const struct unshard_checkpoint *checkpoint, const char *folder,
+                   struct look *look, int directory)
 {
     char target[PATH_MAX];
     ssize_t length = readlinkat(directory, look->name, target, sizeof target);
@@ -171,24 +172,43 @@ static void follow(const struct unshard_checkpoint *checkpoint, struct look *loo
     if (look->target == NULL)
         look->result = -ENOMEM;
     else
-        look->target_result = resolve(checkpoint, look, &look->target_status);
+        look->target_result = resolve(checkpoint, folder, look->name, &look->target_status);
+}
+
+/* folder: the path of the open directory. */
+static void look_in(const struct unshard_checkpoint *checkpoint, const char *folder, int directory,
+                    struct look *look)
+{
+    look->target = NULL;
+    look->result = 0;
+    if (fstatat(directory, look->name, &look->status, AT_SYMLINK_NOFOLLOW) != 0)
+        look->result = -errno;
+    else if (S_ISLNK(look->status.st_mode))
+        follow(checkpoint, folder, look, directory);
 }
 
 static void look_at_number(void *context, uint32_t number)
 {
     const struct looking *looking = context;
     struct look *look = &looking->looks[number];
-    int directory = dirfd(look->listing->directory);
-    look->target = NULL;
-    look->result = 0;
-    if (fstatat(directory, look->name, &look->status, AT_SYMLINK_NOFOLLOW) != 0)
-        look->result = -errno;
-    else if (S_ISLNK(look->status.st_mode))
-        follow(looking->checkpoint, look, directory);
+    look_in(looking->checkpoint, look->listing->path, dirfd(look->listing->directory), look);
 }
 
 void looks_take(const struct unshard_checkpoint *checkpoint, struct look *looks, uint32_t count)
 {
     struct looking looking = {checkpoint, looks};
     parallel_run(count, look_at_number, &looking);
+}
+
+void look_take(const struct unshard_checkpoint *checkpoint, const char *directory,
+               struct look *look)
+{
+    struct stat status;
+    int fd = path_policy_resolve(checkpoint, directory, &status);
+    look->target = NULL;
+    look->result = fd;
+    if (fd < 0)
+        return;
+    look_in(checkpoint, directory, fd, look);
+    close(fd);
 }

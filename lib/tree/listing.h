@@ -22,7 +22,7 @@ struct listing {
 
 /* One name in it. */
 struct look {
-    const struct listing *listing; /* set by the caller */
+    const struct listing *listing; /* set by the caller, for looks_take */
     const char *name;              /* likewise, one of the names of the listing */
     int result;                    /* of looking at it: 0 or a negative errno */
     struct stat status;            /* of the name itself */
@@ -44,5 +44,8 @@ void listings_free(struct listing *listings, uint32_t count);
 /* Looks at all of these names, symlinks too. -ENOMEM is a result like any other. Blocks; starts and
  * joins threads. */
 void looks_take(const struct unshard_checkpoint *checkpoint, struct look *looks, uint32_t count);
+/* Looks at one name in a directory, given by its path, of which nothing else is known. Blocks. */
+void look_take(const struct unshard_checkpoint *checkpoint, const char *directory,
+               struct look *look);
 
 #endif

@@ -27,20 +27,27 @@ static cJSON *parse_object(const char *json, size_t length)
     return NULL;
 }
 
-static cJSON *read_model_index(struct discovery *discovery)
+/* One of a directory that is not laid out now is told of when that is. */
+static bool is_told_of(const struct discovery *discovery, uint32_t directory)
+{
+    return scan_is_focus(&discovery->scan, directory);
+}
+
+static cJSON *read_model_index(struct discovery *discovery, uint32_t directory)
 {
     static const char name[] = "model_index.json";
     char *json = NULL, reason[64];
     size_t length = 0;
-    uint32_t entry = scan_child(&discovery->scan, 0, name, sizeof name - 1);
+    uint32_t entry = scan_child(&discovery->scan, directory, name, sizeof name - 1);
     if (entry == SCAN_NONE || discovery->scan.entries[entry].kind != SCAN_FILE)
         return NULL;
     int result = discovery_read_file(discovery, entry, MODEL_INDEX_MAX_BYTES, &json, &length);
     cJSON *root = result == 0 ? parse_object(json, length) : NULL;
     free(json);
-    if (root == NULL)
+    if (root == NULL && is_told_of(discovery, directory))
         note_add(&discovery->notes, &discovery->checkpoint->arena,
-                 "%s: %s; components are taken in order of their names.", name,
+                 "%s: %s; components are taken in order of their names.",
+                 discovery->scan.entries[entry].path,
                  result == 0 ? "no JSON object"
                              : discovery_why_unread(result, MODEL_INDEX_MAX_BYTES, reason));
     return root;
@@ -59,19 +66,29 @@ static bool is_plain_name(const char *name)
            strcmp(name, "..") != 0;
 }
 
-static void set_order(struct discovery *discovery, const char *name, unsigned order)
+/* The directory of that name in `above`, or one below it. */
+static bool lies_in(const struct scan *scan, uint32_t directory, uint32_t above, const char *name)
 {
-    size_t length = strlen(name);
+    const char *path = scan->entries[directory].path, *top = scan->entries[above].path;
+    size_t skip = above == 0 ? 0 : strlen(top) + 1, length = strlen(name);
+    if (strlen(path) < skip || (skip > 0 && strncmp(path, top, skip - 1) != 0) ||
+        (skip > 0 && path[skip - 1] != '/'))
+        return false;
+    path += skip;
+    return strncmp(path, name, length) == 0 && (path[length] == '\0' || path[length] == '/');
+}
+
+static void set_order(struct discovery *discovery, uint32_t above, const char *name, unsigned order)
+{
     for (uint32_t i = 0; i < discovery->candidate_count; i++) {
         struct candidate *candidate = discovery->candidates[i];
-        const char *path = discovery->scan.entries[candidate->directory].path;
-        if (candidate->load_order == NOT_LISTED && strncmp(path, name, length) == 0 &&
-            (path[length] == '\0' || path[length] == '/'))
+        if (candidate->load_order == NOT_LISTED &&
+            lies_in(&discovery->scan, candidate->directory, above, name))
             candidate->load_order = order;
     }
 }
 
-static void apply_model_index(struct discovery *discovery, const cJSON *root)
+static void apply_model_index(struct discovery *discovery, uint32_t directory, const cJSON *root)
 {
     unsigned order = 0;
     const cJSON *item;
@@ -79,16 +96,23 @@ static void apply_model_index(struct discovery *discovery, const cJSON *root)
     {
         if (!is_component(item))
             continue;
-        if (!is_plain_name(item->string)) {
+        if (!is_plain_name(item->string) && is_told_of(discovery, directory)) {
             char quoted[128];
             note_add(&discovery->notes, &discovery->checkpoint->arena,
                      "model_index.json: \"%s\" is no name of a component and is ignored.",
                      error_quote(quoted, sizeof quoted, item->string, strlen(item->string)));
-        } else if (order < 1000 && scan_child(&discovery->scan, 0, item->string,
-                                              strlen(item->string)) != SCAN_NONE) {
-            set_order(discovery, item->string, order++);
+        } else if (is_plain_name(item->string) && order < 1000) {
+            set_order(discovery, directory, item->string, order++);
         }
     }
+}
+
+static void use_model_index(struct discovery *discovery, uint32_t directory)
+{
+    cJSON *root = read_model_index(discovery, directory);
+    if (root != NULL)
+        apply_model_index(discovery, directory, root);
+    cJSON_Delete(root);
 }
 
 static int compare_candidates(const void *left, const void *right, void *context)
@@ -106,10 +130,10 @@ int load_order_apply(struct discovery *discovery, struct unshard_error *error)
 {
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
         discovery->candidates[i]->load_order = NOT_LISTED;
-    cJSON *root = read_model_index(discovery);
-    if (root != NULL)
-        apply_model_index(discovery, root);
-    cJSON_Delete(root);
+    uint32_t focus = discovery->scan.focus == SCAN_NONE ? 0 : discovery->scan.focus;
+    use_model_index(discovery, focus);
+    if (focus != 0)
+        use_model_index(discovery, discovery->scan.entries[focus].parent);
     if (discovery->candidate_count > 0)
         qsort_r(discovery->candidates, discovery->candidate_count, sizeof *discovery->candidates,
                 compare_candidates, &discovery->scan);

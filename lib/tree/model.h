@@ -96,11 +96,25 @@ struct missing_file {
     const char *origin; /* as in struct expected_digest */
 };
 
+/* A file below a directory that one of its components takes: an index may name such. */
+struct member_below {
+    const char *path;
+    bool unlisted; /* its own directory does not list it */
+};
+
+/* What a directory leaves to those below it, see tree/inherited.h. */
+struct inherited {
+    const char **lists; /* paths of files with digests of others, in it and in those above it */
+    struct member_below *taken;
+    uint32_t list_count, taken_count;
+};
+
 struct unshard_checkpoint {
     struct arena arena; /* owns every string and array below */
     char *source;       /* absolute path */
     int source_fd;      /* O_PATH or O_RDONLY directory; every file is opened relative to it */
     dev_t cover;        /* of what is mounted over the source (covered.h); 0: nothing is */
+    bool borrowed;      /* source, source_fd and repository are another checkpoint's */
     struct unshard_view_options options;
     const char *repository; /* absolute path of the hub cache repository that the source is, or lies
                              * in; or NULL */
@@ -112,10 +126,21 @@ struct unshard_checkpoint {
     struct unshard_error *problems; /* of the checkpoint, not of a component: files of digests that
                                      * cannot be used, or only in part */
     struct missing_file *missing;
+    struct inherited inherited; /* of one directory that is laid out, by those below it */
     struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
     uint32_t note_count, problem_count, missing_count;
 };
+
+/* Lays out one directory of the checkpoint's source, given by its path relative to that, as it is on
+ * disk now: *out has its files, views and components, and in its tree the directory (node 0) with
+ * what is in it; directories in there have no children but those of our making. All paths are
+ * relative to the source. above: the directory that it is in, laid out; NULL for the source itself.
+ * Blocks on I/O. Thread-safe. The caller owns *out, which `place` must outlive; `above` is not
+ * needed any more. Errors: it cannot be listed ("unreadable"), or memory. */
+int checkpoint_lay_out(const struct unshard_checkpoint *place,
+                       const struct unshard_checkpoint *above, const char *directory,
+                       struct unshard_checkpoint **out, struct unshard_error *error);
 
 /* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the
  * checkpoint (but for the blobs of its hub cache repository) unless follow_symlinks. Adds `flags`

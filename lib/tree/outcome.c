@@ -95,7 +95,7 @@ static const struct scan_entry *shared_member(const struct settling *settling,
 static const struct scan_entry *rival(const struct settling *settling,
                                       const struct candidate *candidate)
 {
-    const struct scan *scan = &settling->discovery->scan;
+    struct scan *scan = &settling->discovery->scan;
     if (candidate->index_entry != SCAN_NONE || candidate->passthrough ||
         candidate->format->is_shard != NULL || candidate->format->shown_as != NULL)
         return NULL;
@@ -273,7 +273,9 @@ static int show_as_is(struct settling *settling, struct candidate *candidate)
     int result = 0;
     for (uint32_t i = 0; i < candidate->member_count && result == 0; i++) {
         struct scan_entry *entry = entry_at(settling, candidate->members[i]);
-        bool weights = is_weights(candidate, &candidate->headers[i]);
+        /* What lies in another directory is a component where that is laid out. */
+        bool weights = is_weights(candidate, &candidate->headers[i]) &&
+                       scan_is_focus(&settling->discovery->scan, entry->parent);
         entry->claimed = weights;
         if (weights && !entry->whole)
             result = keep_single(settling, candidate, i);

@@ -2,10 +2,12 @@
 #include "tree/scan.h"
 
 #include "base/error.h"
+#include "base/lazy_array.h"
 #include "tree/listing.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +15,8 @@
 
 /* Names that are looked at together. */
 #define LOOKS 4096U
+/* Directories of our own may be added to what is on disk, and single names. */
+#define CAPACITY (SCAN_MAX_ENTRIES + 65536U)
 
 struct scanner {
     struct unshard_checkpoint *checkpoint;
@@ -20,6 +24,8 @@ struct scanner {
     struct scan *scan;
     uint32_t together; /* directories to list at once */
     bool full;
+    uint32_t listing; /* the directory at hand, of scan_list */
+    bool aside; /* at what is not in focus: nothing is noted */
     /* Directories that were reached through several symlinks: number in `places` of each, and in
      * how many places it was. Keys live in the checkpoint's arena. */
     struct string_map linked;
@@ -70,7 +76,8 @@ static void exclude(struct scanner *scanner, struct scan_entry *entry, const cha
     error_quote(quoted, sizeof quoted, entry->path, strlen(entry->path));
     entry->kind = SCAN_EXCLUDED;
     entry->problem = keep_problem(scanner, code, number, "%s: %s", quoted, why);
-    note_add(scanner->notes, &scanner->checkpoint->arena, "%s is left out: %s.", quoted, why);
+    if (!scanner->aside)
+        note_add(scanner->notes, &scanner->checkpoint->arena, "%s is left out: %s.", quoted, why);
 }
 
 /* Names with a dot in front are of programs, for themselves: ._NAME, .NAME.XXXXXX, .no_exist; but a
@@ -80,20 +87,13 @@ static bool is_set_aside(const char *name, bool parent_is)
     return name[0] == '.' || (parent_is && !path_policy_is_repository(name, strlen(name)));
 }
 
-/* Appends an entry and returns it, or NULL when memory is short. Entries move when one is added. */
+/* Appends an entry and returns it, or NULL when memory is short. */
 static struct scan_entry *append_to(struct scan *scan, struct arena *arena, uint32_t parent,
                                     const char *name)
 {
-    if (scan->count == scan->capacity) {
-        uint32_t capacity = scan->capacity == 0 ? 64 : scan->capacity * 2;
-        struct scan_entry *grown = realloc(scan->entries, capacity * sizeof *grown);
-        if (grown == NULL)
-            return NULL;
-        scan->entries = grown;
-        scan->capacity = capacity;
-    }
+    if (scan->count == CAPACITY)
+        return NULL;
     struct scan_entry *entry = &scan->entries[scan->count];
-    memset(entry, 0, sizeof *entry);
     entry->file = SCAN_NONE;
     entry->view = UNSHARD_NO_VIEW;
     entry->parent = parent;
@@ -132,6 +132,7 @@ uint32_t scan_add_directory(struct scan *scan, struct arena *arena, uint32_t par
         return SCAN_NONE;
     const struct scan_entry *like = &scan->entries[parent];
     entry->kind = SCAN_DIRECTORY;
+    entry->listed = true;
     entry->mtime_ns = like->mtime_ns;
     entry->ctime_ns = like->ctime_ns;
     entry->mode = like->mode;
@@ -173,6 +174,8 @@ static unsigned count_place(struct scanner *scanner, const struct scan_entry *en
 
 static bool is_linked_too_often(struct scanner *scanner, const struct scan_entry *entry)
 {
+    if (scanner->scan->focus != SCAN_NONE)
+        return entry->links > SCAN_MAX_LINKS;
     unsigned places = entry->links < 2 ? 1 : count_place(scanner, entry);
     return places == 0 || places > SCAN_MAX_LINKED;
 }
@@ -294,6 +297,7 @@ static int add_names(struct scanner *scanner, struct batch *batch, uint32_t at)
     const struct listing *listing = &batch->listings[at];
     uint32_t number = batch->numbers[at];
     scanner->scan->entries[number].first_child = scanner->scan->count;
+    scanner->scan->entries[number].listed = true;
     for (size_t i = 0; i < listing->name_count; i++) {
         if (batch->next_look == batch->look_count)
             look_ahead(scanner, batch, at, i);
@@ -373,47 +377,173 @@ static int scan_batches(struct scanner *scanner, struct batch *batch)
     }
 }
 
-static int scan_all(struct scanner *scanner, struct unshard_error *error)
+/* With room for names to look at. */
+static int with_batch(struct scanner *scanner, int (*what)(struct scanner *, struct batch *))
 {
     struct batch *batch = calloc(1, sizeof *batch);
     struct look *looks = calloc(LOOKS, sizeof *looks);
     int result = -ENOMEM;
-    scanner->together = listings_at_once();
     if (batch != NULL && looks != NULL) {
         batch->looks = looks;
-        result = scan_batches(scanner, batch);
+        result = what(scanner, batch);
     }
     free(batch);
     free(looks);
+    return result;
+}
+
+static int cannot_list(struct scanner *scanner, const char *path, int result,
+                       struct unshard_error *error)
+{
     if (result == -ENOMEM)
         return error_no_memory(error);
-    if (result != 0)
-        return error_set(error, "unreadable", -result, "%s: cannot list: %s",
-                         scanner->checkpoint->source, strerrordesc_np(-result));
+    return error_set(error, "unreadable", -result, "%s%s%s: cannot list: %s",
+                     scanner->checkpoint->source, path[0] != '\0' ? "/" : "", path,
+                     strerrordesc_np(-result));
+}
+
+/* The source itself. */
+static int begin(struct scanner *scanner, struct unshard_error *error)
+{
+    struct scan *scan = scanner->scan;
+    struct stat status;
+    scan->entries = lazy_array_new(CAPACITY, sizeof *scan->entries);
+    if (scan->entries == NULL || append(scanner, 0, "") == NULL)
+        return error_no_memory(error);
+    if (fstat(scanner->checkpoint->source_fd, &status) != 0)
+        return error_set(error, "unreadable", errno, "%s: %m", scanner->checkpoint->source);
+    set_status(&scan->entries[0], &status);
+    scan->entries[0].kind = SCAN_DIRECTORY;
+    scan->entries[0].near = true;
     return 0;
 }
 
 int scan_tree(struct unshard_checkpoint *checkpoint, struct note_list *notes, struct scan *out,
               struct unshard_error *error)
 {
-    struct scanner scanner = {.checkpoint = checkpoint, .notes = notes, .scan = out};
-    struct stat status;
-    struct scan_entry *root = append(&scanner, 0, "");
-    if (root == NULL)
-        return error_no_memory(error);
-    if (fstat(checkpoint->source_fd, &status) != 0)
-        return error_set(error, "unreadable", errno, "%s: %m", checkpoint->source);
-    set_status(root, &status);
-    root->kind = SCAN_DIRECTORY;
-    int result = scan_all(&scanner, error);
+    struct scanner scanner = {
+        .checkpoint = checkpoint, .notes = notes, .scan = out, .together = listings_at_once()};
+    out->focus = SCAN_NONE;
+    int result = begin(&scanner, error);
+    if (result != 0)
+        return result;
+    result = with_batch(&scanner, scan_batches);
     string_map_free(&scanner.linked);
     free(scanner.places);
+    return result == 0 ? 0 : cannot_list(&scanner, "", result, error);
+}
+
+/* ---- one directory in focus --------------------------------------------------------------------
+ */
+
+static uint32_t known_single(const struct scan *scan, uint32_t directory, const char *name)
+{
+    uint32_t at = scan->entries[directory].first_single;
+    while (at != 0 && strcmp(scan->entries[at].name, name) != 0)
+        at = scan->entries[at].next_single;
+    return at != 0 ? at : SCAN_NONE;
+}
+
+/* A name in a directory of which not all are known. */
+static uint32_t find_single(struct scan *scan, uint32_t directory, const char *name, size_t length)
+{
+    struct scanner *scanner = scan->scanner;
+    char single[NAME_MAX + 1];
+    if (scanner == NULL || length >= sizeof single)
+        return SCAN_NONE;
+    memcpy(single, name, length);
+    single[length] = '\0';
+    uint32_t number = known_single(scan, directory, single);
+    struct look look = {.name = single};
+    if (number != SCAN_NONE)
+        return number;
+    look_take(scanner->checkpoint, scan->entries[directory].path, &look);
+    if (look.result == -ENOENT || look.result == -ENOTDIR)
+        return SCAN_NONE;
+    number = scan->count;
+    scanner->aside = true;
+    bool added = add_name(scanner, directory, &look) == 0;
+    scanner->aside = false;
+    free(look.target);
+    if (!added)
+        return SCAN_NONE;
+    scan->entries[number].next_single = scan->entries[directory].first_single;
+    scan->entries[directory].first_single = number;
+    return number;
+}
+
+static int list_one(struct scanner *scanner, struct batch *batch)
+{
+    batch->numbers[0] = scanner->listing;
+    batch->listings[0] = (struct listing){.path = scanner->scan->entries[scanner->listing].path};
+    batch->count = 1;
+    listings_read(scanner->checkpoint, batch->listings, 1, SCAN_MAX_ENTRIES - scanner->scan->count);
+    int result = batch->listings[0].result;
+    if (result == 0)
+        result = add_batch(scanner, batch);
+    listings_free(batch->listings, 1);
     return result;
+}
+
+int scan_list(struct scan *scan, uint32_t directory)
+{
+    struct scanner *scanner = scan->scanner;
+    struct scan_entry *entry = &scan->entries[directory];
+    if (scanner == NULL || entry->kind != SCAN_DIRECTORY || entry->listed)
+        return 0;
+    scanner->listing = directory;
+    scanner->aside = directory != scan->focus;
+    int result = with_batch(scanner, list_one);
+    scanner->aside = false;
+    if (result != 0 && result != -ENOMEM) {
+        entry->listed = true; /* it has no names */
+        return directory == scan->focus ? result : 0;
+    }
+    return result;
+}
+
+/* The directory at a path, by the names on the way. */
+static int find_focus(struct scan *scan, const char *path)
+{
+    uint32_t at = 0;
+    while (*path != '\0') {
+        size_t length = strcspn(path, "/");
+        uint32_t next = find_single(scan, at, path, length);
+        if (next == SCAN_NONE)
+            return -ENOENT;
+        const struct scan_entry *entry = &scan->entries[next];
+        if (entry->kind != SCAN_DIRECTORY)
+            return entry->kind == SCAN_EXCLUDED ? -entry->problem->errno_value : -ENOTDIR;
+        scan->entries[next].near = true;
+        at = next;
+        path += length + (path[length] == '/');
+    }
+    scan->focus = at;
+    return 0;
+}
+
+int scan_focus(struct unshard_checkpoint *checkpoint, const char *path, struct note_list *notes,
+               struct scan *out, struct unshard_error *error)
+{
+    struct scanner *scanner = calloc(1, sizeof *scanner);
+    if (scanner == NULL)
+        return error_no_memory(error);
+    *scanner = (struct scanner){.checkpoint = checkpoint, .notes = notes, .scan = out};
+    out->scanner = scanner;
+    out->focus = 0;
+    int result = begin(scanner, error);
+    if (result != 0)
+        return result;
+    result = find_focus(out, path);
+    if (result == 0)
+        result = scan_list(out, out->focus);
+    return result == 0 ? 0 : cannot_list(scanner, path, result, error);
 }
 
 void scan_free(struct scan *scan)
 {
-    free(scan->entries);
+    lazy_array_free(scan->entries, CAPACITY, sizeof *scan->entries);
+    free(scan->scanner);
     *scan = (struct scan){0};
 }
 
@@ -423,7 +553,14 @@ static int compare_prefix(const char *name, size_t length, const char *other)
     return order != 0 ? order : -(other[length] != '\0');
 }
 
-uint32_t scan_child(const struct scan *scan, uint32_t directory, const char *name, size_t length)
+uint32_t scan_child(struct scan *scan, uint32_t directory, const char *name, size_t length)
+{
+    return scan->entries[directory].listed ? scan_listed_child(scan, directory, name, length)
+                                           : find_single(scan, directory, name, length);
+}
+
+uint32_t scan_listed_child(const struct scan *scan, uint32_t directory, const char *name,
+                           size_t length)
 {
     uint32_t low = scan->entries[directory].first_child;
     uint32_t high = low + scan->entries[directory].child_count;
@@ -440,9 +577,22 @@ uint32_t scan_child(const struct scan *scan, uint32_t directory, const char *nam
     return SCAN_NONE;
 }
 
-uint32_t scan_find(const struct scan *scan, uint32_t directory, const char *path)
+/* A directory below that in focus. */
+static bool is_below(const struct scan *scan, uint32_t directory)
+{
+    while (directory > scan->focus)
+        directory = scan->entries[directory].parent;
+    return directory == scan->focus;
+}
+
+uint32_t scan_find(struct scan *scan, uint32_t directory, const char *path)
 {
     while (scan->entries[directory].kind == SCAN_DIRECTORY) {
+        if (scan->scanner != NULL && !scan->entries[directory].listed && is_below(scan, directory)) {
+            if (scan_list(scan, directory) != 0)
+                return SCAN_NONE;
+            scan->entries[directory].near = true;
+        }
         size_t length = strcspn(path, "/");
         uint32_t child = scan_child(scan, directory, path, length);
         if (child == SCAN_NONE || path[length] == '\0')

@@ -63,7 +63,7 @@ static size_t count_tensors(const struct tensor_set *sets, uint32_t set_count,
 }
 
 /* Something of that name is in the directory, on disk or by our doing. */
-static bool name_is_taken(const struct discovery *discovery, const struct candidate *candidate,
+static bool name_is_taken(struct discovery *discovery, const struct candidate *candidate,
                           const char *name)
 {
     if (scan_child(&discovery->scan, candidate->directory, name, strlen(name)) != SCAN_NONE)
@@ -229,7 +229,7 @@ static bool is_comfyuis(const struct discovery *discovery, uint32_t directory)
 }
 
 /* A pipeline that is laid out in directories already is not split. */
-static bool may_be_monolithic(const struct discovery *discovery, const struct candidate *candidate)
+static bool may_be_monolithic(struct discovery *discovery, const struct candidate *candidate)
 {
     static const char model_index[] = "model_index.json";
     return candidate->passthrough && is_whole(candidate) &&

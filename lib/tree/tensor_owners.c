@@ -42,7 +42,7 @@ static int compare_entry_numbers(const void *a, const void *b)
 static int find_members_of_index(struct owners *owners)
 {
     const struct candidate *candidate = owners->candidate;
-    const struct scan *scan = &owners->discovery->scan;
+    struct scan *scan = &owners->discovery->scan;
     uint32_t(*sorted)[2] = calloc(candidate->member_count + 1U, sizeof *sorted);
     owners->members_of_index =
         calloc(candidate->index.file_count + 1U, sizeof *owners->members_of_index);

@@ -62,8 +62,8 @@ static uint32_t collect_children(struct tree_builder *builder, uint32_t director
 {
     struct discovery *discovery = builder->discovery;
     const struct scan_entry *parent = &discovery->scan.entries[directory];
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < parent->child_count; i++) {
+    uint32_t count = 0, on_disk = scan_is_focus(&discovery->scan, directory) ? parent->child_count : 0;
+    for (uint32_t i = 0; i < on_disk; i++) {
         const struct scan_entry *entry = &discovery->scan.entries[parent->first_child + i];
         if (!entry->hidden && entry->kind != SCAN_EXCLUDED)
             builder->children[count++] =
@@ -164,6 +164,23 @@ static uint64_t claim_inode(uint64_t *taken, size_t capacity, uint64_t inode)
     }
 }
 
+static uint64_t wanted_inode(const char *name, size_t length, uint64_t parent)
+{
+    return XXH3_64bits_withSeed(name, length, parent);
+}
+
+/* What the directory at a path has unless its number clashes with another one's. */
+static uint64_t inode_of_path(const char *path)
+{
+    uint64_t inode = ROOT_INODE;
+    while (*path != '\0') {
+        size_t length = strcspn(path, "/");
+        inode = wanted_inode(path, length, inode);
+        path += length + (path[length] == '/');
+    }
+    return inode;
+}
+
 /* Numbers are derived from the path (the parent's number stands for its path), so that they are the
  * same at the next mount; a clash takes the next free one, in the order of nodes. */
 static int assign_inodes(struct tree_builder *builder)
@@ -174,11 +191,12 @@ static int assign_inodes(struct tree_builder *builder)
     uint64_t *taken = calloc(capacity, sizeof *taken);
     if (taken == NULL)
         return -ENOMEM;
-    builder->nodes[0].inode = ROOT_INODE;
+    builder->nodes[0].inode =
+        inode_of_path(builder->discovery->scan.entries[builder->entries[0]].path);
     for (uint32_t i = 1; i < builder->count; i++) {
         struct unshard_node *node = &builder->nodes[i];
-        uint64_t wanted = XXH3_64bits_withSeed(node->name, strlen(node->name),
-                                               builder->nodes[node->parent].inode);
+        uint64_t wanted =
+            wanted_inode(node->name, strlen(node->name), builder->nodes[node->parent].inode);
         node->inode = claim_inode(taken, capacity, wanted);
     }
     free(taken);
@@ -190,7 +208,8 @@ static int add_other_views(struct discovery *discovery)
 {
     for (uint32_t i = 0; i < discovery->scan.count; i++) {
         struct scan_entry *entry = &discovery->scan.entries[i];
-        if (entry->kind != SCAN_FILE || entry->hidden || entry->view != UNSHARD_NO_VIEW)
+        if (entry->kind != SCAN_FILE || entry->hidden || entry->view != UNSHARD_NO_VIEW ||
+            !scan_is_focus(&discovery->scan, entry->parent))
             continue;
         if (discovery_add_passthrough(discovery, i, entry->size, NO_COMPONENT) == UNSHARD_NO_VIEW)
             return -ENOMEM;
@@ -200,21 +219,23 @@ static int add_other_views(struct discovery *discovery)
 
 static int build_nodes(struct tree_builder *builder)
 {
-    const struct scan_entry *root = &builder->discovery->scan.entries[0];
-    fill_from_entry(builder, add_node(builder, 0, "", 0), root);
+    const struct scan *scan = &builder->discovery->scan;
+    uint32_t top = scan->focus == SCAN_NONE ? 0 : scan->focus;
+    fill_from_entry(builder, add_node(builder, 0, "", top), &scan->entries[top]);
     for (uint32_t i = 0; i < builder->count; i++)
         if (builder->nodes[i].kind == UNSHARD_NODE_DIRECTORY)
             add_children(builder, i);
     return assign_inodes(builder);
 }
 
-/* Of all directories, also of those that are not shown: their names are in errors and notes. */
+/* Of all directories, also of those that are not shown: their names are in errors and notes. Of
+ * one in focus with those on the way to it. */
 static struct permissions who_may_list(const struct scan *scan)
 {
     struct permissions all = {0};
     for (uint32_t i = 0; i < scan->count; i++) {
         const struct scan_entry *entry = &scan->entries[i];
-        if (entry->kind != SCAN_DIRECTORY)
+        if (!scan_is_near(scan, i))
             continue;
         struct permissions one = {entry->uid, entry->gid, entry->mode};
         one = permissions_to_list(&one);

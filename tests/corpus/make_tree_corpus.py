@@ -69,6 +69,22 @@ def good():
     yield "hub-cache", (shard("models--a--b/blobs/" + "0" * 64, a=4) +
                         "l models--a--b/snapshots/c/model.safetensors ../../blobs/" + "0" * 64 +
                         "\n. models--a--b/snapshots/c\n")
+    yield "checksums-above", ("".join(shard(f"a/unet/{name}", **tensors) for name, tensors in
+                                      {ONE: {"a": 5}, TWO: {"c": 4}}.items()) +
+                              f"f SHA256SUMS {'1' * 64}  a/unet/{ONE}\n" +
+                              f"f a/SHA256SUMS {'2' * 64}  unet/{TWO}\n" +
+                              f"f a/unet/{TWO}.sha256 {'2' * 64}\n" +
+                              "f a/other.sha256 " + "3" * 64 + "  other/model.safetensors\n")
+    yield "pipeline-below", ('f a/model_index.json {"_class_name":"X","vae":["a","B"],'
+                             '"transformer":["a","B"]}\n' +
+                             shard("a/transformer/model.safetensors", a=4) +
+                             shard("a/vae/model.safetensors", a=4))
+    yield "index-of-files-below", (shard("a/part/one.safetensors", a=5, b=3) +
+                                   shard("a/part/two.safetensors", c=4) +
+                                   index("a/" + INDEX, a="part/one.safetensors",
+                                         b="part/one.safetensors", c="part/two.safetensors") +
+                                   f"f a/SHA256SUMS {'4' * 64}  part/one.safetensors\n" +
+                                   f"f a/part/SHA256SUMS {'5' * 64}  two.safetensors\n")
     yield "file-called-unshard", PAIR + "f .unshard hello\n"
     yield "directory-called-unshard", PAIR + "f .unshard/status hello\n"
     yield "loop-beside", PAIR + "l loop loop\n"

@@ -4,6 +4,7 @@
  * the vectors of test_digest.c are right and others wrong. */
 #include "digest/list_name.h"
 #include "digest/manifest.h"
+#include "support/layout_check.h"
 #include "support/safetensors_fixture.h"
 #include "tree/model.h"
 
@@ -30,8 +31,11 @@ static struct unshard_checkpoint *open_checkpoint(const char *source)
 {
     struct unshard_checkpoint *checkpoint = NULL;
     struct unshard_error error = {0};
+    char what[1024];
     if (unshard_checkpoint_open(source, NULL, &checkpoint, &error) != 0)
         fail_msg("%s", error.message);
+    if (check_layouts(checkpoint, what) != NULL)
+        fail_msg("%s", what);
     return checkpoint;
 }
 

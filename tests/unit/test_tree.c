@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Every tree of tests/corpus/tree: what the names of the files promise, that nothing outside of the
- * tree is opened, and that layout=shards shows what is on disk. */
+ * tree is opened, that each directory by itself is what it is in the whole, and that layout=shards
+ * shows what is on disk. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "support/layout_check.h"
 #include "support/tree_check.h"
 #include "support/tree_input.h"
 
@@ -131,7 +133,10 @@ static void check(const char *name)
     fclose(file);
     tree_make(top, text, size, source);
     assert_int_equal(unshard_checkpoint_open(source, &options, &checkpoint, &error), 0);
+    char what[1024];
     const char *problem = check_tree(checkpoint, top);
+    if (problem == NULL)
+        problem = check_layouts(checkpoint, what);
     if (problem != NULL)
         fail_msg("%s: %s", name, problem);
     unsigned failed = count_failed(checkpoint);

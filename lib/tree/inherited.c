@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+#include "tree/inherited.h"
+
+#include "digest/list_name.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct inherited *left_to(const struct discovery *discovery)
+{
+    static const struct inherited nothing;
+    return discovery->above != NULL ? &discovery->above->inherited : &nothing;
+}
+
+/* The path lies in the directory in focus, or below it: behind that. NULL: it does not. */
+static const char *behind_focus(const struct scan *scan, const char *path)
+{
+    const char *focus = scan->entries[scan->focus].path;
+    size_t length = strlen(focus);
+    if (length == 0)
+        return path;
+    return strncmp(path, focus, length) == 0 && path[length] == '/' ? path + length + 1 : NULL;
+}
+
+static void claim(struct scan *scan, const struct member_below *taken)
+{
+    const char *name = behind_focus(scan, taken->path);
+    uint32_t entry = name == NULL || strchr(name, '/') != NULL
+                         ? SCAN_NONE
+                         : scan_listed_child(scan, scan->focus, name, strlen(name));
+    if (entry == SCAN_NONE || scan->entries[entry].kind != SCAN_FILE)
+        return;
+    scan->entries[entry].claimed = true;
+    scan->entries[entry].unlisted = taken->unlisted;
+}
+
+void inherited_apply(struct discovery *discovery)
+{
+    const struct inherited *left = left_to(discovery);
+    struct scan *scan = &discovery->scan;
+    if (scan->focus == SCAN_NONE)
+        return;
+    for (uint32_t i = 0; i < left->taken_count; i++)
+        claim(scan, &left->taken[i]);
+    for (uint32_t i = 0; i < left->list_count; i++)
+        scan_find(scan, 0, left->lists[i]);
+}
+
+/* ---- for those below ---------------------------------------------------------------------------
+ */
+
+static const char *keep(struct discovery *discovery, const char *path)
+{
+    return arena_copy_string(&discovery->checkpoint->arena, path, strlen(path));
+}
+
+static bool is_list(const struct scan_entry *entry)
+{
+    return entry->kind == SCAN_FILE && digest_list_name(entry->name).kind != DIGEST_LIST_NOT_ONE;
+}
+
+static int make_lists(struct discovery *discovery)
+{
+    const struct inherited *left = left_to(discovery);
+    struct inherited *out = &discovery->checkpoint->inherited;
+    const struct scan_entry *focus = &discovery->scan.entries[discovery->scan.focus];
+    out->lists = arena_alloc_array(&discovery->checkpoint->arena,
+                                   (size_t)left->list_count + focus->child_count,
+                                   sizeof *out->lists);
+    if (out->lists == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < left->list_count + focus->child_count; i++) {
+        const struct scan_entry *entry =
+            i < left->list_count
+                ? NULL
+                : &discovery->scan.entries[focus->first_child + (i - left->list_count)];
+        if (entry != NULL && !is_list(entry))
+            continue;
+        const char *path = keep(discovery, entry != NULL ? entry->path : left->lists[i]);
+        if (path == NULL)
+            return -ENOMEM;
+        out->lists[out->list_count++] = path;
+    }
+    return 0;
+}
+
+static int add_taken(struct discovery *discovery, const char *path, bool unlisted)
+{
+    struct inherited *out = &discovery->checkpoint->inherited;
+    const char *kept = keep(discovery, path);
+    if (kept == NULL)
+        return -ENOMEM;
+    out->taken[out->taken_count++] = (struct member_below){.path = kept, .unlisted = unlisted};
+    return 0;
+}
+
+static uint32_t count_members(const struct discovery *discovery)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < discovery->candidate_count; i++)
+        count += discovery->candidates[i]->member_count;
+    return count;
+}
+
+static int make_taken(struct discovery *discovery)
+{
+    const struct inherited *left = left_to(discovery);
+    const struct scan *scan = &discovery->scan;
+    struct inherited *out = &discovery->checkpoint->inherited;
+    int result = 0;
+    out->taken = arena_alloc_array(&discovery->checkpoint->arena,
+                                   (size_t)left->taken_count + count_members(discovery),
+                                   sizeof *out->taken);
+    if (out->taken == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < left->taken_count && result == 0; i++) {
+        const char *name = behind_focus(scan, left->taken[i].path);
+        if (name != NULL && strchr(name, '/') != NULL)
+            result = add_taken(discovery, left->taken[i].path, left->taken[i].unlisted);
+    }
+    for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++)
+        for (uint32_t k = 0; k < discovery->candidates[i]->member_count && result == 0; k++) {
+            const struct scan_entry *entry = &scan->entries[discovery->candidates[i]->members[k]];
+            if (entry->parent != scan->focus)
+                result = add_taken(discovery, entry->path, entry->unlisted);
+        }
+    return result;
+}
+
+int inherited_make(struct discovery *discovery)
+{
+    if (discovery->scan.focus == SCAN_NONE)
+        return 0;
+    int result = make_lists(discovery);
+    return result == 0 ? make_taken(discovery) : result;
+}
