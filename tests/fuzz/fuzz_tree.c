@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * A directory tree: opening it as a checkpoint must lead to views and errors that make sense, and
- * never to a file outside of it; its description can be made, and every view be read. */
+ * never to a file outside of it; each directory by itself is what it is in the whole; its description
+ * can be made, and every view be read. */
+#include "tests/support/layout_check.h"
 #include "tests/support/tree_check.h"
 #include "tests/support/tree_input.h"
 
@@ -122,7 +124,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     tree_make(top, data, size, source);
     if (unshard_checkpoint_open(source, &options, &checkpoint, &error) == 0) {
+        char what[1024];
         const char *problem = check_tree(checkpoint, top);
+        if (problem == NULL)
+            problem = check_layouts(checkpoint, what);
         if (problem != NULL)
             fail(problem);
         free(unshard_checkpoint_describe_json(checkpoint, true, &error));
