@@ -53,7 +53,13 @@ enum unshard_order { UNSHARD_ORDER_SHARD, UNSHARD_ORDER_CANONICAL };
 enum unshard_layout { UNSHARD_LAYOUT_MERGED, UNSHARD_LAYOUT_BOTH, UNSHARD_LAYOUT_SHARDS };
 enum unshard_pickle { UNSHARD_PICKLE_AUTO, UNSHARD_PICKLE_SAFETENSORS, UNSHARD_PICKLE_ASIS };
 enum unshard_verify { UNSHARD_VERIFY_STRICT, UNSHARD_VERIFY_ASYNC, UNSHARD_VERIFY_OFF };
-enum unshard_prefetch { UNSHARD_PREFETCH_ALL, UNSHARD_PREFETCH_FOLLOW, UNSHARD_PREFETCH_OFF };
+/* OPEN: a component as a whole when a file of it is first opened, see unshard_engine_prefetch. */
+enum unshard_prefetch {
+    UNSHARD_PREFETCH_ALL,
+    UNSHARD_PREFETCH_FOLLOW,
+    UNSHARD_PREFETCH_OFF,
+    UNSHARD_PREFETCH_OPEN
+};
 
 /* How a checkpoint is presented. Zero-initialised is the default. UNSHARD_LAYOUT_SHARDS is the
  * directory as it is on disk: index, order and split say nothing then, pickle only which files are
@@ -113,6 +119,7 @@ struct unshard_node {
     uid_t uid;
     gid_t gid;
     bool unlisted; /* opened by its name, but no listing of its directory has it */
+    bool made;     /* a directory that is not on disk: it lies in the layout of the one above it */
 };
 
 /* Reads the directory `source` and plans its views. Blocks on I/O (headers of all shards are read,
@@ -201,10 +208,70 @@ const struct unshard_error *unshard_checkpoint_problems(const struct unshard_che
 const char *const *unshard_checkpoint_notes(const struct unshard_checkpoint *checkpoint,
                                             uint32_t *count);
 
+/* What a view is the same by, from one layout to the next, and in two directories: what it is made
+ * of (the files' device and inode, of what is put together also their sizes and times), and how. A
+ * file that is shown as it is stays the same whatever it holds. 16 bytes. */
+void unshard_view_identity(const struct unshard_checkpoint *checkpoint, uint32_t view,
+                           unsigned char out[16]);
+
 /* What `unshard ls` prints, as JSON text (with tensors when asked). The caller frees it; NULL when
  * memory is short. Reads headers again when tensors are asked for, so it may block. */
 char *unshard_checkpoint_describe_json(const struct unshard_checkpoint *checkpoint, bool tensors,
                                        struct unshard_error *error);
+
+/* ---- the tree that lives -----------------------------------------------------------------------
+ *
+ * A source as it is from one moment to the next: each directory is laid out by itself when somebody
+ * looks at it, and anew when it has changed on disk. A layout is an unshard_checkpoint that nothing
+ * changes any more; its node 0 is the directory, its other nodes what is in it. Directories in
+ * there have no children but those that are `made`. All paths are relative to the source, "" is the
+ * source itself.
+ */
+
+struct unshard_tree;
+
+/* Where something is at one moment: a node of a layout, which whoever has the place holds. */
+struct unshard_place {
+    struct unshard_checkpoint *layout;
+    uint32_t node;
+};
+
+/* The source itself is looked at, nothing in it. *out is owned by the caller. Blocks on I/O.
+ * Errors: it is no readable directory, or memory. */
+int unshard_tree_open(const char *source, const struct unshard_view_options *options,
+                      struct unshard_tree **out, struct unshard_error *error);
+/* Nobody may hold a layout any more. NULL is allowed. */
+void unshard_tree_close(struct unshard_tree *tree);
+/* What all layouts have in common, and no node: what an engine is started with. Lives as long as
+ * the tree. */
+const struct unshard_checkpoint *unshard_tree_root(const struct unshard_tree *tree);
+/* As unshard_checkpoint_cover. Before anything is looked at through the mount. */
+void unshard_tree_cover(struct unshard_tree *tree, dev_t device);
+
+/* A directory as it is now, or was at most a second ago: *out is the caller's to let go. Blocks on
+ * I/O; one that is looked at by several at once is laid out once. Thread-safe. Errors: -ENOENT,
+ * -ENOTDIR: the tree does not show such a directory; others that listing it has. */
+int unshard_tree_look(struct unshard_tree *tree, const char *path, struct unshard_place *out,
+                      struct unshard_error *error);
+/* The same without any I/O: -EAGAIN when it has to be looked at. Never blocks. */
+int unshard_tree_look_now(struct unshard_tree *tree, const char *path, struct unshard_place *out);
+/* One more holder, one less. Thread-safe, never block but to free what nobody holds. */
+struct unshard_checkpoint *unshard_layout_hold(struct unshard_checkpoint *layout);
+void unshard_layout_release(struct unshard_checkpoint *layout);
+
+/* Whether the source is one model: it has weights itself, is a pipeline, or a repository of the hub
+ * cache. Blocks as unshard_tree_look. */
+bool unshard_tree_is_one_model(struct unshard_tree *tree);
+/* Calls found for each directory, the source first, in an order that does not depend on chance;
+ * directories are laid out several at a time. What cannot be listed is left out. The layout is the
+ * caller's of found only during the call, unless he holds it. Blocks. 0, or what found returned. */
+typedef int (*unshard_tree_found)(void *context, const char *path,
+                                  struct unshard_checkpoint *layout);
+int unshard_tree_walk(struct unshard_tree *tree, unshard_tree_found found, void *context);
+/* The same for the other directories of the pipeline that a directory is a component of, in the
+ * order in which they are loaded, those first that come after it; for none when it is no such. */
+int unshard_tree_pipeline(struct unshard_tree *tree, const char *path, unshard_tree_found found,
+                          void *context);
 
 /* ---- engine ------------------------------------------------------------------------------------
  */
@@ -258,6 +325,20 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
                          const struct unshard_fetch_options *options,
                          const struct unshard_publisher *publisher, struct unshard_engine **out,
                          struct unshard_error *error);
+
+/* Gives the engine the views of a layout, which must be of the tree whose root it was started with:
+ * *view is the engine's number of the layout's view `local`. What is the same as in an earlier
+ * layout (unshard_view_identity) keeps its number and all that is known of it. The engine holds the
+ * layout for as long as it needs it. May block on the cache of digests. Thread-safe. Each call that
+ * returns 0 is paired with an unshard_engine_detach. */
+int unshard_engine_attach(struct unshard_engine *engine, struct unshard_checkpoint *layout,
+                          uint32_t local, uint32_t *view, struct unshard_error *error);
+/* The caller needs the view no more: what nobody needs, reads or has open is forgotten, and its
+ * number may be used again. The kernel must not know it. Never blocks. Thread-safe. */
+void unshard_engine_detach(struct unshard_engine *engine, uint32_t view);
+/* Puts a view at the end of the plan, if the engine was started with UNSHARD_PREFETCH_OPEN and it
+ * is not in there. Never blocks, thread-safe. */
+void unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view);
 
 /* Asks for [offset, offset + size) of a view. Never blocks; done may be called before it returns.
  * Thread-safe. */
