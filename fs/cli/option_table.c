@@ -60,8 +60,9 @@ const struct option_entry option_table[] = {
      "show components of one file also by themselves: as recognised, none, or PREFIX[=NAME],..."},
     {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS | HASHING, AT(mount.view.follow_symlinks),
      "also follow symlinks that leave the checkpoint"},
-    {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off", MOUNTS, AT(mount.fetch.prefetch),
-     "fill the page cache with all (default), only ahead of readers, or not"},
+    {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off|open", MOUNTS, AT(mount.fetch.prefetch),
+     "fill the page cache with all (default: of one model), only ahead of readers, not, or with "
+     "what is opened (default: of many)"},
     {"verify", 0, true, OPTION_CHOICE, "strict|async|off", MOUNTS | COMMAND_EXPORT,
      AT(mount.fetch.verify),
      "serve only what matches its known digest (default), serve and check besides, or don't check"},
