@@ -262,9 +262,11 @@ void unshard_layout_release(struct unshard_checkpoint *layout);
 /* Whether the source is one model: it has weights itself, is a pipeline, or a repository of the hub
  * cache. Blocks as unshard_tree_look. */
 bool unshard_tree_is_one_model(struct unshard_tree *tree);
-/* Calls found for each directory, the source first, in an order that does not depend on chance;
- * directories are laid out several at a time. What cannot be listed is left out. The layout is the
- * caller's of found only during the call, unless he holds it. Blocks. 0, or what found returned. */
+/* Calls found for each directory that is not `made`, in the order in which a checkpoint opened as a
+ * whole has their components: those that model_index.json of the source names, as it names them, then
+ * the others by their paths. All are laid out before, several at a time. What cannot be listed is
+ * left out. The layout is found's only during the call, unless it holds it. Blocks. 0, what found
+ * returned, or -ENOMEM. */
 typedef int (*unshard_tree_found)(void *context, const char *path,
                                   struct unshard_checkpoint *layout);
 int unshard_tree_walk(struct unshard_tree *tree, unshard_tree_found found, void *context);

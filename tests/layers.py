@@ -17,6 +17,7 @@ LIB = {
     "view": {"base", "formats"},
     "digest": {"base", "json"},
     "tree": {"base", "json", "formats", "view", "digest"},
+    "live": {"base", "tree"},
     "store": {"base", "formats", "tree"},
     "status": {"base", "digest"},
     "engine": {"base", "formats", "view", "digest", "tree", "store", "status"},

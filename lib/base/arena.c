@@ -160,3 +160,11 @@ void arena_free_beside(struct arena *beside, struct arena *arena)
     arena->refused = arena->refused || beside->refused;
     arena_free(beside);
 }
+
+size_t arena_memory(const struct arena *arena)
+{
+    size_t bytes = 0;
+    for (const struct arena_block *block = arena->blocks; block != NULL; block = block->next)
+        bytes += sizeof *block + block->size;
+    return bytes;
+}

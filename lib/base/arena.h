@@ -35,6 +35,8 @@ bool arena_adopt(struct arena *arena, void *memory);
 struct arena arena_beside(const struct arena *arena);
 /* Frees what arena_beside has given; what it was refused counts for `arena`. */
 void arena_free_beside(struct arena *beside, struct arena *arena);
+/* Bytes of all blocks, whatever of them is handed out. */
+size_t arena_memory(const struct arena *arena);
 /* Frees all blocks and empties the arena; `refused` and the budget stay. */
 void arena_free(struct arena *arena);
 

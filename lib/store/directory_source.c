@@ -5,7 +5,6 @@
 #include "base/read_fully.h"
 #include "store/file_read.h"
 #include "store/open_files.h"
-#include "tree/covered.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
@@ -103,20 +102,7 @@ struct permissions source_permissions(const struct source *source, uint32_t file
 
 int source_follow(struct source *source)
 {
-    const struct unshard_checkpoint *checkpoint = source->checkpoint;
-    struct stat was, now;
-    if (checkpoint->cover != 0 && covered_is_there(checkpoint))
-        return 0;
-    int fd = open(checkpoint->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    int result = 0;
-    if (fstat(fd, &now) != 0 || fstat(checkpoint->source_fd, &was) != 0)
-        result = -errno;
-    else if (now.st_dev != was.st_dev || now.st_ino != was.st_ino)
-        result = dup3(fd, checkpoint->source_fd, O_CLOEXEC) < 0 ? -errno : 1;
-    close(fd);
-    return result;
+    return checkpoint_place_follow(source->checkpoint);
 }
 
 int source_reopen(struct source *source, uint32_t number, struct unshard_error *error)

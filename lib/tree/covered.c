@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #define MOST_LINKS 40U /* as many as the kernel follows */
-/* Of the root of a FUSE mount, as long as nobody has asked for its attributes. */
+/* Of the root of a FUSE mount, and what the tree numbers it by. */
 #define ROOT_INODE 1U
 
 void unshard_checkpoint_cover(struct unshard_checkpoint *checkpoint, dev_t device)
@@ -25,7 +25,7 @@ static int is_cover(const struct unshard_checkpoint *checkpoint, int fd, bool *r
     if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE | STATX_INO,
               &status) != 0)
         return -errno;
-    *root = status.stx_ino == ROOT_INODE || status.stx_ino == checkpoint->nodes[0].inode;
+    *root = status.stx_ino == ROOT_INODE;
     return makedev(status.stx_dev_major, status.stx_dev_minor) == checkpoint->cover;
 }
 

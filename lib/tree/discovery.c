@@ -359,9 +359,10 @@ static int read_headers(struct discovery *discovery)
 static int run(struct discovery *discovery, const char *directory, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
-    int result = directory == NULL
-                     ? scan_tree(checkpoint, &discovery->notes, &discovery->scan, error)
-                     : scan_focus(checkpoint, directory, &discovery->notes, &discovery->scan, error);
+    int result =
+        directory == NULL
+            ? scan_tree(checkpoint, &discovery->notes, &discovery->scan, error)
+            : scan_focus(checkpoint, directory, &discovery->notes, &discovery->scan, error);
     if (result == 0) {
         inherited_apply(discovery);
         early_reads_make(discovery);
@@ -392,6 +393,8 @@ static int run(struct discovery *discovery, const char *directory, struct unshar
         result = error_no_memory(error);
     if (result == 0)
         result = tree_build(discovery, error);
+    if (result == 0 && trace_make(discovery) != 0)
+        result = error_no_memory(error);
     if (result == 0 && notes_take(&discovery->notes, &checkpoint->arena, &checkpoint->notes,
                                   &checkpoint->note_count) != 0)
         result = error_no_memory(error);
@@ -424,23 +427,29 @@ static int open_source(struct unshard_checkpoint *checkpoint, const char *source
     return 0;
 }
 
+/* Of what headers took: when it is given back, so should malloc. */
+#define MUCH_MEMORY ((size_t)4 << 20)
+
 /* Has the checkpoint filled in, or closed. */
-static int discover(struct unshard_checkpoint *checkpoint, const struct unshard_checkpoint *above,
+static int discover(struct unshard_checkpoint *checkpoint, const struct layout_context *context,
                     const char *directory, struct unshard_error *error)
 {
     struct discovery discovery = {
-        .checkpoint = checkpoint, .above = above, .budget = {.limit = HEADERS_MEMORY}};
+        .checkpoint = checkpoint, .context = context, .budget = {.limit = HEADERS_MEMORY}};
     int result = run(&discovery, directory, error);
+    bool much = atomic_load(&discovery.budget.taken) > MUCH_MEMORY;
     discovery_free(&discovery);
-    malloc_trim(0); /* what headers took is much more than what stays, for as long as a mount is */
+    if (much || context == NULL)
+        malloc_trim(0); /* that is much more than what stays, for as long as a mount is */
     checkpoint->options.split = NULL; /* the caller's, and done with */
     if (result != 0)
         unshard_checkpoint_close(checkpoint);
     return result;
 }
 
-int unshard_checkpoint_open(const char *source, const struct unshard_view_options *options,
-                            struct unshard_checkpoint **out, struct unshard_error *error)
+/* A source that is opened, and nothing else. */
+static int begin(const char *source, const struct unshard_view_options *options,
+                 struct unshard_checkpoint **out, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     if (checkpoint == NULL)
@@ -450,19 +459,50 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
         checkpoint->options = *options;
     settle_options(&checkpoint->options);
     int result = open_source(checkpoint, source, error);
-    if (result != 0) {
+    if (result == 0)
+        *out = checkpoint;
+    else
         unshard_checkpoint_close(checkpoint);
-        return result;
-    }
-    result = discover(checkpoint, NULL, NULL, error);
+    return result;
+}
+
+int unshard_checkpoint_open(const char *source, const struct unshard_view_options *options,
+                            struct unshard_checkpoint **out, struct unshard_error *error)
+{
+    struct unshard_checkpoint *checkpoint = NULL;
+    int result = begin(source, options, &checkpoint, error);
+    if (result == 0)
+        result = discover(checkpoint, NULL, NULL, error);
     if (result == 0)
         *out = checkpoint;
     return result;
 }
 
-int checkpoint_lay_out(const struct unshard_checkpoint *place,
-                       const struct unshard_checkpoint *above, const char *directory,
-                       struct unshard_checkpoint **out, struct unshard_error *error)
+int checkpoint_place_open(const char *source, const struct unshard_view_options *options,
+                          struct unshard_checkpoint **out, struct unshard_error *error)
+{
+    struct unshard_checkpoint *place = NULL;
+    struct stat status;
+    int result = begin(source, options, &place, error);
+    if (result != 0)
+        return result;
+    const char *split = place->options.split;
+    if (split != NULL &&
+        (place->options.split = arena_copy_string(&place->arena, split, strlen(split))) == NULL) {
+        unshard_checkpoint_close(place);
+        return error_no_memory(error);
+    }
+    if (fstat(place->source_fd, &status) == 0) {
+        struct permissions all = {status.st_uid, status.st_gid, status.st_mode};
+        place->to_list = permissions_to_list(&all);
+    }
+    *out = place;
+    return 0;
+}
+
+int checkpoint_lay_out(const struct unshard_checkpoint *place, const struct layout_context *context,
+                       const char *directory, struct unshard_checkpoint **out,
+                       struct unshard_error *error)
 {
     struct unshard_checkpoint *layout = calloc(1, sizeof *layout);
     if (layout == NULL)
@@ -471,24 +511,35 @@ int checkpoint_lay_out(const struct unshard_checkpoint *place,
     layout->source_fd = place->source_fd;
     layout->cover = place->cover;
     layout->options = place->options;
+    layout->options.split = context->split;
     layout->repository = place->repository;
     layout->borrowed = true;
-    int result = discover(layout, above, directory, error);
+    int result = discover(layout, context, directory, error);
     if (result == 0)
         *out = layout;
     return result;
+}
+
+/* The arrays of a copy are its own, and of what they point to what is not its origin's. */
+static void free_views(struct unshard_checkpoint *checkpoint)
+{
+    const struct unshard_checkpoint *origin = checkpoint->origin;
+    for (uint32_t i = 0; i < checkpoint->view_count; i++)
+        if (origin == NULL || checkpoint->views[i].map.extents != origin->views[i].map.extents)
+            extent_map_free(&checkpoint->views[i].map);
 }
 
 void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint)
 {
     if (checkpoint == NULL)
         return;
-    for (uint32_t i = 0; i < checkpoint->view_count; i++)
-        extent_map_free(&checkpoint->views[i].map);
+    free_views(checkpoint);
     if (checkpoint->source_fd >= 0 && !checkpoint->borrowed)
         close(checkpoint->source_fd);
     if (!checkpoint->borrowed)
         free(checkpoint->source);
+    struct unshard_checkpoint *origin = checkpoint->origin;
     arena_free(&checkpoint->arena);
     free(checkpoint);
+    unshard_layout_release(origin);
 }

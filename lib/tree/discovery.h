@@ -13,6 +13,7 @@
  *   inherited.c  what one directory leaves to those below it
  *   hub_markers.c  what a hub cache says to be missing and the mount adds
  *   tree.c       the views of all other files, and the nodes
+ *   trace.c      what one directory was made from
  * What lives only during discovery is here; what stays is in model.h. */
 #ifndef TREE_DISCOVERY_H
 #define TREE_DISCOVERY_H
@@ -92,9 +93,9 @@ struct added_file {
 
 struct discovery {
     struct unshard_checkpoint *checkpoint;
-    struct memory_budget budget; /* for what all files of the checkpoint say of tensors */
-    size_t file_capacity;        /* of checkpoint->files */
-    const struct unshard_checkpoint *above; /* see checkpoint_lay_out */
+    struct memory_budget budget;          /* for what all files of the checkpoint say of tensors */
+    size_t file_capacity;                 /* of checkpoint->files */
+    const struct layout_context *context; /* of one directory that is laid out */
     struct scan scan;
     struct early_reads early;
     struct note_list notes;        /* about the checkpoint */
@@ -162,6 +163,9 @@ int expectations_gather(struct discovery *discovery, struct unshard_error *error
 
 /* Views of all visible files that have none yet, and the nodes. 0 or -ENOMEM. */
 int tree_build(struct discovery *discovery, struct unshard_error *error);
+
+/* Remembers what a directory that is laid out was made from. 0 or -ENOMEM. */
+int trace_make(struct discovery *discovery);
 
 /* The file at a scan entry in malloc'd memory, terminated, at most `limit` bytes. 0 or a negative
  * errno, -EFBIG when it is larger. May block on I/O. Thread-safe. */

@@ -317,6 +317,8 @@ static int look_at_file(struct hub *hub, uint32_t number, bool is_blob)
 {
     const struct scan_entry *entry = entry_of(hub, number);
     uint32_t metadata = metadata_of(hub, entry);
+    if (metadata != SCAN_NONE)
+        hub->gathering->discovery->scan.entries[number].told_of = true;
     if (metadata == SCAN_NONE && entry->target == NULL && !is_blob)
         return 0;
     hub->facts[hub->fact_count++] =
@@ -473,6 +475,8 @@ static int read_cache_tree(struct hub *hub, const char *path, const char *shown,
     struct unshard_error error;
     char *text = NULL;
     size_t length = 0;
+    if (scan_look_outside(&hub->gathering->discovery->scan, path) != 0)
+        return -ENOMEM;
     int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
         return 0;

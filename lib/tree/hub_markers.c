@@ -39,11 +39,28 @@ static int find_marker(struct scan *scan, uint32_t snapshot, const struct added_
     return 0;
 }
 
+/* The directory in focus has the markers. */
+static void hide_by(struct scan *scan, const struct unshard_checkpoint *snapshot)
+{
+    for (uint32_t i = 0; i < snapshot->view_count; i++) {
+        const char *path = snapshot->views[i].path, *slash = strrchr(path, '/');
+        const char *name = slash != NULL ? slash + 1 : path;
+        uint32_t marker = snapshot->views[i].added
+                              ? scan_listed_child(scan, scan->focus, name, strlen(name))
+                              : SCAN_NONE;
+        if (marker != SCAN_NONE && scan->entries[marker].kind == SCAN_FILE)
+            scan->entries[marker].hidden = true;
+    }
+}
+
 int hub_markers_hide(struct discovery *discovery)
 {
     struct scan *scan = &discovery->scan;
-    if (scan->focus != SCAN_NONE)
-        return 0; /* markers are in another directory than what is added */
+    if (scan->focus != SCAN_NONE) {
+        if (discovery->context->snapshot != NULL)
+            hide_by(scan, discovery->context->snapshot);
+        return 0;
+    }
     for (uint32_t i = 0; i < discovery->added_count; i++) {
         const struct added_file *added = &discovery->added[i];
         uint32_t snapshot = snapshot_of(scan, added->directory), marker = SCAN_NONE;

@@ -5,11 +5,14 @@
 
 #include <errno.h>
 #include <string.h>
+#include <xxhash.h>
 
 static const struct inherited *left_to(const struct discovery *discovery)
 {
     static const struct inherited nothing;
-    return discovery->above != NULL ? &discovery->above->inherited : &nothing;
+    const struct unshard_checkpoint *above =
+        discovery->context != NULL ? discovery->context->above : NULL;
+    return above != NULL ? &above->inherited : &nothing;
 }
 
 /* The path lies in the directory in focus, or below it: behind that. NULL: it does not. */
@@ -64,9 +67,9 @@ static int make_lists(struct discovery *discovery)
     const struct inherited *left = left_to(discovery);
     struct inherited *out = &discovery->checkpoint->inherited;
     const struct scan_entry *focus = &discovery->scan.entries[discovery->scan.focus];
-    out->lists = arena_alloc_array(&discovery->checkpoint->arena,
-                                   (size_t)left->list_count + focus->child_count,
-                                   sizeof *out->lists);
+    out->lists =
+        arena_alloc_array(&discovery->checkpoint->arena,
+                          (size_t)left->list_count + focus->child_count, sizeof *out->lists);
     if (out->lists == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < left->list_count + focus->child_count; i++) {
@@ -108,9 +111,9 @@ static int make_taken(struct discovery *discovery)
     const struct scan *scan = &discovery->scan;
     struct inherited *out = &discovery->checkpoint->inherited;
     int result = 0;
-    out->taken = arena_alloc_array(&discovery->checkpoint->arena,
-                                   (size_t)left->taken_count + count_members(discovery),
-                                   sizeof *out->taken);
+    out->taken =
+        arena_alloc_array(&discovery->checkpoint->arena,
+                          (size_t)left->taken_count + count_members(discovery), sizeof *out->taken);
     if (out->taken == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < left->taken_count && result == 0; i++) {
@@ -127,10 +130,47 @@ static int make_taken(struct discovery *discovery)
     return result;
 }
 
+static uint64_t hash_text(uint64_t seed, const char *text)
+{
+    return XXH3_64bits_withSeed(text, strlen(text), seed);
+}
+
+static uint64_t hash_of(const struct inherited *inherited)
+{
+    uint64_t hash = inherited->list_count;
+    for (uint32_t i = 0; i < inherited->list_count; i++)
+        hash = hash_text(hash, inherited->lists[i]);
+    for (uint32_t i = 0; i < inherited->taken_count; i++)
+        hash = hash_text(hash + inherited->taken[i].unlisted, inherited->taken[i].path);
+    return hash;
+}
+
 int inherited_make(struct discovery *discovery)
 {
     if (discovery->scan.focus == SCAN_NONE)
         return 0;
     int result = make_lists(discovery);
-    return result == 0 ? make_taken(discovery) : result;
+    if (result == 0)
+        result = make_taken(discovery);
+    if (result == 0)
+        discovery->checkpoint->inherited.hash = hash_of(&discovery->checkpoint->inherited);
+    return result;
+}
+
+/* The names that a mount adds to a directory. */
+static uint64_t hash_added(const struct unshard_checkpoint *layout)
+{
+    uint64_t hash = 0;
+    for (uint32_t i = 0; i < layout->view_count; i++)
+        if (layout->views[i].added)
+            hash = hash_text(hash, layout->views[i].path);
+    return hash;
+}
+
+uint64_t layout_context_hash(const struct layout_context *context)
+{
+    uint64_t hash = context->above != NULL ? context->above->inherited.hash : 0;
+    if (context->snapshot != NULL)
+        hash ^= hash_added(context->snapshot);
+    return hash_text(hash, context->split != NULL ? context->split : "");
 }

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 /* Descriptors that are left for what looks at names meanwhile. */
 #define OTHER_DESCRIPTORS 32U
@@ -200,6 +201,52 @@ void looks_take(const struct unshard_checkpoint *checkpoint, struct look *looks,
     parallel_run(count, look_at_number, &looking);
 }
 
+static uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t length)
+{
+    return XXH3_64bits_withSeed(bytes, length, seed);
+}
+
+static struct seen status_seen(uint64_t what, const struct stat *status)
+{
+    bool directory = S_ISDIR(status->st_mode);
+    uint64_t identity[] = {status->st_dev, status->st_ino};
+    uint64_t rest[] = {
+        (uint64_t)status->st_mtim.tv_sec,
+        (uint64_t)status->st_mtim.tv_nsec,
+        status->st_mode,
+        status->st_uid,
+        status->st_gid,
+        /* of files */
+        status->st_dev,
+        status->st_ino,
+        (uint64_t)status->st_size,
+        (uint64_t)status->st_ctim.tv_sec,
+        (uint64_t)status->st_ctim.tv_nsec,
+    };
+    what ^= status->st_mode & S_IFMT;
+    if (directory)
+        what = hash_bytes(what, identity, sizeof identity);
+    return (struct seen){.what = what,
+                         .rest = hash_bytes(0, rest, (directory ? 5 : 10) * sizeof *rest)};
+}
+
+struct seen look_seen(const struct look *look)
+{
+    uint64_t what = hash_bytes((uint64_t)(int64_t)look->result, look->name, strlen(look->name));
+    if (look->result == -ENOENT || look->result == -ENOTDIR)
+        return (struct seen){0};
+    if (look->target != NULL)
+        what = hash_bytes(what ^ (uint64_t)(int64_t)look->target_result, look->target,
+                          strlen(look->target));
+    struct seen seen = {.what = what};
+    if (look->result == 0 && look->target == NULL)
+        seen = status_seen(what, &look->status);
+    else if (look->result == 0 && look->target_result >= 0)
+        seen = status_seen(what, &look->target_status);
+    seen.what += seen.what == 0;
+    return seen;
+}
+
 void look_take(const struct unshard_checkpoint *checkpoint, const char *directory,
                struct look *look)
 {
@@ -211,4 +258,11 @@ void look_take(const struct unshard_checkpoint *checkpoint, const char *director
         return;
     look_in(checkpoint, directory, fd, look);
     close(fd);
+}
+
+void look_outside(struct look *look)
+{
+    look->target = NULL;
+    look->result =
+        fstatat(AT_FDCWD, look->name, &look->status, AT_SYMLINK_NOFOLLOW) != 0 ? -errno : 0;
 }

@@ -31,6 +31,14 @@ struct look {
     struct stat target_status;
 };
 
+/* What a look has found, in numbers that are the same as long as it is: what there is under the
+ * name (0: nothing), of a file only that it is one; and the rest: of a file all, of a directory its
+ * time and permissions. */
+struct seen {
+    uint64_t what, rest;
+};
+struct seen look_seen(const struct look *look);
+
 /* How many directories to list at a time: each takes a descriptor. From 1 to LISTINGS_AT_ONCE. */
 #define LISTINGS_AT_ONCE 64U
 uint32_t listings_at_once(void);
@@ -47,5 +55,7 @@ void looks_take(const struct unshard_checkpoint *checkpoint, struct look *looks,
 /* Looks at one name in a directory, given by its path, of which nothing else is known. Blocks. */
 void look_take(const struct unshard_checkpoint *checkpoint, const char *directory,
                struct look *look);
+/* Looks at a file outside of the source, its name is an absolute path; no symlink is followed. */
+void look_outside(struct look *look);
 
 #endif

@@ -4,13 +4,16 @@
 #include "tree/discovery.h"
 
 #include "base/error.h"
+#include "tree/loader_names.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define MODEL_INDEX_MAX_BYTES (UINT64_C(1) << 20)
 #define NOT_LISTED 1000000U
+#define MOST_ORDERED 1000U
 
 /* The whole text is one JSON object. */
 static cJSON *parse_object(const char *json, size_t length)
@@ -35,7 +38,7 @@ static bool is_told_of(const struct discovery *discovery, uint32_t directory)
 
 static cJSON *read_model_index(struct discovery *discovery, uint32_t directory)
 {
-    static const char name[] = "model_index.json";
+    static const char name[] = LOADER_MODEL_INDEX;
     char *json = NULL, reason[64];
     size_t length = 0;
     uint32_t entry = scan_child(&discovery->scan, directory, name, sizeof name - 1);
@@ -101,18 +104,47 @@ static void apply_model_index(struct discovery *discovery, uint32_t directory, c
             note_add(&discovery->notes, &discovery->checkpoint->arena,
                      "model_index.json: \"%s\" is no name of a component and is ignored.",
                      error_quote(quoted, sizeof quoted, item->string, strlen(item->string)));
-        } else if (is_plain_name(item->string) && order < 1000) {
+        } else if (is_plain_name(item->string) && order < MOST_ORDERED) {
             set_order(discovery, directory, item->string, order++);
         }
     }
 }
 
-static void use_model_index(struct discovery *discovery, uint32_t directory)
+/* For those who look at the directories one by one. */
+static int keep_order(struct discovery *discovery, const cJSON *root)
+{
+    struct unshard_checkpoint *checkpoint = discovery->checkpoint;
+    const cJSON *item;
+    int items = cJSON_GetArraySize(root);
+    size_t most = items < (int)MOST_ORDERED ? (size_t)items : MOST_ORDERED;
+    checkpoint->load_order =
+        arena_alloc_array(&checkpoint->arena, most, sizeof *checkpoint->load_order);
+    if (checkpoint->load_order == NULL)
+        return -ENOMEM;
+    cJSON_ArrayForEach(item, root)
+    {
+        if (!is_component(item) || !is_plain_name(item->string) ||
+            checkpoint->load_order_count == most)
+            continue;
+        const char *name =
+            arena_copy_string(&checkpoint->arena, item->string, strlen(item->string));
+        if (name == NULL)
+            return -ENOMEM;
+        checkpoint->load_order[checkpoint->load_order_count++] = name;
+    }
+    return 0;
+}
+
+static int use_model_index(struct discovery *discovery, uint32_t directory)
 {
     cJSON *root = read_model_index(discovery, directory);
+    int result = 0;
     if (root != NULL)
         apply_model_index(discovery, directory, root);
+    if (root != NULL && directory == discovery->scan.focus)
+        result = keep_order(discovery, root);
     cJSON_Delete(root);
+    return result;
 }
 
 static int compare_candidates(const void *left, const void *right, void *context)
@@ -131,11 +163,11 @@ int load_order_apply(struct discovery *discovery, struct unshard_error *error)
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
         discovery->candidates[i]->load_order = NOT_LISTED;
     uint32_t focus = discovery->scan.focus == SCAN_NONE ? 0 : discovery->scan.focus;
-    use_model_index(discovery, focus);
-    if (focus != 0)
-        use_model_index(discovery, discovery->scan.entries[focus].parent);
+    int result = use_model_index(discovery, focus);
+    if (result == 0 && focus != 0)
+        result = use_model_index(discovery, discovery->scan.entries[focus].parent);
     if (discovery->candidate_count > 0)
         qsort_r(discovery->candidates, discovery->candidate_count, sizeof *discovery->candidates,
                 compare_candidates, &discovery->scan);
-    return discovery->notes.failed ? error_no_memory(error) : 0;
+    return result != 0 || discovery->notes.failed ? error_no_memory(error) : 0;
 }

@@ -18,6 +18,9 @@
 #define LOADER_MODEL_FILE "model." LOADER_FIRST_EXTENSION
 #define LOADER_DIFFUSION_FILE "diffusion_pytorch_model." LOADER_FIRST_EXTENSION
 
+/* What says that a directory is a pipeline, and of which directories. */
+#define LOADER_MODEL_INDEX "model_index.json"
+
 /* Whether loaders look for files of this stem. */
 bool loader_name_is_stem(const char *stem);
 

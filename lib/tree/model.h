@@ -11,6 +11,8 @@
 #include "unshard.h"
 #include "view/extent_map.h"
 
+#include <stdatomic.h>
+
 struct format;
 
 #define NO_COMPONENT UINT32_MAX
@@ -87,6 +89,7 @@ struct view {
     bool prefetch;   /* part of what prefetch=all fills: files of weights, merged where they are */
     bool unlisted;   /* as its node says */
     bool replaced;   /* it is shown beside a merged file that holds the same: not exported */
+    bool added;      /* there is no file of its name on disk */
     bool unreadable; /* its layout is not known: the map is empty, and every read fails */
 };
 
@@ -107,7 +110,10 @@ struct inherited {
     const char **lists; /* paths of files with digests of others, in it and in those above it */
     struct member_below *taken;
     uint32_t list_count, taken_count;
+    uint64_t hash; /* of all that */
 };
+
+struct trace;
 
 struct unshard_checkpoint {
     struct arena arena; /* owns every string and array below */
@@ -126,21 +132,64 @@ struct unshard_checkpoint {
     struct unshard_error *problems; /* of the checkpoint, not of a component: files of digests that
                                      * cannot be used, or only in part */
     struct missing_file *missing;
-    struct inherited inherited; /* of one directory that is laid out, by those below it */
+    /* Of one directory that is laid out. */
+    struct inherited inherited;        /* by those below it */
+    const char **load_order;           /* what model_index.json in it names, in that order */
+    const struct trace *trace;         /* what it was made from */
+    struct unshard_checkpoint *origin; /* it is a copy of that one, which it holds, but for some
+                                        * attributes; or NULL */
+    uint32_t load_order_count;
+
     struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
     uint32_t note_count, problem_count, missing_count;
+    atomic_uint holders; /* of a layout, but for the first one; the last field, see retouch.c */
 };
 
-/* Lays out one directory of the checkpoint's source, given by its path relative to that, as it is on
+/* Opens a source of which nothing is looked at but that it is a directory: a checkpoint without
+ * nodes, of which directories can be laid out. Owned by the caller, unshard_checkpoint_close.
+ * Errors: it is no readable directory, or memory. */
+int checkpoint_place_open(const char *source, const struct unshard_view_options *options,
+                          struct unshard_checkpoint **out, struct unshard_error *error);
+/* Follows the path of the source when it leads to another directory now: what is opened from now on
+ * is of that one. 1 then, 0: it is the same, or a negative errno: nothing has changed. Blocks on
+ * I/O. Thread-safe. */
+int checkpoint_place_follow(const struct unshard_checkpoint *place);
+
+/* What counts for a directory that is laid out and neither lies in it nor is asked for by a path of
+ * its own. Zero-initialised for the source itself. */
+struct layout_context {
+    const struct unshard_checkpoint *above;    /* the directory that it is in, laid out */
+    const struct unshard_checkpoint *snapshot; /* of .no_exist/COMMIT, or a directory below: the one
+                                                * in snapshots/COMMIT that corresponds; or NULL */
+    const char *split;                         /* see struct unshard_view_options */
+};
+/* A number that is the same as long as all of that is. */
+uint64_t layout_context_hash(const struct layout_context *context);
+
+/* Lays out one directory of the place's source, given by its path relative to that, as it is on
  * disk now: *out has its files, views and components, and in its tree the directory (node 0) with
  * what is in it; directories in there have no children but those of our making. All paths are
- * relative to the source. above: the directory that it is in, laid out; NULL for the source itself.
- * Blocks on I/O. Thread-safe. The caller owns *out, which `place` must outlive; `above` is not
- * needed any more. Errors: it cannot be listed ("unreadable"), or memory. */
-int checkpoint_lay_out(const struct unshard_checkpoint *place,
-                       const struct unshard_checkpoint *above, const char *directory,
-                       struct unshard_checkpoint **out, struct unshard_error *error);
+ * relative to the source. Blocks on I/O. Thread-safe. The caller holds *out
+ * (unshard_layout_release), which `place` must outlive; what the context has is not needed any
+ * more. Errors: it cannot be listed
+ * ("unreadable"), or memory. */
+int checkpoint_lay_out(const struct unshard_checkpoint *place, const struct layout_context *context,
+                       const char *directory, struct unshard_checkpoint **out,
+                       struct unshard_error *error);
+/* Looks again at all that a layout was made from, but for its context. *out, which the caller
+ * holds: the layout itself, when all is the same; a copy with other attributes, when nothing has
+ * changed but size, times, owner and permissions of files that are shown as they are and of which
+ * no more was read, or of directories; NULL: it is to be laid out anew. Blocks on I/O. Thread-safe.
+ * 0 or -ENOMEM. */
+int checkpoint_look_again(struct unshard_checkpoint *layout, struct unshard_checkpoint **out);
+/* Bytes that a layout takes, about. */
+size_t layout_memory(const struct unshard_checkpoint *layout);
+/* Whether somebody else than the caller holds it. */
+static inline bool layout_is_shared(const struct unshard_checkpoint *layout)
+{
+    return atomic_load_explicit(&layout->holders, memory_order_relaxed) > 0;
+}
 
 /* Opens a source file for reading, with the same symlink policy as discovery: no path leaves the
  * checkpoint (but for the blobs of its hub cache repository) unless follow_symlinks. Adds `flags`

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Names that are looked at together. */
 #define LOOKS 4096U
@@ -25,7 +26,7 @@ struct scanner {
     uint32_t together; /* directories to list at once */
     bool full;
     uint32_t listing; /* the directory at hand, of scan_list */
-    bool aside; /* at what is not in focus: nothing is noted */
+    bool aside;       /* at what is not in focus: nothing is noted */
     /* Directories that were reached through several symlinks: number in `places` of each, and in
      * how many places it was. Keys live in the checkpoint's arena. */
     struct string_map linked;
@@ -35,6 +36,15 @@ struct scanner {
 static int64_t nanoseconds(struct timespec time)
 {
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Not later than any time that a file is given from now on, if the file system is this machine's.
+ */
+static int64_t coarse_time(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return nanoseconds(now);
 }
 
 static void set_status(struct scan_entry *entry, const struct stat *status)
@@ -133,6 +143,7 @@ uint32_t scan_add_directory(struct scan *scan, struct arena *arena, uint32_t par
     const struct scan_entry *like = &scan->entries[parent];
     entry->kind = SCAN_DIRECTORY;
     entry->listed = true;
+    entry->made = true;
     entry->mtime_ns = like->mtime_ns;
     entry->ctime_ns = like->ctime_ns;
     entry->mode = like->mode;
@@ -254,6 +265,7 @@ static int add_name(struct scanner *scanner, uint32_t parent, const struct look 
     struct scan_entry *entry = append(scanner, parent, look->name);
     if (entry == NULL || look->result == -ENOMEM)
         return -ENOMEM;
+    entry->seen = look_seen(look);
     if (parent == 0 && strcmp(look->name, ".unshard") == 0) {
         exclude(scanner, entry, "reserved-name", EEXIST, "the mount shows its status there");
         return 0;
@@ -413,6 +425,7 @@ static int begin(struct scanner *scanner, struct unshard_error *error)
     if (fstat(scanner->checkpoint->source_fd, &status) != 0)
         return error_set(error, "unreadable", errno, "%s: %m", scanner->checkpoint->source);
     set_status(&scan->entries[0], &status);
+    scan->entries[0].seen = look_seen(&(struct look){.name = "", .status = status});
     scan->entries[0].kind = SCAN_DIRECTORY;
     scan->entries[0].near = true;
     return 0;
@@ -444,6 +457,41 @@ static uint32_t known_single(const struct scan *scan, uint32_t directory, const 
     return at != 0 ? at : SCAN_NONE;
 }
 
+static bool is_known_absent(const struct scan *scan, uint32_t directory, const char *name)
+{
+    const struct scan_absent *at = scan->absent;
+    while (at != NULL && (at->directory != directory || strcmp(at->name, name) != 0))
+        at = at->next;
+    return at != NULL;
+}
+
+static void keep_absent(struct scan *scan, uint32_t directory, const char *name)
+{
+    struct arena *arena = &scan->scanner->checkpoint->arena;
+    struct scan_absent *absent = arena_alloc(arena, sizeof *absent);
+    const char *kept = arena_copy_string(arena, name, strlen(name));
+    if (absent == NULL || kept == NULL)
+        return;
+    *absent = (struct scan_absent){.next = scan->absent, .name = kept, .directory = directory};
+    scan->absent = absent;
+}
+
+int scan_look_outside(struct scan *scan, const char *path)
+{
+    if (scan->scanner == NULL)
+        return 0;
+    struct arena *arena = &scan->scanner->checkpoint->arena;
+    struct scan_outside *outside = arena_alloc(arena, sizeof *outside);
+    const char *kept = arena_copy_string(arena, path, strlen(path));
+    struct look look = {.name = path};
+    if (outside == NULL || kept == NULL)
+        return -ENOMEM;
+    look_outside(&look);
+    *outside = (struct scan_outside){.next = scan->outside, .path = kept, .seen = look_seen(&look)};
+    scan->outside = outside;
+    return 0;
+}
+
 /* A name in a directory of which not all are known. */
 static uint32_t find_single(struct scan *scan, uint32_t directory, const char *name, size_t length)
 {
@@ -455,11 +503,13 @@ static uint32_t find_single(struct scan *scan, uint32_t directory, const char *n
     single[length] = '\0';
     uint32_t number = known_single(scan, directory, single);
     struct look look = {.name = single};
-    if (number != SCAN_NONE)
+    if (number != SCAN_NONE || is_known_absent(scan, directory, single))
         return number;
     look_take(scanner->checkpoint, scan->entries[directory].path, &look);
-    if (look.result == -ENOENT || look.result == -ENOTDIR)
+    if (look.result == -ENOENT || look.result == -ENOTDIR) {
+        keep_absent(scan, directory, single);
         return SCAN_NONE;
+    }
     number = scan->count;
     scanner->aside = true;
     bool added = add_name(scanner, directory, &look) == 0;
@@ -531,6 +581,7 @@ int scan_focus(struct unshard_checkpoint *checkpoint, const char *path, struct n
     *scanner = (struct scanner){.checkpoint = checkpoint, .notes = notes, .scan = out};
     out->scanner = scanner;
     out->focus = 0;
+    out->began_ns = coarse_time();
     int result = begin(scanner, error);
     if (result != 0)
         return result;
@@ -588,7 +639,8 @@ static bool is_below(const struct scan *scan, uint32_t directory)
 uint32_t scan_find(struct scan *scan, uint32_t directory, const char *path)
 {
     while (scan->entries[directory].kind == SCAN_DIRECTORY) {
-        if (scan->scanner != NULL && !scan->entries[directory].listed && is_below(scan, directory)) {
+        if (scan->scanner != NULL && !scan->entries[directory].listed &&
+            is_below(scan, directory)) {
             if (scan_list(scan, directory) != 0)
                 return SCAN_NONE;
             scan->entries[directory].near = true;

@@ -10,6 +10,7 @@
 #ifndef TREE_SCAN_H
 #define TREE_SCAN_H
 
+#include "tree/listing.h"
 #include "tree/model.h"
 #include "tree/notes.h"
 
@@ -40,6 +41,7 @@ struct scan_entry {
     unsigned depth;
     bool listed; /* a directory of which all names are known */
     bool near;   /* a directory in focus, on the way there, or listed below it */
+    bool made;   /* scan_add_directory: it is not on disk */
     bool through_symlink;
     uint8_t links;  /* symlinks to directories that lead there; 255: or more */
     bool set_aside; /* its name, or that of a directory above it, begins with a dot: shown as it
@@ -50,6 +52,7 @@ struct scan_entry {
     uid_t uid;
     gid_t gid;
     const struct unshard_error *problem; /* of SCAN_SYMLINK and SCAN_EXCLUDED, else NULL */
+    struct seen seen;                    /* by which all of the above is known */
 
     /* Set by later steps. */
     bool claimed;  /* belongs to a component */
@@ -58,11 +61,26 @@ struct scan_entry {
     bool hidden;   /* not shown under its name: something else is, or nothing */
     bool unlisted; /* shown to who opens its name, not to who lists the directory */
     bool replaced; /* a merged file that is listed holds what it holds */
+    bool told_of;  /* what is known of its content depends on its times */
     uint32_t file; /* number of its source file, or SCAN_NONE */
     uint32_t view; /* that shows it under its name, or UNSHARD_NO_VIEW */
 };
 
 struct scanner;
+
+/* A name that was looked at and is not there. */
+struct scan_absent {
+    const struct scan_absent *next;
+    const char *name;
+    uint32_t directory;
+};
+
+/* A file outside of the source that was looked at. */
+struct scan_outside {
+    const struct scan_outside *next;
+    const char *path; /* absolute */
+    struct seen seen;
+};
 
 struct scan {
     /* 0 is the source; a parent has a lower number than its children. They never move. */
@@ -70,6 +88,10 @@ struct scan {
     uint32_t count;
     uint32_t focus;          /* SCAN_NONE: none, all is near */
     struct scanner *scanner; /* who looks at more; NULL: all is known */
+    /* Of a scan with a focus. */
+    const struct scan_absent *absent;
+    const struct scan_outside *outside;
+    int64_t began_ns; /* by the clock that files have their times from */
 };
 
 /* Reads the tree below checkpoint->source_fd. Strings live in checkpoint->arena. What is left out
@@ -110,6 +132,9 @@ uint32_t scan_find(struct scan *scan, uint32_t directory, const char *path);
 /* As scan_child, of what is known; SCAN_NONE also where the directory is not listed. */
 uint32_t scan_listed_child(const struct scan *scan, uint32_t directory, const char *name,
                            size_t length);
+/* Remembers that a file outside of the source is going to be read, by its absolute path. 0 or
+ * -ENOMEM. */
+int scan_look_outside(struct scan *scan, const char *path);
 /* Has all names of a directory known, and its children at first_child. What cannot be listed has
  * none. Single names of it must not have been looked at. 0 or -ENOMEM. */
 int scan_list(struct scan *scan, uint32_t directory);

@@ -6,6 +6,7 @@
 #include "tree/discovery.h"
 
 #include "base/error.h"
+#include "tree/loader_names.h"
 #include "tree/split_option.h"
 #include "view/planner.h"
 
@@ -231,7 +232,7 @@ static bool is_comfyuis(const struct discovery *discovery, uint32_t directory)
 /* A pipeline that is laid out in directories already is not split. */
 static bool may_be_monolithic(struct discovery *discovery, const struct candidate *candidate)
 {
-    static const char model_index[] = "model_index.json";
+    static const char model_index[] = LOADER_MODEL_INDEX;
     return candidate->passthrough && is_whole(candidate) &&
            scan_child(&discovery->scan, candidate->directory, model_index,
                       sizeof model_index - 1) == SCAN_NONE &&

@@ -62,7 +62,8 @@ static uint32_t collect_children(struct tree_builder *builder, uint32_t director
 {
     struct discovery *discovery = builder->discovery;
     const struct scan_entry *parent = &discovery->scan.entries[directory];
-    uint32_t count = 0, on_disk = scan_is_focus(&discovery->scan, directory) ? parent->child_count : 0;
+    uint32_t count = 0,
+             on_disk = scan_is_focus(&discovery->scan, directory) ? parent->child_count : 0;
     for (uint32_t i = 0; i < on_disk; i++) {
         const struct scan_entry *entry = &discovery->scan.entries[parent->first_child + i];
         if (!entry->hidden && entry->kind != SCAN_EXCLUDED)
@@ -100,6 +101,7 @@ static void fill_from_entry(struct tree_builder *builder, struct unshard_node *n
     node->unlisted = entry->unlisted;
     if (entry->kind == SCAN_DIRECTORY) {
         node->kind = UNSHARD_NODE_DIRECTORY;
+        node->made = entry->made;
         node->mode = shown_mode(entry->mode, S_IFDIR);
     } else if (entry->kind == SCAN_SYMLINK) {
         node->kind = UNSHARD_NODE_SYMLINK;
@@ -122,6 +124,7 @@ static void fill_from_added(struct tree_builder *builder, struct unshard_node *n
     node->mode = shown_mode(added->mode, S_IFREG);
     node->unlisted = added->unlisted;
     set_file(builder, node, added->view);
+    builder->discovery->checkpoint->views[added->view].added = true;
 }
 
 static struct unshard_node *add_node(struct tree_builder *builder, uint32_t parent,

@@ -171,8 +171,9 @@ static inline struct unshard_checkpoint *lay_out_on_the_way(const struct unshard
         if (length > 0)
             length += strcspn(path + length, "/");
         snprintf(part, sizeof part, "%.*s", (int)length, path);
-        int result = checkpoint_lay_out(whole, above, part, &layout, error);
-        unshard_checkpoint_close(above);
+        struct layout_context context = {.above = above};
+        int result = checkpoint_lay_out(whole, &context, part, &layout, error);
+        unshard_layout_release(above);
         if (result != 0 || path[length] == '\0')
             return result == 0 ? layout : NULL;
         above = layout;
@@ -200,7 +201,7 @@ static inline const char *check_layouts(const struct unshard_checkpoint *whole, 
         bool same = same_children(&pair, i, 0) && same_components(&pair);
         if (same && components_in(whole, path) != components_in(layout, path))
             same = layout_differs(&pair, "the number of components", path);
-        unshard_checkpoint_close(layout);
+        unshard_layout_release(layout);
         if (!same) {
             snprintf(out, 1024, "\"%.300s\" by itself: %s", path, pair.what);
             return out;
