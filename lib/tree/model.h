@@ -129,8 +129,20 @@ struct unshard_checkpoint {
     struct inherited inherited; /* of one directory that is laid out, by those below it */
     struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
+    uint32_t file_room, view_room; /* how many files and views there may be one day; 0: those that
+                                    * there are */
     uint32_t note_count, problem_count, missing_count;
 };
+
+/* What is kept of each file or view is made for so many. */
+static inline uint32_t checkpoint_file_room(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->file_room != 0 ? checkpoint->file_room : checkpoint->file_count;
+}
+static inline uint32_t checkpoint_view_room(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->view_room != 0 ? checkpoint->view_room : checkpoint->view_count;
+}
 
 /* Lays out one directory of the checkpoint's source, given by its path relative to that, as it is on
  * disk now: *out has its files, views and components, and in its tree the directory (node 0) with
