@@ -445,6 +445,7 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
     struct unshard_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     if (checkpoint == NULL)
         return error_no_memory(error);
+    atomic_init(&checkpoint->holders, 1);
     checkpoint->source_fd = -1;
     if (options != NULL)
         checkpoint->options = *options;
@@ -467,6 +468,7 @@ int checkpoint_lay_out(const struct unshard_checkpoint *place,
     struct unshard_checkpoint *layout = calloc(1, sizeof *layout);
     if (layout == NULL)
         return error_no_memory(error);
+    atomic_init(&layout->holders, 1);
     layout->source = place->source;
     layout->source_fd = place->source_fd;
     layout->cover = place->cover;

@@ -11,6 +11,8 @@
 #include "unshard.h"
 #include "view/extent_map.h"
 
+#include <stdatomic.h>
+
 struct format;
 
 #define NO_COMPONENT UINT32_MAX
@@ -84,6 +86,8 @@ struct view {
     struct extent_map map;
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
+    const struct unshard_node *shown_as; /* in a registry: of the layout that it is from */
+    bool lent;       /* in a registry: the map is that of a checkpoint */
     bool prefetch;   /* part of what prefetch=all fills: files of weights, merged where they are */
     bool unlisted;   /* as its node says */
     bool replaced;   /* it is shown beside a merged file that holds the same: not exported */
@@ -115,6 +119,7 @@ struct unshard_checkpoint {
     int source_fd;      /* O_PATH or O_RDONLY directory; every file is opened relative to it */
     dev_t cover;        /* of what is mounted over the source (covered.h); 0: nothing is */
     bool borrowed;      /* source, source_fd and repository are another checkpoint's */
+    atomic_uint holders; /* of a layout, see unshard_layout_hold; who made it is one */
     struct unshard_view_options options;
     const char *repository; /* absolute path of the hub cache repository that the source is, or lies
                              * in; or NULL */

@@ -108,7 +108,8 @@ static inline int setup(void **state)
         .name = ".", .files = fixture->numbers, .file_count = FILES, .format = "test"};
     fixture->node = (struct unshard_node){.kind = UNSHARD_NODE_FILE, .mode = S_IFREG | 0444};
     fixture->checkpoint =
-        (struct unshard_checkpoint){.source = fixture->directory,
+        (struct unshard_checkpoint){.holders = 1,
+                                    .source = fixture->directory,
                                     .source_fd = open(fixture->directory, O_RDONLY | O_DIRECTORY),
                                     .files = fixture->files,
                                     .file_count = FILES,
