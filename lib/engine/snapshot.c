@@ -30,10 +30,26 @@ struct taking {
     struct arena *arena;
     struct taken_file *files; /* by the numbers of the source files, gathered ones too */
     uint32_t *numbers;        /* of those that are taken */
+    uint32_t file_room;       /* of both */
     uint32_t count;
     bool plan_done, no_stores;
     bool failed; /* memory is short */
 };
+
+/* Takes the lock, with room for what is taken of each file that there is then. */
+static void lock_with_room(struct taking *taking)
+{
+    pthread_mutex_lock(&taking->engine->lock);
+    for (uint32_t needed; (needed = taking->checkpoint->file_count) > taking->file_room;) {
+        pthread_mutex_unlock(&taking->engine->lock);
+        free(taking->numbers);
+        taking->files = arena_alloc_array(taking->arena, needed, sizeof *taking->files);
+        taking->numbers = calloc(needed, sizeof *taking->numbers);
+        taking->failed = taking->files == NULL || taking->numbers == NULL;
+        taking->file_room = taking->failed ? UINT32_MAX : needed;
+        pthread_mutex_lock(&taking->engine->lock);
+    }
+}
 
 /* ---- under the lock ----------------------------------------------------------------------------
  */
@@ -176,15 +192,16 @@ static void take_files_of_view(struct taking *taking, uint32_t number)
     }
     for (uint32_t i = 0, count = taking->count; i < count; i++) {
         const struct file_state *file = &taking->engine->files[taking->numbers[i]];
-        for (size_t k = 0; k < file->dependent_count; k++)
-            take_file(taking, taking->engine->dependents[file->first_dependent + k]);
+        for (size_t k = 0; k < file->dependents.count; k++)
+            take_file(taking, file->dependents.numbers[k]);
     }
 }
 
 static void take_all_files(struct taking *taking)
 {
-    for (uint32_t i = 0; i < taking->checkpoint->file_count; i++)
-        take_file(taking, i);
+    for (uint32_t i = 0; !taking->failed && i < taking->checkpoint->file_count; i++)
+        if (taking->engine->files[i].used)
+            take_file(taking, i);
     taking->status->file_count = taking->count;
 }
 
@@ -447,7 +464,7 @@ static enum unshard_mount_state mount_state(const struct taking *taking, unsigne
         return UNSHARD_MOUNT_PAUSED;
     /* A chunk that was read and is not yet stored still has its buffer. */
     bool busy = status->in_flight > 0 || status->buffer_used_bytes > 0;
-    bool planned = status->prefetch == UNSHARD_PREFETCH_ALL && !taking->plan_done;
+    bool planned = plan_is_followed(taking->engine) && !taking->plan_done;
     return planned || busy ? UNSHARD_MOUNT_PREFETCHING : UNSHARD_MOUNT_READY;
 }
 
@@ -486,41 +503,61 @@ static void fill_constants(struct taking *taking)
 }
 
 /* By request, and of any of its views. The caller holds engine->lock. */
-static void take_evicted(struct taking *taking, struct unshard_component_status *components)
+static void take_evicted(struct taking *taking, const struct number_list *numbers,
+                         struct unshard_component_status *components)
 {
     for (uint32_t v = 0; v < taking->checkpoint->view_count; v++) {
+        if (!taking->engine->views[v].evicted)
+            continue;
         uint32_t component = taking->checkpoint->views[v].component;
-        if (component != NO_COMPONENT && taking->engine->views[v].evicted)
-            components[component].evicted = true;
+        for (uint32_t i = 0; i < numbers->count; i++)
+            if (numbers->numbers[i] == component)
+                components[i].evicted = true;
     }
+}
+
+/* Room for the components that there are now, and their numbers. The caller holds engine->lock. */
+static struct unshard_component_status *take_components(struct taking *taking,
+                                                        struct number_list *numbers)
+{
+    uint32_t most = taking->checkpoint->component_count;
+    struct unshard_component_status *components =
+        arena_alloc_array(taking->arena, most, sizeof *components);
+    taking->failed |= components == NULL || number_list_reserve(numbers, most) != 0;
+    if (taking->failed)
+        return NULL;
+    registry_list_components(&taking->engine->registry, numbers);
+    take_evicted(taking, numbers, components);
+    return components;
 }
 
 static void take_whole(struct taking *taking)
 {
     struct unshard_engine *engine = taking->engine;
     struct unshard_status *out = taking->status;
-    uint32_t count = taking->checkpoint->component_count;
-    struct unshard_component_status *components =
-        arena_alloc_array(taking->arena, count, sizeof *components);
+    struct number_list numbers = {0};
     fill_constants(taking);
-    taking->failed |= components == NULL;
-    if (components == NULL)
-        return;
-    pthread_mutex_lock(&engine->lock);
+    lock_with_room(taking);
     uint64_t now = engine_now_ns();
+    struct unshard_component_status *components = take_components(taking, &numbers);
     take_all_files(taking);
-    take_evicted(taking, components);
     take_reading(taking, now);
     take_figures(taking);
     take_problems(taking);
     pthread_mutex_unlock(&engine->lock);
+    if (taking->failed) {
+        number_list_free(&numbers);
+        return;
+    }
     out->uptime_seconds = seconds_of(now - engine->start_ns);
     fold_gathered(taking);
     list_files(taking);
-    for (uint32_t i = 0; i < count; i++)
-        fill_component(taking, &taking->checkpoint->components[i], &components[i]);
+    for (uint32_t i = 0; i < numbers.count; i++)
+        fill_component(taking, &taking->checkpoint->components[numbers.numbers[i]],
+                       &components[i]);
     out->components = components;
-    out->component_count = count;
+    out->component_count = numbers.count;
+    number_list_free(&numbers);
     sum_up(out);
     judge(taking);
 }
@@ -546,9 +583,12 @@ static void take_one_view(struct taking *taking, uint32_t number)
     taking->failed |= component == NULL;
     if (component == NULL)
         return;
-    pthread_mutex_lock(&engine->lock);
-    take_files_of_view(taking, number);
+    lock_with_room(taking);
+    if (!taking->failed)
+        take_files_of_view(taking, number);
     pthread_mutex_unlock(&engine->lock);
+    if (taking->failed)
+        return;
     fold_gathered(taking);
     list_files(taking);
     if (view->component != NO_COMPONENT) {
@@ -561,19 +601,25 @@ static void take_one_view(struct taking *taking, uint32_t number)
     out->view_state = view_state(taking, view);
 }
 
+static void end_observing(void *context)
+{
+    struct unshard_engine *engine = context;
+    atomic_fetch_sub(&engine->observers, 1);
+}
+
 struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view)
 {
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    struct taking taking = {.engine = engine, .checkpoint = checkpoint};
+    struct taking taking = {.engine = engine, .checkpoint = engine->checkpoint};
+    atomic_fetch_add(&engine->observers, 1);
     taking.status = status_new(0, &taking.arena);
-    if (taking.status == NULL)
+    if (taking.status == NULL) {
+        end_observing(engine);
         return NULL;
-    taking.files = arena_alloc_array(taking.arena, checkpoint->file_count, sizeof *taking.files);
-    taking.numbers = calloc(checkpoint->file_count + 1U, sizeof *taking.numbers);
-    taking.failed = taking.files == NULL || taking.numbers == NULL;
-    if (!taking.failed && view < checkpoint->view_count)
+    }
+    status_on_free(taking.status, end_observing, engine);
+    if (view != UNSHARD_NO_VIEW)
         take_one_view(&taking, view);
-    else if (!taking.failed)
+    else
         take_whole(&taking);
     free(taking.numbers);
     if (!taking.failed)

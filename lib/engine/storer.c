@@ -21,8 +21,8 @@ void storers_wake(struct unshard_engine *engine)
 static bool is_crowded(const struct unshard_engine *engine, const struct fetch *fetch)
 {
     const struct file_state *file = &engine->files[fetch->file];
-    for (uint32_t i = 0; i < file->view_count; i++)
-        if (engine->views[engine->file_views[file->first_view + i]].storing >= MOST_INTO_A_VIEW)
+    for (uint32_t i = 0; i < file->views.count; i++)
+        if (engine->views[file->views.numbers[i]].storing >= MOST_INTO_A_VIEW)
             return true;
     return false;
 }

@@ -2,6 +2,7 @@
 #include "store/source.h"
 
 #include "base/error.h"
+#include "base/lazy_array.h"
 #include "base/read_fully.h"
 #include "store/file_read.h"
 #include "store/open_files.h"
@@ -17,8 +18,14 @@
 struct source {
     const struct unshard_checkpoint *checkpoint;
     struct open_files *open;
-    struct permissions *permissions; /* of each file, as polled; of the thread that polls */
+    struct permissions *permissions; /* of each file, as polled; lazy */
+    size_t room;                     /* of permissions */
 };
+
+static struct permissions permissions_seen(const struct source_file *file)
+{
+    return (struct permissions){file->uid, file->gid, file->mode};
+}
 
 int source_create(const struct unshard_checkpoint *checkpoint, struct source **out,
                   struct unshard_error *error)
@@ -27,17 +34,16 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
     if (source == NULL)
         return error_no_memory(error);
     source->checkpoint = checkpoint;
-    source->permissions = calloc(checkpoint->file_count + 1U, sizeof *source->permissions);
+    source->room = (size_t)checkpoint_file_room(checkpoint) + 1;
+    source->permissions = lazy_array_new(source->room, sizeof *source->permissions);
     if (source->permissions == NULL ||
         open_files_create(checkpoint, open_files_limit(), &source->open) != 0) {
-        free(source->permissions);
+        lazy_array_free(source->permissions, source->room, sizeof *source->permissions);
         free(source);
         return error_no_memory(error);
     }
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct source_file *file = &checkpoint->files[i];
-        source->permissions[i] = (struct permissions){file->uid, file->gid, file->mode};
-    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        source->permissions[i] = permissions_seen(&checkpoint->files[i]);
     *out = source;
     return 0;
 }
@@ -47,8 +53,19 @@ void source_free(struct source *source)
     if (source == NULL)
         return;
     open_files_free(source->open);
-    free(source->permissions);
+    lazy_array_free(source->permissions, source->room, sizeof *source->permissions);
     free(source);
+}
+
+void source_add(struct source *source, uint32_t number)
+{
+    source->permissions[number] = permissions_seen(&source->checkpoint->files[number]);
+    open_files_add(source->open, number);
+}
+
+void source_remove(struct source *source, uint32_t number)
+{
+    open_files_remove(source->open, number);
 }
 
 void source_cancel(struct source *source)

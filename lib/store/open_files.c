@@ -15,6 +15,7 @@
 #include "store/open_files.h"
 
 #include "base/error.h"
+#include "base/lazy_array.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
@@ -50,7 +51,8 @@ struct open_files {
     const struct unshard_checkpoint *checkpoint;
     pthread_mutex_t lock;   /* of everything below */
     pthread_cond_t changed; /* a place was given back, or a file became idle; or cancelled */
-    struct slot *slots;     /* one per source file */
+    struct slot *slots;     /* one per source file; lazy */
+    size_t room;            /* of slots */
     size_t most, count;     /* places, and those taken */
     struct open_file *oldest, *newest; /* idle ones */
     bool cancelled;
@@ -68,6 +70,12 @@ size_t open_files_limit(void)
     return (limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
 }
 
+static struct source_identity identity_seen(const struct source_file *file)
+{
+    return (struct source_identity){file->device, file->inode, file->size, file->mtime_ns,
+                                    file->ctime_ns};
+}
+
 int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
                       struct open_files **out)
 {
@@ -77,16 +85,14 @@ int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
         return -ENOMEM;
     files->checkpoint = checkpoint;
     files->most = most;
-    files->slots = calloc(checkpoint->file_count + 1U, sizeof *files->slots);
+    files->room = (size_t)checkpoint_file_room(checkpoint) + 1;
+    files->slots = lazy_array_new(files->room, sizeof *files->slots);
     if (files->slots == NULL) {
         free(files);
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct source_file *file = &checkpoint->files[i];
-        files->slots[i].identity = (struct source_identity){file->device, file->inode, file->size,
-                                                            file->mtime_ns, file->ctime_ns};
-    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        files->slots[i].identity = identity_seen(&checkpoint->files[i]);
     pthread_mutex_init(&files->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -484,6 +490,25 @@ int open_files_renew(struct open_files *files, uint32_t number, struct unshard_e
     return result;
 }
 
+void open_files_add(struct open_files *files, uint32_t number)
+{
+    pthread_mutex_lock(&files->lock);
+    files->slots[number] =
+        (struct slot){.identity = identity_seen(&files->checkpoint->files[number])};
+    pthread_mutex_unlock(&files->lock);
+}
+
+void open_files_remove(struct open_files *files, uint32_t number)
+{
+    pthread_mutex_lock(&files->lock);
+    struct open_file *old = retire_handles(files, &files->slots[number]);
+    for (struct open_file *next; old != NULL; old = next) {
+        next = old->next;
+        close_in_place(files, old);
+    }
+    pthread_mutex_unlock(&files->lock);
+}
+
 void open_files_close_idle(struct open_files *files, uint64_t before_ns)
 {
     pthread_mutex_lock(&files->lock);
@@ -531,13 +556,12 @@ void open_files_free(struct open_files *files)
 {
     if (files == NULL)
         return;
-    for (uint32_t i = 0; i < files->checkpoint->file_count; i++)
-        for (struct open_file *file = files->slots[i].handles, *next; file != NULL; file = next) {
-            next = file->next;
-            close_file(file);
-        }
+    for (struct open_file *file = files->oldest, *next; file != NULL; file = next) {
+        next = file->newer; /* nothing is pinned: all are idle */
+        close_file(file);
+    }
     pthread_mutex_destroy(&files->lock);
     pthread_cond_destroy(&files->changed);
-    free(files->slots);
+    lazy_array_free(files->slots, files->room, sizeof *files->slots);
     free(files);
 }

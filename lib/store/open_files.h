@@ -47,6 +47,12 @@ size_t open_files_limit(void);
  * checkpoint must outlive *out. */
 int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
                       struct open_files **out);
+/* A file that the checkpoint has got since. Before anything else is done with its number.
+ * Thread-safe. */
+void open_files_add(struct open_files *files, uint32_t number);
+/* Closes what is open of the file, of which nothing may be pinned: its number may be another one's
+ * from now on. May block. Thread-safe. */
+void open_files_remove(struct open_files *files, uint32_t number);
 /* Closes all. Nothing may be pinned. NULL is allowed. */
 void open_files_free(struct open_files *files);
 /* Ends the waiting for descriptors: open_files_pin fails with -ECANCELED where it would wait.

@@ -19,6 +19,11 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
                   struct unshard_error *error);
 /* Closes every descriptor. No read may be running. NULL is allowed. */
 void source_free(struct source *source);
+/* The checkpoint has got a file of this number, of which nobody else knows yet. */
+void source_add(struct source *source, uint32_t file);
+/* Closes what is open of a file that nobody reads or will read: its number may become another
+ * one's. May block. */
+void source_remove(struct source *source, uint32_t file);
 /* Reads that wait for descriptors fail from now on. Thread-safe. */
 void source_cancel(struct source *source);
 
