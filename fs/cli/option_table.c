@@ -138,10 +138,12 @@ const struct command_entry command_table[] = {
      "Exit status: 0 it is warm; 1 a shard has failed, or there is no mount; 2 the time is over;\n"
      "64 wrong usage.\n"},
     {"evict", COMMAND_EVICT, "MOUNTPOINT [COMPONENT]", 1, 2, "give its page cache back",
-     "COMPONENT is a name or a path that `unshard status` shows; without it all are meant.\n"
+     "COMPONENT is a name or a path that `unshard status` shows, or a directory; without it all\n"
+     "are meant.\n"
      "Evicted components are not prefetched again until `unshard warm`.\n"},
     {"warm", COMMAND_WARM, "MOUNTPOINT [COMPONENT]", 1, 2, "prefetch again",
-     "COMPONENT is a name or a path that `unshard status` shows; without it all are meant.\n"
+     "COMPONENT is a name or a path that `unshard status` shows, or a directory; without it all\n"
+     "are meant.\n"
      "Returns at once; `unshard wait` waits.\n"},
     {"list", COMMAND_LIST, "", 0, 0, "list the mounts of this host",
      "Exit status: 0 all are well; 1 they cannot be listed; 2 wrong usage; 3 a mount has errors "

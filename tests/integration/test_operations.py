@@ -117,7 +117,7 @@ def test_names_that_are_no_utf8(llama, tmp_path):
     os.makedirs(name)
     for file in llama.glob("*.safetensors*"):
         shutil.copy(os.fsencode(file), name)
-    with mounted(tmp_path / "source") as mount:
+    with mounted(tmp_path / "source", "prefetch=all") as mount:
         raw = (mount / ".unshard/status.json").read_bytes()
         status = json.loads(raw.decode("utf-8"))
         check_schema(status)
