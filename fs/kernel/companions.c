@@ -7,9 +7,6 @@
 #include "fs/kernel/shown.h"
 #include "fs/kernel/waiting.h"
 
-/* One at a time: all have the same key, which is nobody's node id and of no directory. */
-#define COMPANIONS_KEY (UINT64_C(1) << 62)
-
 struct companions {
     struct waiting_job job;
     struct filesystem *filesystem;
@@ -94,7 +91,7 @@ void companions_begin(struct filesystem *filesystem, struct inode *inode, uint32
         return; /* they are prefetched when they are opened */
     inode_table_hold(filesystem->inodes, inode);
     *companions = (struct companions){
-        .job = {.work = work, .release = release, .key = COMPANIONS_KEY},
+        .job = {.work = work, .release = release, .key = WAITING_KEY_LOOK_UP},
         .filesystem = filesystem,
         .inode = inode,
     };

@@ -17,9 +17,6 @@
 #define MOST_WAITING 64u
 /* Running stores end when the reads that they wait for are answered. */
 #define STORES_TIMEOUT_MS 10000u
-/* Requests are looked into one after the other: see COMPANIONS_KEY. */
-#define CONTROL_KEY ((UINT64_C(1) << 62) + 2)
-
 struct job {
     unsigned command;
     char *target; /* on the heap */
@@ -96,6 +93,7 @@ static int serve_file(void *context, struct inode *inode)
     uint32_t view = inode_table_view(filesystem->inodes, inode);
     if (meant && view != UNSHARD_NO_VIEW && warm) {
         inode_table_first_use(filesystem->inodes, inode);
+        unshard_engine_prefetch(filesystem->engine, view);
         unshard_engine_view_warm(filesystem->engine, view);
     } else if (meant && view != UNSHARD_NO_VIEW) {
         evict_view(filesystem, inode, view, sight.path);
@@ -235,7 +233,7 @@ static int inquire(struct filesystem *filesystem, struct fuse_req *request, unsi
     if (!inquiry)
         return -ENOMEM;
     inquiry->job =
-        (struct waiting_job){.work = work, .release = release_inquiry, .key = CONTROL_KEY};
+        (struct waiting_job){.work = work, .release = release_inquiry, .key = WAITING_KEY_CONTROL};
     inquiry->filesystem = filesystem;
     inquiry->command = command;
     inquiry->message = *message;

@@ -11,9 +11,6 @@
 #include "fs/kernel/shown.h"
 #include "fs/kernel/waiting.h"
 
-/* One at a time: see COMPANIONS_KEY. */
-#define FOLLOW_KEY ((UINT64_C(1) << 62) + 1)
-
 struct directory {
     char *path;
     struct unshard_checkpoint *layout; /* held; compared under the mutex */
@@ -130,6 +127,7 @@ struct holding {
     uint32_t count;
 };
 
+/* What cannot be attached, because there is too much, is so when it is opened, or tells why then. */
 static int hold_file(void *context, const char *path, const struct unshard_place *place)
 {
     struct holding *holding = context;
@@ -138,7 +136,19 @@ static int hold_file(void *context, const char *path, const struct unshard_place
     if (!inode)
         return unshard_error_set(holding->error, "no-memory", ENOMEM, "out of memory");
     holding->inodes[holding->count++] = inode;
-    return inode_table_attach(inodes, inode, holding->error);
+    int result = inode_table_attach(inodes, inode, holding->error);
+    return result == -ENOMEM ? result : 0;
+}
+
+/* The kernel is to have inodes for what is prefetched. */
+static int look_up_file(void *context, const char *path, const struct unshard_place *place)
+{
+    const struct filesystem *filesystem = context;
+    uint32_t view = unshard_node(place->layout, place->node)->view;
+    if (unshard_view_listed(place->layout, view) &&
+        unshard_view_component(place->layout, view) >= 0)
+        filesystem->look_up(filesystem->look_up_context, path);
+    return waiting_closed(filesystem->waiting);
 }
 
 static void let_go(struct filesystem *filesystem, struct inode **inodes, uint32_t count)
@@ -255,6 +265,8 @@ static void follow(struct filesystem *filesystem, const char *path,
         !change(filesystem->whole, path, layout, &directory))
         return;
     attach(filesystem, directory, layout, &error);
+    if (filesystem->look_up)
+        shown_files(layout, look_up_file, filesystem);
     for (struct directory *gone; (gone = take_gone(filesystem->whole, path, layout)) != NULL;) {
         let_go(filesystem, gone->inodes, gone->inode_count);
         gone->inodes = NULL;
@@ -313,7 +325,7 @@ void whole_seen(struct filesystem *filesystem, const char *path, const struct un
     struct follow *one = same ? NULL : calloc(1, sizeof *one + strlen(path) + 1);
     if (!one)
         return;
-    one->job = (struct waiting_job){.work = work, .release = release, .key = FOLLOW_KEY};
+    one->job = (struct waiting_job){.work = work, .release = release, .key = WAITING_KEY_LOOK_UP};
     one->filesystem = filesystem;
     one->layout = unshard_layout_hold(place->layout);
     strcpy(one->path, path);

@@ -290,7 +290,8 @@ static int start_helpers(struct mount_run *run)
                                  .root = run->root,
                                  .user_namespace = run->user_namespace};
     /* In a command's namespace nobody of ours may stay: it would live as long as that. */
-    bool stays = run->visible && run->filesystem.prefetch_open;
+    bool stays = run->visible && (run->options.fetch.prefetch == UNSHARD_PREFETCH_OPEN ||
+                                  run->options.fetch.prefetch == UNSHARD_PREFETCH_ALL);
     if (!result && (run->visible || run->private))
         result = prober_start(&run->prober, run->filesystem.whole, stays, &place, &run->error);
     if (!result && stays) {

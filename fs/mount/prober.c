@@ -14,10 +14,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/host/close_others.h"
 #include "fs/host/monotonic.h"
+#include "fs/kernel/nodes.h"
 #include "fs/kernel/status_files.h"
 #include "fs/kernel/whole.h"
 
@@ -106,6 +108,16 @@ static void enter(struct prober_place *place)
         place->root = dup2(place->root, 0);
 }
 
+/* The kernel may remember for a moment that there was nothing. */
+static void look_up_late(const struct prober_place *place, const char *path)
+{
+    const struct timespec moment = {.tv_sec = (time_t)NODES_TIMEOUT, .tv_nsec = 100000000};
+    if (look_up(place, path) != ENOENT)
+        return;
+    nanosleep(&moment, NULL);
+    look_up(place, path);
+}
+
 /* A path at a time, until the daemon is gone. */
 static void stay(const struct prober_place *place, int talk)
 {
@@ -116,7 +128,7 @@ static void stay(const struct prober_place *place, int talk)
         if (length <= 0)
             return;
         path[length] = '\0';
-        look_up(place, path);
+        look_up_late(place, path);
         if (send(talk, "", 1, MSG_NOSIGNAL) != 1)
             return;
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Proves that a new mount answers, and has the kernel look files up, so that it has inodes which
  * pages can be stored into before a reader comes. Another process does it, since the daemon must not
- * touch its own mount: dying, it would wait for itself. Where files are prefetched behind one that
- * is opened it stays as long as the daemon; it holds nothing of the mount meanwhile, so that nobody
+ * touch its own mount: dying, it would wait for itself. Where files are prefetched that appear
+ * later, or behind one that is opened, it stays as long as the daemon; it holds nothing of the mount meanwhile, so that nobody
  * finds that busy, and ends with the daemon, whichever way that does. */
 #ifndef FS_MOUNT_PROBER_H
 #define FS_MOUNT_PROBER_H
