@@ -248,9 +248,10 @@ const struct unshard_checkpoint *unshard_tree_root(const struct unshard_tree *tr
 /* As unshard_checkpoint_cover. Before anything is looked at through the mount. */
 void unshard_tree_cover(struct unshard_tree *tree, dev_t device);
 
-/* A directory as it is now, or was at most a second ago: *out is the caller's to let go. Blocks on
- * I/O; one that is looked at by several at once is laid out once. Thread-safe. Errors: -ENOENT,
- * -ENOTDIR: the tree does not show such a directory; others that listing it has. */
+/* A directory as it is now, or was at most a second ago, two while somebody is looking: *out is the
+ * caller's to let go. Blocks on I/O; one that is looked at by several at once is laid out once.
+ * Thread-safe. Errors: -ENOENT, -ENOTDIR: the tree does not show such a directory; others that
+ * listing it has. */
 int unshard_tree_look(struct unshard_tree *tree, const char *path, struct unshard_place *out,
                       struct unshard_error *error);
 /* The same without any I/O: -EAGAIN when it has to be looked at. Never blocks. */
@@ -263,10 +264,10 @@ void unshard_layout_release(struct unshard_checkpoint *layout);
  * cache. Blocks as unshard_tree_look. */
 bool unshard_tree_is_one_model(struct unshard_tree *tree);
 /* Calls found for each directory that is not `made`, in the order in which a checkpoint opened as a
- * whole has their components: those that model_index.json of the source names, as it names them, then
- * the others by their paths. All are laid out before, several at a time. What cannot be listed is
- * left out. The layout is found's only during the call, unless it holds it. Blocks. 0, what found
- * returned, or -ENOMEM. */
+ * whole has their components: those that model_index.json of the source names, as it names them,
+ * then the others by their paths. All are laid out before, several at a time. What cannot be listed
+ * is left out. The layout is found's only during the call, unless it holds it. Blocks. 0, what
+ * found returned, or -ENOMEM. */
 typedef int (*unshard_tree_found)(void *context, const char *path,
                                   struct unshard_checkpoint *layout);
 int unshard_tree_walk(struct unshard_tree *tree, unshard_tree_found found, void *context);
