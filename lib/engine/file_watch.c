@@ -41,8 +41,9 @@ static bool wait_a_moment(struct unshard_engine *engine)
     struct timespec until = in_a_moment();
     pthread_mutex_lock(&engine->lock);
     int result = 0;
-    while (!engine->stopping && result == 0)
+    while (!engine->stopping && !engine->threads.look_now && result == 0)
         result = pthread_cond_timedwait(&engine->threads.tick, &engine->lock, &until);
+    engine->threads.look_now = false;
     bool stopping = engine->stopping;
     pthread_mutex_unlock(&engine->lock);
     return stopping;

@@ -7,6 +7,7 @@
 #include "formats/gather.h"
 #include "tree/added_views.h"
 #include "tree/hub_markers.h"
+#include "tree/identity.h"
 #include "tree/inherited.h"
 #include "tree/outcome.h"
 #include "tree/path_policy.h"
@@ -431,6 +432,8 @@ static int discover(struct unshard_checkpoint *checkpoint, const struct unshard_
     struct discovery discovery = {
         .checkpoint = checkpoint, .above = above, .budget = {.limit = HEADERS_MEMORY}};
     int result = run(&discovery, directory, error);
+    if (result == 0 && identities_make(checkpoint) != 0)
+        result = error_no_memory(error);
     discovery_free(&discovery);
     malloc_trim(0); /* what headers took is much more than what stays, for as long as a mount is */
     checkpoint->options.split = NULL; /* the caller's, and done with */

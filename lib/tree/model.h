@@ -134,6 +134,7 @@ struct unshard_checkpoint {
     struct inherited inherited; /* of one directory that is laid out, by those below it */
     struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
+    XXH128_hash_t *file_identities, *view_identities; /* see identity.h; NULL: none were made */
     uint32_t file_room, view_room; /* how many files and views there may be one day; 0: those that
                                     * there are */
     uint32_t note_count, problem_count, missing_count;
