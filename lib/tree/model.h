@@ -166,7 +166,8 @@ int checkpoint_lay_out(const struct unshard_checkpoint *place,
  * negative errno; refuses what is no regular file with -EINVAL. May block on I/O, and waits some
  * seconds when all descriptors are in use, in the process or the system. Thread-safe. */
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
-/* The same without that wait: -EMFILE, -ENFILE. */
-int checkpoint_open_file_now(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
+/* The same of a path, without that wait: -EMFILE, -ENFILE. */
+int checkpoint_open_path_now(const struct unshard_checkpoint *checkpoint, const char *path,
+                             int flags);
 
 #endif

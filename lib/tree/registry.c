@@ -198,6 +198,21 @@ static int fill_gathered(struct adopting *adopting, uint32_t number, const struc
     return 0;
 }
 
+/* It is there already. */
+static int note_name(struct adopting *adopting, uint32_t local, uint32_t number)
+{
+    struct adoption *out = adopting->out;
+    adopting->files[local] = number;
+    if (strcmp(adopting->registry->all.files[number].path,
+               adopting->layout->files[local].path) == 0)
+        return 0;
+    if (number_list_reserve(&out->renamed, 1) != 0 || number_list_reserve(&out->names, 1) != 0)
+        return -ENOMEM;
+    number_list_add(&out->renamed, number);
+    number_list_add(&out->names, local);
+    return 0;
+}
+
 static int adopt_file(struct adopting *adopting, uint32_t local)
 {
     struct registry *registry = adopting->registry;
@@ -205,10 +220,8 @@ static int adopt_file(struct adopting *adopting, uint32_t local)
     if (adopting->files[local] != NONE)
         return 0;
     uint32_t number = find(&registry->files, adopting->layout->file_identities[local]);
-    if (number != NONE) {
-        adopting->files[local] = number;
-        return 0;
-    }
+    if (number != NONE)
+        return note_name(adopting, local, number);
     int result = file->gathered != NULL ? adopt_sources(adopting, file->gathered) : 0;
     if (result == 0)
         result = take_number(&registry->files, adopting->layout->file_identities[local], adopting->layout,
@@ -244,9 +257,9 @@ static int adopt_view(struct adopting *adopting, uint32_t local, uint32_t *numbe
     struct registry *registry = adopting->registry;
     const struct view *view = &adopting->layout->views[local];
     *number = find(&registry->views, adopting->layout->view_identities[local]);
+    int result = each_file(adopting, &view->map, adopt_file); /* or finds them */
     if (*number != NONE)
-        return 0;
-    int result = each_file(adopting, &view->map, adopt_file);
+        return result;
     if (result == 0)
         result = take_number(&registry->views, adopting->layout->view_identities[local], adopting->layout,
                              &adopting->out->views, number);
@@ -358,10 +371,8 @@ int registry_adopt(struct registry *registry, struct unshard_checkpoint *layout,
     struct adopting adopting = {.registry = registry, .layout = layout, .out = adoption};
     *adoption = (struct adoption){.view = UNSHARD_NO_VIEW};
     int result = begin(&adopting);
-    uint32_t known = result == 0 ? view_here(&adopting, view) : NONE;
-    if (known != NONE)
-        adoption->view = known;
-    else if (result == 0 && layout->views[view].component != NO_COMPONENT)
+    if (result == 0 && view_here(&adopting, view) == NONE &&
+        layout->views[view].component != NO_COMPONENT)
         result = adopt_component(&adopting, layout->views[view].component);
     else if (result == 0)
         result = adopt_view(&adopting, view, &adoption->view);
@@ -426,6 +437,12 @@ void registry_list_components(const struct registry *registry, struct number_lis
     for (uint32_t i = 0; i < registry->all.component_count && out->count < out->capacity; i++)
         if (registry->components.entries[i].there)
             number_list_add(out, i);
+}
+
+void adoption_forget_names(struct adoption *adoption)
+{
+    number_list_free(&adoption->renamed);
+    number_list_free(&adoption->names);
 }
 
 static void adoption_end(struct adoption *adoption)

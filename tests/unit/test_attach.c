@@ -254,6 +254,32 @@ static void names_of_the_same_files_are_one_view(void **state)
     check_view(setting, a, "a/model.safetensors");
 }
 
+static void a_file_counts_as_long_as_a_name_leads_to_it(void **state)
+{
+    struct setting *setting = *state;
+    fixture_text(setting->directory, "c/config.json", "{\"c\": 1}");
+    link_model(setting->directory, "a", "c");
+    uint32_t view = attach(setting, "a", "model.safetensors");
+    assert_int_equal(attach(setting, "c", "model.safetensors"), view);
+    size_t size;
+    char *right = expected(setting, "a/model.safetensors", &size), *got = malloc(size);
+    for (int i = 1; i <= 2; i++) {
+        char name[64];
+        snprintf(name, sizeof name, "a/model-0000%d-of-00002.safetensors", i);
+        assert_int_equal(unlink(fixture_path(setting->directory, name)), 0);
+    }
+    assert_int_equal(read_all(setting->engine, view, got, size), 0);
+    assert_memory_equal(got, right, size);
+    /* The watcher finds them by that name, too. */
+    for (int i = 0; strstr(source_path(setting->engine->source, 0), "c/model-") == NULL; i++) {
+        assert_true(i < BOUND_SECONDS * 100);
+        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+    }
+    assert_int_equal(read_all(setting->engine, view, got, size), 0);
+    free(right);
+    free(got);
+}
+
 static void what_nobody_needs_leaves(void **state)
 {
     struct setting *setting = *state;
@@ -374,6 +400,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(views_are_served, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_the_same_keeps_its_number, set_up, tear_down),
         cmocka_unit_test_setup_teardown(names_of_the_same_files_are_one_view, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_file_counts_as_long_as_a_name_leads_to_it, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(what_nobody_needs_leaves, set_up, tear_down),
         cmocka_unit_test_setup_teardown(many_come_and_go, set_up, tear_down),
     };
