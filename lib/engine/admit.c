@@ -239,6 +239,16 @@ int engine_admit_all(struct unshard_engine *engine, const struct unshard_checkpo
     return result;
 }
 
+/* What was there already can be opened by these names, too. */
+static void add_names(struct unshard_engine *engine, const struct unshard_checkpoint *layout,
+                      const struct adoption *new)
+{
+    for (uint32_t i = 0; i < new->renamed.count; i++)
+        if (layout->files[new->names.numbers[i]].gathered == NULL)
+            source_add_name(engine->source, new->renamed.numbers[i],
+                            layout->files[new->names.numbers[i]].path);
+}
+
 static int attach(struct unshard_engine *engine, struct unshard_checkpoint *layout, uint32_t local,
                   uint32_t *view)
 {
@@ -246,8 +256,11 @@ static int attach(struct unshard_engine *engine, struct unshard_checkpoint *layo
     int result = registry_adopt(&engine->registry, layout, local, &new);
     if (result != 0)
         registry_cancel(&engine->registry, &new);
-    else if (new.views.count > 0)
+    else if (new.views.count > 0 || new.files.count > 0)
         result = admit(engine, &new);
+    if (result == 0)
+        add_names(engine, layout, &new);
+    adoption_forget_names(&new);
     if (result != 0)
         return result;
     *view = new.view;

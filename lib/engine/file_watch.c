@@ -41,8 +41,9 @@ static bool wait_a_moment(struct unshard_engine *engine)
     struct timespec until = in_a_moment();
     pthread_mutex_lock(&engine->lock);
     int result = 0;
-    while (!engine->stopping && result == 0)
+    while (!engine->stopping && !engine->threads.look_now && result == 0)
         result = pthread_cond_timedwait(&engine->threads.tick, &engine->lock, &until);
+    engine->threads.look_now = false;
     bool stopping = engine->stopping;
     pthread_mutex_unlock(&engine->lock);
     return stopping;
@@ -174,8 +175,10 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
     }
 }
 
-static void look_at(struct unshard_engine *engine, uint32_t number, const struct timespec *patience)
+static void look_at(struct unshard_engine *engine, struct watch *watch, uint32_t number,
+                    const struct timespec *patience)
 {
+    const char *path = source_path(engine->source, number);
     pthread_mutex_lock(&engine->lock);
     bool blocked = gate_is_blocked(&engine->files[number].gate);
     pthread_mutex_unlock(&engine->lock);
@@ -183,6 +186,8 @@ static void look_at(struct unshard_engine *engine, uint32_t number, const struct
     struct permissions before = source_permissions(engine->source, number);
     int changed = source_poll(engine->source, number, blocked);
     struct permissions after = source_permissions(engine->source, number);
+    if (source_path(engine->source, number) != path)
+        watch_rename(watch, number, source_path(engine->source, number));
     if (!permissions_same(&before, &after))
         view_permissions_note(engine, number);
     if (changed == -ENOENT && engine->root.followed && !blocked)
@@ -314,7 +319,7 @@ static void look_round(struct unshard_engine *engine, struct watch *watch)
     uint32_t count = watch_round(watch, &files);
     patience = in_a_moment(); /* for all of them together */
     for (uint32_t i = 0; i < count; i++)
-        look_at(engine, files[i], &patience);
+        look_at(engine, watch, files[i], &patience);
     view_permissions_follow(engine);
 }
 

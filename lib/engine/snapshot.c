@@ -355,7 +355,8 @@ static void list_files(struct taking *taking)
     taking->failed |= files == NULL;
     if (files == NULL)
         return;
-    qsort(taking->numbers, candidates, sizeof *taking->numbers, compare_numbers);
+    if (candidates > 0)
+        qsort(taking->numbers, candidates, sizeof *taking->numbers, compare_numbers);
     for (uint32_t i = 0; i < candidates; i++)
         if (taking->checkpoint->files[taking->numbers[i]].gathered == NULL)
             files[out->file_count++] = &taking->files[taking->numbers[i]].status;

@@ -98,18 +98,47 @@ struct source_identity source_identity(const struct source *source, uint32_t fil
     return open_files_identity(source->open, file);
 }
 
-int source_poll(struct source *source, uint32_t number, bool closely)
+/* As source_poll, of one of its names; the first one's permissions count in any case. */
+static int poll_name(struct source *source, uint32_t number, const char *path, bool first,
+                     bool closely)
 {
     struct stat status;
-    int fd =
-        path_policy_resolve(source->checkpoint, source->checkpoint->files[number].path, &status);
+    int fd = path_policy_resolve(source->checkpoint, path, &status);
     if (fd < 0)
         return fd;
     close(fd);
-    source->permissions[number] =
-        (struct permissions){status.st_uid, status.st_gid, status.st_mode};
     struct source_identity now = source_identity_of(&status), was = source_identity(source, number);
-    return !source_same_content(&now, &was) || (closely && now.ctime_ns != was.ctime_ns);
+    int result = !source_same_content(&now, &was) || (closely && now.ctime_ns != was.ctime_ns);
+    if (first || result == 0)
+        source->permissions[number] =
+            (struct permissions){status.st_uid, status.st_gid, status.st_mode};
+    return result;
+}
+
+int source_poll(struct source *source, uint32_t number, bool closely)
+{
+    const char *path = open_files_name(source->open, number, 0);
+    int result = poll_name(source, number, path, true, closely);
+    for (uint32_t place = 1; result != 0; place++) {
+        path = open_files_name(source->open, number, place);
+        if (path == NULL)
+            break;
+        if (poll_name(source, number, path, false, closely) == 0) {
+            open_files_prefer(source->open, number, place);
+            result = 0;
+        }
+    }
+    return result;
+}
+
+const char *source_path(struct source *source, uint32_t file)
+{
+    return open_files_name(source->open, file, 0);
+}
+
+void source_add_name(struct source *source, uint32_t file, const char *path)
+{
+    open_files_add_name(source->open, file, path);
 }
 
 struct permissions source_permissions(const struct source *source, uint32_t file)

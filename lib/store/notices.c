@@ -61,6 +61,7 @@ struct notices {
     uint8_t *fates;         /* enum fate of each watch, while what was told is taken */
     size_t fate_count;      /* numbers that it has room for */
     size_t room;               /* of the arrays of files and folders, which are lazy */
+    const char **paths;        /* of each file; NULL: that of the checkpoint */
     uint32_t *folder_of;       /* of each file: number of its folder and one; 0: not added */
     bool *folder_elsewhere;    /* of each folder, while what was told is taken */
     char **folders;            /* their paths */
@@ -401,7 +402,8 @@ static bool go(struct walk *walk)
 
 static const char *path_of(const struct notices *notices, uint32_t file)
 {
-    return notices->checkpoint->files[file].path;
+    const char *path = notices->paths[file];
+    return path != NULL ? path : notices->checkpoint->files[file].path;
 }
 
 static size_t folder_length(const char *path)
@@ -653,8 +655,16 @@ int notices_add(struct notices *notices, uint32_t file)
     return 0;
 }
 
+int notices_rename(struct notices *notices, uint32_t file, const char *path)
+{
+    notices_remove(notices, file);
+    notices->paths[file] = path;
+    return notices_add(notices, file);
+}
+
 void notices_remove(struct notices *notices, uint32_t file)
 {
+    notices->paths[file] = NULL;
     notices->file_count -= notices->folder_of[file] != 0;
     notices->folder_of[file] = 0;
 }
@@ -663,12 +673,13 @@ static int allocate(struct notices *notices)
 {
     notices->room = (size_t)checkpoint_file_room(notices->checkpoint) + 1;
     notices->folder_of = lazy_array_new(notices->room, sizeof *notices->folder_of);
+    notices->paths = lazy_array_new(notices->room, sizeof *notices->paths);
     notices->folder_elsewhere = lazy_array_new(notices->room, sizeof(bool));
     notices->folders = lazy_array_new(notices->room, sizeof *notices->folders);
     notices->bucket_mask = FIRST_BUCKETS - 1;
     notices->buckets = calloc(FIRST_BUCKETS, sizeof *notices->buckets);
-    if (notices->folder_of == NULL || notices->folder_elsewhere == NULL ||
-        notices->folders == NULL || notices->buckets == NULL)
+    if (notices->folder_of == NULL || notices->paths == NULL ||
+        notices->folder_elsewhere == NULL || notices->folders == NULL || notices->buckets == NULL)
         return -ENOMEM;
     empty_buckets(notices);
     return 0;
@@ -704,6 +715,7 @@ void notices_free(struct notices *notices)
         free(notices->folders[i]);
     string_map_free(&notices->numbers);
     lazy_array_free(notices->folder_of, notices->room, sizeof *notices->folder_of);
+    lazy_array_free(notices->paths, notices->room, sizeof *notices->paths);
     lazy_array_free(notices->folder_elsewhere, notices->room, sizeof(bool));
     lazy_array_free(notices->folders, notices->room, sizeof *notices->folders);
     free(notices->interests);

@@ -90,6 +90,12 @@ void watch_add(struct watch *watch, uint32_t file)
     mark(watch, file, LOOK | ANEW);
 }
 
+void watch_rename(struct watch *watch, uint32_t file, const char *path)
+{
+    if (notices_rename(watch->notices, file, path) == 0)
+        mark(watch, file, LOOK | ANEW);
+}
+
 void watch_remove(struct watch *watch, uint32_t file)
 {
     uint8_t flags = watch->files[file];

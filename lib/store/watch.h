@@ -35,6 +35,8 @@ void watch_free(struct watch *watch);
 /* The file is to be watched: the next rounds have it looked at for the first time. What is watched
  * already is looked at once more. */
 void watch_add(struct watch *watch, uint32_t file);
+/* A file that is watched is found by this path from now on, which must be valid as long. */
+void watch_rename(struct watch *watch, uint32_t file, const char *path);
 /* It is not to be watched any more; its number may become another one's. */
 void watch_remove(struct watch *watch, uint32_t file);
 /* A file that is watched is looked at in the next round. Others are ignored. */

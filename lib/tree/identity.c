@@ -136,8 +136,8 @@ static int note_shown(const struct unshard_checkpoint *layout, XXH128_hash_t **o
     return 0;
 }
 
-static void make_files(const struct making *making, const struct unshard_checkpoint *layout,
-                       const XXH128_hash_t *shown, struct identities *out)
+static void make_files(const struct making *making, struct unshard_checkpoint *layout,
+                       const XXH128_hash_t *shown)
 {
     for (uint32_t i = 0; i < layout->file_count; i++) {
         if (layout->files[i].gathered != NULL)
@@ -146,16 +146,16 @@ static void make_files(const struct making *making, const struct unshard_checkpo
         add_file(making, &layout->files[i]);
         if (!is_plain(&layout->files[i]))
             add(making, &shown[i], sizeof shown[i]);
-        out->files[i] = end(making);
+        layout->file_identities[i] = end(making);
     }
 }
 
 static void add_gather(const struct making *making, const struct gather *gather,
-                       const struct identities *files)
+                       const XXH128_hash_t *files)
 {
     for (uint32_t i = 0; i < gather->box_count; i++) {
         const struct gather_box *box = &gather->boxes[i];
-        add(making, &files->files[box->file], sizeof *files->files);
+        add(making, &files[box->file], sizeof *files);
         add_number(making, box->source);
         add_number(making, box->target);
         add_number(making, box->run);
@@ -164,8 +164,7 @@ static void add_gather(const struct making *making, const struct gather *gather,
 }
 
 /* What is put together is what its parts are. */
-static void make_gathered(const struct making *making, const struct unshard_checkpoint *layout,
-                          struct identities *out)
+static void make_gathered(const struct making *making, struct unshard_checkpoint *layout)
 {
     for (uint32_t i = 0; i < layout->file_count; i++) {
         const struct gathered *gathered = layout->files[i].gathered;
@@ -174,9 +173,9 @@ static void make_gathered(const struct making *making, const struct unshard_chec
         begin(making);
         for (uint32_t k = 0; k < gathered->count; k++) {
             add_number(making, gathered->pieces[k].offset);
-            add_gather(making, gathered->pieces[k].gather, out);
+            add_gather(making, gathered->pieces[k].gather, layout->file_identities);
         }
-        out->files[i] = end(making);
+        layout->file_identities[i] = end(making);
     }
 }
 
@@ -184,16 +183,16 @@ static void make_gathered(const struct making *making, const struct unshard_chec
  */
 
 static void add_map(const struct making *making, const struct extent_map *map,
-                    const struct identities *identities)
+                    const XXH128_hash_t *files)
 {
     add_number(making, map->size);
     for (size_t i = 0; i < map->count; i++) {
         const struct extent *extent = &map->extents[i];
+        static const XXH128_hash_t of_literal = {0};
         bool literal = extent->source == EXTENT_LITERAL;
         add_number(making, extent->view_offset);
         add_number(making, extent->source_offset);
-        add(making, literal ? (const void *)"literal........." : &identities->files[extent->source],
-            sizeof *identities->files);
+        add(making, literal ? &of_literal : &files[extent->source], sizeof of_literal);
     }
     add(making, map->literal, map->literal_size);
 }
@@ -208,50 +207,46 @@ static bool shows_plain_file(const struct unshard_checkpoint *layout, const stru
 }
 
 static void add_view(const struct making *making, const struct unshard_checkpoint *layout,
-                     const struct view *view, const struct identities *identities)
+                     const struct view *view)
 {
-    const struct unshard_node *node = &layout->nodes[view->node];
+    const XXH128_hash_t *files = layout->file_identities;
     bool plain = shows_plain_file(layout, view);
     add_number(making, (uint64_t)plain << 3 | (uint64_t)view->prefetch << 2 |
-                           (uint64_t)view->unreadable << 1 |
-                           (view->component != NO_COMPONENT));
+                           (uint64_t)view->unreadable << 1 | (view->component != NO_COMPONENT));
     if (plain)
-        add(making, &identities->files[view->map.extents[0].source], sizeof *identities->files);
+        add(making, &files[view->map.extents[0].source], sizeof *files);
     else
-        add_map(making, &view->map, identities);
+        add_map(making, &view->map, files);
     if (view->unreadable || extent_map_next_source(&view->map, 0) == EXTENT_LITERAL)
-        add_number(making, node->inode); /* nothing on disk tells it from another one */
+        add_text(making, view->path); /* nothing on disk tells it from another one */
 }
 
-int identities_make(const struct unshard_checkpoint *layout, struct identities *out)
+int identities_make(struct unshard_checkpoint *layout)
 {
     struct making making = {.state = XXH3_createState()};
     XXH128_hash_t *shown = NULL;
-    *out = (struct identities){
-        .files = calloc(layout->file_count + 1U, sizeof *out->files),
-        .views = calloc(layout->view_count + 1U, sizeof *out->views),
-    };
-    bool made = making.state != NULL && out->files != NULL && out->views != NULL &&
-                note_shown(layout, &shown) == 0;
+    layout->file_identities = arena_alloc_array(&layout->arena, layout->file_count, sizeof *shown);
+    layout->view_identities = arena_alloc_array(&layout->arena, layout->view_count, sizeof *shown);
+    bool made = making.state != NULL && layout->file_identities != NULL &&
+                layout->view_identities != NULL && note_shown(layout, &shown) == 0;
     if (made) {
-        make_files(&making, layout, shown, out);
-        make_gathered(&making, layout, out);
+        make_files(&making, layout, shown);
+        make_gathered(&making, layout);
     }
     for (uint32_t v = 0; made && v < layout->view_count; v++) {
         begin(&making);
-        add_view(&making, layout, &layout->views[v], out);
-        out->views[v] = end(&making);
+        add_view(&making, layout, &layout->views[v]);
+        layout->view_identities[v] = end(&making);
     }
     XXH3_freeState(making.state);
     free(shown);
-    if (!made)
-        identities_free(out);
     return made ? 0 : -ENOMEM;
 }
 
-void identities_free(struct identities *identities)
+void unshard_view_identity(const struct unshard_checkpoint *checkpoint, uint32_t view,
+                           unsigned char out[16])
 {
-    free(identities->files);
-    free(identities->views);
-    *identities = (struct identities){0};
+    XXH128_canonical_t canonical;
+    XXH128_canonicalFromHash(&canonical, checkpoint->view_identities[view]);
+    memcpy(out, canonical.digest, sizeof canonical.digest);
 }

@@ -16,13 +16,8 @@
 #include "base/xxh3.h"
 #include "tree/model.h"
 
-/* By number: of each file and of each view. */
-struct identities {
-    XXH128_hash_t *files, *views;
-};
-
-/* Of a whole layout; identities_free. 0 or -ENOMEM. */
-int identities_make(const struct unshard_checkpoint *layout, struct identities *out);
-void identities_free(struct identities *identities);
+/* Fills in file_identities and view_identities of a layout that has everything else. 0 or -ENOMEM.
+ */
+int identities_make(struct unshard_checkpoint *layout);
 
 #endif

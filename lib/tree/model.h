@@ -144,6 +144,7 @@ struct unshard_checkpoint {
 
     struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
+    XXH128_hash_t *file_identities, *view_identities; /* see identity.h; NULL: none were made */
     uint32_t file_room, view_room; /* how many files and views there may be one day; 0: those that
                                     * there are */
     uint32_t note_count, problem_count, missing_count;
@@ -211,7 +212,8 @@ static inline bool layout_is_shared(const struct unshard_checkpoint *layout)
  * negative errno; refuses what is no regular file with -EINVAL. May block on I/O, and waits some
  * seconds when all descriptors are in use, in the process or the system. Thread-safe. */
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
-/* The same without that wait: -EMFILE, -ENFILE. */
-int checkpoint_open_file_now(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
+/* The same of a path, without that wait: -EMFILE, -ENFILE. */
+int checkpoint_open_path_now(const struct unshard_checkpoint *checkpoint, const char *path,
+                             int flags);
 
 #endif

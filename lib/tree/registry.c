@@ -112,7 +112,6 @@ static struct unshard_checkpoint *give_number_back(struct registry_kind *kind, u
 struct adopting {
     struct registry *registry;
     struct unshard_checkpoint *layout;
-    struct identities identities;
     uint32_t *files; /* numbers of the layout's files; NONE: not looked up yet */
     struct adoption *out;
 };
@@ -199,20 +198,33 @@ static int fill_gathered(struct adopting *adopting, uint32_t number, const struc
     return 0;
 }
 
+/* It is there already. */
+static int note_name(struct adopting *adopting, uint32_t local, uint32_t number)
+{
+    struct adoption *out = adopting->out;
+    adopting->files[local] = number;
+    if (strcmp(adopting->registry->all.files[number].path,
+               adopting->layout->files[local].path) == 0)
+        return 0;
+    if (number_list_reserve(&out->renamed, 1) != 0 || number_list_reserve(&out->names, 1) != 0)
+        return -ENOMEM;
+    number_list_add(&out->renamed, number);
+    number_list_add(&out->names, local);
+    return 0;
+}
+
 static int adopt_file(struct adopting *adopting, uint32_t local)
 {
     struct registry *registry = adopting->registry;
     const struct source_file *file = &adopting->layout->files[local];
     if (adopting->files[local] != NONE)
         return 0;
-    uint32_t number = find(&registry->files, adopting->identities.files[local]);
-    if (number != NONE) {
-        adopting->files[local] = number;
-        return 0;
-    }
+    uint32_t number = find(&registry->files, adopting->layout->file_identities[local]);
+    if (number != NONE)
+        return note_name(adopting, local, number);
     int result = file->gathered != NULL ? adopt_sources(adopting, file->gathered) : 0;
     if (result == 0)
-        result = take_number(&registry->files, adopting->identities.files[local], adopting->layout,
+        result = take_number(&registry->files, adopting->layout->file_identities[local], adopting->layout,
                              &adopting->out->files, &number);
     if (result != 0)
         return result;
@@ -244,12 +256,12 @@ static int adopt_view(struct adopting *adopting, uint32_t local, uint32_t *numbe
 {
     struct registry *registry = adopting->registry;
     const struct view *view = &adopting->layout->views[local];
-    *number = find(&registry->views, adopting->identities.views[local]);
+    *number = find(&registry->views, adopting->layout->view_identities[local]);
+    int result = each_file(adopting, &view->map, adopt_file); /* or finds them */
     if (*number != NONE)
-        return 0;
-    int result = each_file(adopting, &view->map, adopt_file);
+        return result;
     if (result == 0)
-        result = take_number(&registry->views, adopting->identities.views[local], adopting->layout,
+        result = take_number(&registry->views, adopting->layout->view_identities[local], adopting->layout,
                              &adopting->out->views, number);
     if (result != 0)
         return result;
@@ -291,7 +303,7 @@ static uint32_t view_here(const struct adopting *adopting, uint32_t local)
 {
     return local == UNSHARD_NO_VIEW
                ? UNSHARD_NO_VIEW
-               : find(&adopting->registry->views, adopting->identities.views[local]);
+               : find(&adopting->registry->views, adopting->layout->view_identities[local]);
 }
 
 /* Views that are new are of this component now. */
@@ -345,13 +357,12 @@ static int begin(struct adopting *adopting)
     if (adopting->files == NULL)
         return -ENOMEM;
     memset(adopting->files, 0xff, (count + 1U) * sizeof *adopting->files);
-    return identities_make(adopting->layout, &adopting->identities);
+    return 0;
 }
 
 static void end(struct adopting *adopting)
 {
     free(adopting->files);
-    identities_free(&adopting->identities);
 }
 
 int registry_adopt(struct registry *registry, struct unshard_checkpoint *layout, uint32_t view,
@@ -360,10 +371,8 @@ int registry_adopt(struct registry *registry, struct unshard_checkpoint *layout,
     struct adopting adopting = {.registry = registry, .layout = layout, .out = adoption};
     *adoption = (struct adoption){.view = UNSHARD_NO_VIEW};
     int result = begin(&adopting);
-    uint32_t known = result == 0 ? view_here(&adopting, view) : NONE;
-    if (known != NONE)
-        adoption->view = known;
-    else if (result == 0 && layout->views[view].component != NO_COMPONENT)
+    if (result == 0 && view_here(&adopting, view) == NONE &&
+        layout->views[view].component != NO_COMPONENT)
         result = adopt_component(&adopting, layout->views[view].component);
     else if (result == 0)
         result = adopt_view(&adopting, view, &adoption->view);
@@ -373,7 +382,12 @@ int registry_adopt(struct registry *registry, struct unshard_checkpoint *layout,
     return result;
 }
 
-/* Keys of what is there twice are told apart by their numbers: the first one is found. */
+/* What was made by hand has no identities: nothing is the same as it. */
+static XXH128_hash_t key_of(const XXH128_hash_t *identities, uint32_t number)
+{
+    return identities != NULL ? identities[number] : (XXH128_hash_t){number, 0};
+}
+
 static int adopt_each(struct adopting *adopting)
 {
     struct registry *registry = adopting->registry;
@@ -381,13 +395,13 @@ static int adopt_each(struct adopting *adopting)
     uint32_t number;
     int result = 0;
     for (uint32_t i = 0; i < layout->file_count && result == 0; i++) {
-        result = take_number(&registry->files, adopting->identities.files[i], adopting->layout,
+        result = take_number(&registry->files, key_of(layout->file_identities, i), adopting->layout,
                              &adopting->out->files, &number);
         adopting->files[i] = i;
         registry->all.files[i] = layout->files[i];
     }
     for (uint32_t i = 0; i < layout->view_count && result == 0; i++) {
-        result = take_number(&registry->views, adopting->identities.views[i], adopting->layout,
+        result = take_number(&registry->views, key_of(layout->view_identities, i), adopting->layout,
                              &adopting->out->views, &number);
         registry->all.views[i] = layout->views[i];
         registry->all.views[i].shown_as = &layout->nodes[layout->views[i].node];
@@ -423,6 +437,12 @@ void registry_list_components(const struct registry *registry, struct number_lis
     for (uint32_t i = 0; i < registry->all.component_count && out->count < out->capacity; i++)
         if (registry->components.entries[i].there)
             number_list_add(out, i);
+}
+
+void adoption_forget_names(struct adoption *adoption)
+{
+    number_list_free(&adoption->renamed);
+    number_list_free(&adoption->names);
 }
 
 static void adoption_end(struct adoption *adoption)

@@ -61,6 +61,8 @@ struct registry {
 struct adoption {
     uint32_t view; /* of what was asked for, new or not */
     struct number_list files, views, components;
+    struct number_list renamed; /* files that were there before, perhaps under another name, ... */
+    struct number_list names;   /* ... and their numbers in the layout */
 };
 
 /* As the place: options, path and descriptor are its, which must outlive it. Nothing of its files.
@@ -78,9 +80,12 @@ int registry_adopt_all(struct registry *registry, const struct unshard_checkpoin
  * way commit or cancel. */
 int registry_adopt(struct registry *registry, struct unshard_checkpoint *layout, uint32_t view,
                    struct adoption *adoption);
-/* Neither needs memory. The adoption is empty afterwards but for `view`. */
+/* Neither needs memory. The adoption is empty afterwards but for `view` and names, which the caller
+ * frees by adoption_forget_names. */
 void registry_commit(struct registry *registry, struct adoption *adoption);
 void registry_cancel(struct registry *registry, struct adoption *adoption);
+
+void adoption_forget_names(struct adoption *adoption);
 
 /* Components that there are: their numbers in ascending order, as many as `out` has room for. */
 void registry_list_components(const struct registry *registry, struct number_list *out);
