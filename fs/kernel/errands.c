@@ -129,10 +129,35 @@ void errand_begin(const struct errand *errand, struct fuse_req *request)
     end(&mine);
 }
 
-int errand_look_for(struct errand *errand, const char *path)
+void errand_refuse(const struct errand *errand, struct fuse_req *request, int error)
 {
+    struct errand mine = *errand;
+    fuse_reply_err(request, error);
+    end(&mine);
+}
+
+static char *copy_path(const struct errand *errand)
+{
+    struct inode_sight sight;
+    if (errand->inode->kind != UNSHARD_NODE_FILE)
+        return strdup(errand->inode->path);
+    if (inode_table_sight(errand->filesystem->inodes, errand->inode, &sight))
+        return NULL;
+    char *path = sight.path;
+    sight.path = NULL;
+    inode_sight_release(&sight);
+    return path;
+}
+
+int errand_look_for_inode(struct errand *errand)
+{
+    char *path = copy_path(errand);
+    errand->more = path;
+    if (!path)
+        return -ENOMEM;
     const char *slash = strrchr(path, '/');
     errand->directory = slash ? strndup(path, (size_t)(slash - path)) : strdup("");
-    errand->name = strdup(slash ? slash + 1 : path);
-    return errand->directory && errand->name ? 0 : -ENOMEM;
+    if (*path) /* else it is the source itself */
+        errand->name = strdup(slash ? slash + 1 : path);
+    return errand->directory && (errand->name || !*path) ? 0 : -ENOMEM;
 }

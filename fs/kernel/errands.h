@@ -37,8 +37,10 @@ struct errand {
 
 /* Carries it out, and answers the request. *errand is copied. Never blocks. */
 void errand_begin(const struct errand *errand, struct fuse_req *request);
-/* The same for a path below the source, of a node that is no directory or of one but the source
- * itself: fills directory and name. 0 or -ENOMEM. */
-int errand_look_for(struct errand *errand, const char *path);
+/* Answers with an error instead, and ends the errand. */
+void errand_refuse(const struct errand *errand, struct fuse_req *request, int error);
+/* Has the errand look where its node was seen last: fills directory and name, and `more` with the
+ * path. 0 or -ENOMEM. */
+int errand_look_for_inode(struct errand *errand);
 
 #endif

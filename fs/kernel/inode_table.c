@@ -27,6 +27,8 @@ struct node {
     bool answered;              /* the kernel has an inode */
     bool told;                  /* the engine has been told so */
     bool used;                  /* see inode_table_first_use */
+    struct unshard_checkpoint *told_of; /* of an attached one: the layout that the engine was asked
+                                         * to tell of; held by it */
 };
 
 struct inode_table {
@@ -293,6 +295,21 @@ static void tell(struct inode_table *table, struct node *node)
     unshard_engine_view_known(table->engine, node->view, known);
 }
 
+/* The status tells of the layouts that attached files were seen in last. Caller holds the mutex, and
+ * the layout that it was told of till now. */
+static void tell_of(struct inode_table *table, struct node *node,
+                    struct unshard_checkpoint *layout)
+{
+    struct unshard_checkpoint *before = node->told_of;
+    if (before == layout)
+        return;
+    node->told_of = NULL;
+    if (layout && unshard_engine_tell(table->engine, layout) == 0)
+        node->told_of = layout;
+    if (before)
+        unshard_engine_tell_no_more(table->engine, before);
+}
+
 /* Caller holds the mutex. */
 static int map_view(struct inode_table *table, uint32_t view, uint64_t id)
 {
@@ -317,6 +334,7 @@ static int give_view(struct inode_table *table, struct node *node, uint32_t view
     if (result == 0) {
         node->view = view;
         tell(table, node);
+        tell_of(table, node, node->place.layout);
     }
     unlock(table);
     return result;
@@ -424,6 +442,8 @@ static void end_node(const struct inode_table *table, struct node *node)
         return;
     if (node->view != UNSHARD_NO_VIEW)
         unshard_engine_detach(table->engine, node->view);
+    if (node->told_of)
+        unshard_engine_tell_no_more(table->engine, node->told_of);
     free_node(node);
 }
 
@@ -452,6 +472,8 @@ static int see(struct inode_table *table, struct node *node, const char *path,
     *old = node->place.layout;
     node->place =
         (struct unshard_place){.layout = unshard_layout_hold(place->layout), .node = place->node};
+    if (node->view != UNSHARD_NO_VIEW)
+        tell_of(table, node, place->layout);
     table->bytes += size - node->size;
     node->size = size;
     return 0;

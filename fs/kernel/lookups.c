@@ -71,14 +71,10 @@ static void find_in(struct filesystem *filesystem, fuse_req_t request, struct in
                             .directory = strdup(directory->path),
                             .name = strdup(name),
                             .answer = answer_find};
-    if (errand.directory && errand.name) {
+    if (errand.directory && errand.name)
         errand_begin(&errand, request);
-        return;
-    }
-    fuse_reply_err(request, ENOMEM);
-    free(errand.directory);
-    free(errand.name);
-    inode_table_put(filesystem->inodes, directory);
+    else
+        errand_refuse(&errand, request, ENOMEM);
 }
 
 void lookups_find(struct filesystem *filesystem, struct fuse_req *request, uint64_t parent,
@@ -148,41 +144,20 @@ static void answer_attributes(struct errand *errand, fuse_req_t request, int res
         fuse_reply_err(request, result == 0 || result == -ENOENT ? ESTALE : -result);
 }
 
-/* Where a node is to be found now. */
-static int aim(struct errand *errand)
-{
-    struct inode_sight sight = {0};
-    const struct inode *inode = errand->inode;
-    if (inode->id == INODE_ROOT)
-        return (errand->directory = strdup("")) ? 0 : -ENOMEM;
-    if (inode->kind != UNSHARD_NODE_FILE)
-        errand->more = strdup(inode->path);
-    else if (inode_table_sight(errand->filesystem->inodes, inode, &sight) == 0)
-        errand->more = strdup(sight.path);
-    if (sight.path)
-        inode_sight_release(&sight);
-    return errand->more ? errand_look_for(errand, errand->more) : -ENOMEM;
-}
-
 /* Takes the reference. */
 static void ask_attributes(struct filesystem *filesystem, fuse_req_t request, struct inode *inode)
 {
     struct errand errand = {
         .filesystem = filesystem, .inode = inode, .answer = answer_attributes};
-    bool attached = inode->kind == UNSHARD_NODE_FILE &&
-                    inode_table_view(filesystem->inodes, inode) != UNSHARD_NO_VIEW;
-    if (!attached && aim(&errand) == 0) {
+    if (inode->kind == UNSHARD_NODE_FILE &&
+        inode_table_view(filesystem->inodes, inode) != UNSHARD_NO_VIEW) {
+        reply_sight(&errand, request); /* the engine knows them */
+        inode_table_put(filesystem->inodes, inode);
+    } else if (errand_look_for_inode(&errand) == 0) {
         errand_begin(&errand, request);
-        return;
+    } else {
+        errand_refuse(&errand, request, ENOMEM);
     }
-    if (attached)
-        reply_sight(&errand, request);
-    else
-        fuse_reply_err(request, ENOMEM);
-    free(errand.directory);
-    free(errand.name);
-    free(errand.more);
-    inode_table_put(filesystem->inodes, inode);
 }
 
 void lookups_attributes(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid)

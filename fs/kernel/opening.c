@@ -52,42 +52,8 @@ static void reply_open(struct filesystem *filesystem, fuse_req_t request, struct
     inode_table_put(filesystem->inodes, inode);                       /* RELEASE will come */
 }
 
-/* What the file was made from is no more. If its name leads to another one by now the kernel asks
- * for that (it does so once when it is told ESTALE). */
-static void answer_stale(struct errand *errand, fuse_req_t request, int result,
-                         struct unshard_place *place)
-{
-    struct inode_table *inodes = errand->filesystem->inodes;
-    char *path = errand->more;
-    struct inode *there = result == 0 ? inode_table_enter(inodes, path, place) : NULL;
-    fuse_reply_err(request, there == errand->inode ? EIO : ESTALE);
-    inode_table_put(inodes, there);
-}
-
-/* Takes the reference. */
-static void refuse_stale(struct filesystem *filesystem, fuse_req_t request, struct inode *inode)
-{
-    struct errand errand = {.filesystem = filesystem, .inode = inode, .answer = answer_stale};
-    struct inode_sight sight;
-    int result = inode_table_sight(filesystem->inodes, inode, &sight);
-    if (result == 0) {
-        result = errand_look_for(&errand, sight.path);
-        errand.more = strdup(sight.path);
-        inode_sight_release(&sight);
-    }
-    if (result == 0 && errand.more) {
-        errand_begin(&errand, request);
-        return;
-    }
-    fuse_reply_err(request, EIO);
-    free(errand.directory);
-    free(errand.name);
-    free(errand.more);
-    inode_table_put(filesystem->inodes, inode);
-}
-
-static void answer_open(struct errand *errand, fuse_req_t request, int result,
-                        struct unshard_place *place)
+static void answer_attached(struct errand *errand, fuse_req_t request, int result,
+                            struct unshard_place *place)
 {
     (void)place;
     struct filesystem *filesystem = errand->filesystem;
@@ -97,14 +63,42 @@ static void answer_open(struct errand *errand, fuse_req_t request, int result,
         return;
     }
     uint32_t view = inode_table_view(filesystem->inodes, inode);
-    if (unshard_engine_view_stale(filesystem->engine, view)) {
-        inode_table_hold(filesystem->inodes, inode);
-        refuse_stale(filesystem, request, inode);
-    } else if (!inode_table_readable(filesystem->inodes, inode)) {
+    if (unshard_engine_view_stale(filesystem->engine, view) ||
+        !inode_table_readable(filesystem->inodes, inode))
         fuse_reply_err(request, EIO);
-    } else {
+    else
         reply_open(filesystem, request, inode, view, errand->flags);
+}
+
+/* Whether its name leads to another file by now, or nowhere. Where that cannot be found out, because
+ * storage does not answer, what has been read of it is still there. */
+static bool has_gone(const struct errand *errand, int result, const struct unshard_place *place)
+{
+    struct inode_table *inodes = errand->filesystem->inodes;
+    if (result != 0)
+        return result == -ENOENT || result == -ENOTDIR;
+    struct inode *there = inode_table_enter(inodes, errand->more, place);
+    bool gone = there != errand->inode;
+    inode_table_put(inodes, there);
+    return gone;
+}
+
+/* What the kernel remembers of a name may be a moment old. When it is told ESTALE it asks again, and
+ * opens what is there now. */
+static void answer_open(struct errand *errand, fuse_req_t request, int result,
+                        struct unshard_place *place)
+{
+    struct filesystem *filesystem = errand->filesystem;
+    if (has_gone(errand, result, place)) {
+        fuse_reply_err(request, ESTALE);
+        return;
     }
+    struct errand next = {.filesystem = filesystem,
+                          .inode = errand->inode,
+                          .flags = errand->flags,
+                          .answer = answer_attached};
+    inode_table_hold(filesystem->inodes, errand->inode);
+    errand_begin(&next, request);
 }
 
 void opening_open(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
@@ -117,7 +111,10 @@ void opening_open(struct filesystem *filesystem, struct fuse_req *request, uint6
     }
     struct errand errand = {
         .filesystem = filesystem, .inode = inode, .flags = info->flags, .answer = answer_open};
-    errand_begin(&errand, request);
+    if (errand_look_for_inode(&errand) == 0)
+        errand_begin(&errand, request);
+    else
+        errand_refuse(&errand, request, ENOMEM);
 }
 
 void opening_release(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
@@ -198,14 +195,13 @@ void opening_get_attribute(struct filesystem *filesystem, struct fuse_req *reque
                             .answer = answer_attribute};
     if (errand.more && need == XATTR_OF_ENGINE) {
         errand_begin(&errand, request);
-        return;
-    }
-    if (errand.more)
+    } else if (errand.more) {
         answer_attribute(&errand, request, 0, NULL);
-    else
-        fuse_reply_err(request, inode ? ENOMEM : ENODATA);
-    free(errand.more);
-    inode_table_put(filesystem->inodes, inode);
+        free(errand.more);
+        inode_table_put(filesystem->inodes, inode);
+    } else {
+        errand_refuse(&errand, request, inode ? ENOMEM : ENODATA);
+    }
 }
 
 void opening_list_attributes(struct filesystem *filesystem, struct fuse_req *request,

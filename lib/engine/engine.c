@@ -57,6 +57,7 @@ static void engine_free(struct unshard_engine *engine)
     held_pages_free(&engine->held);
     agenda_free(engine);
     source_free(engine->source);
+    told_free(&engine->told);
     registry_free(&engine->registry);
     pthread_mutex_destroy(&engine->attaching);
     pthread_mutex_destroy(&engine->lock);
@@ -329,6 +330,23 @@ bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view)
         stale = needs_other_views(engine, source);
     pthread_mutex_unlock(&engine->lock);
     return stale;
+}
+
+int unshard_engine_tell(struct unshard_engine *engine, struct unshard_checkpoint *layout)
+{
+    pthread_mutex_lock(&engine->lock);
+    int result = told_add(&engine->told, layout);
+    pthread_mutex_unlock(&engine->lock);
+    return result;
+}
+
+void unshard_engine_tell_no_more(struct unshard_engine *engine, struct unshard_checkpoint *layout)
+{
+    struct unshard_checkpoint *released;
+    pthread_mutex_lock(&engine->lock);
+    told_remove(&engine->told, layout, &released);
+    pthread_mutex_unlock(&engine->lock);
+    unshard_layout_release(released);
 }
 
 void unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view)

@@ -30,6 +30,7 @@
 #include "engine/staging.h"
 #include "engine/streams.h"
 #include "engine/threads.h"
+#include "engine/told.h"
 #include "engine/trust.h"
 #include "engine/window.h"
 #include "store/source.h"
@@ -110,6 +111,7 @@ struct unshard_engine {
     struct agenda agenda;
     struct traffic traffic;
     struct root_state root;
+    struct told told;
     struct threads threads;
     bool stopping;
 };

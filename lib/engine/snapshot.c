@@ -32,6 +32,7 @@ struct taking {
     uint32_t *numbers;        /* of those that are taken */
     uint32_t file_room;       /* of both */
     uint32_t count;
+    uint32_t old_problems; /* that are not of the source, but of what is in it */
     bool plan_done, no_stores;
     bool failed; /* memory is short */
 };
@@ -258,22 +259,121 @@ static void take_figures(struct taking *taking)
     taking->no_stores = engine->pages.no_stores;
 }
 
-/* What the whole checkpoint has, and the source. */
+/* What is told of layouts is copied: they may go before the status does. */
+static const char *copy_if(struct taking *taking, const char *string)
+{
+    return string != NULL ? copy_string(taking, string) : NULL;
+}
+
+static const char *const *copy_strings(struct taking *taking, const char *const *strings,
+                                       uint32_t count)
+{
+    const char **copies = arena_alloc_array(taking->arena, count, sizeof *copies);
+    taking->failed |= copies == NULL;
+    for (uint32_t i = 0; copies != NULL && i < count; i++)
+        copies[i] = copy_string(taking, strings[i]);
+    return copies;
+}
+
+/* The source, what the whole checkpoint has, and the layouts that are told of. */
 static void take_problems(struct taking *taking)
 {
     const struct unshard_checkpoint *checkpoint = taking->checkpoint;
+    const struct told *told = &taking->engine->told;
     uint32_t gone = taking->engine->root.gone, count = checkpoint->problem_count;
+    for (uint32_t i = 0; i < told->count; i++)
+        count += told->layouts[i].layout->problem_count;
     struct unshard_error *problems =
         arena_alloc_array(taking->arena, gone + count, sizeof *problems);
     taking->failed |= problems == NULL;
     if (problems == NULL)
         return;
-    if (gone > 0)
-        problems[0] = taking->engine->root.error;
-    if (count > 0)
-        memcpy(problems + gone, checkpoint->problems, count * sizeof *problems);
     taking->status->problems = problems;
     taking->status->problem_count = gone + count;
+    taking->old_problems = count;
+    if (gone > 0)
+        *problems++ = taking->engine->root.error;
+    for (uint32_t i = 0; i < checkpoint->problem_count; i++)
+        *problems++ = checkpoint->problems[i];
+    for (uint32_t i = 0; i < told->count; i++)
+        for (uint32_t k = 0; k < told->layouts[i].layout->problem_count; k++)
+            *problems++ = told->layouts[i].layout->problems[k];
+}
+
+static void take_notes(struct taking *taking)
+{
+    const struct unshard_checkpoint *checkpoint = taking->checkpoint;
+    const struct told *told = &taking->engine->told;
+    uint32_t count = checkpoint->note_count;
+    for (uint32_t i = 0; i < told->count; i++)
+        count += told->layouts[i].layout->note_count;
+    const char **notes = arena_alloc_array(taking->arena, count, sizeof *notes);
+    taking->failed |= notes == NULL;
+    if (notes == NULL)
+        return;
+    taking->status->notes = notes;
+    taking->status->note_count = count;
+    for (uint32_t i = 0; i < checkpoint->note_count; i++)
+        *notes++ = checkpoint->notes[i];
+    for (uint32_t i = 0; i < told->count; i++)
+        for (uint32_t k = 0; k < told->layouts[i].layout->note_count; k++)
+            *notes++ = copy_string(taking, told->layouts[i].layout->notes[k]);
+}
+
+static uint32_t count_told_components(const struct taking *taking)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < taking->engine->told.count; i++)
+        count += taking->engine->told.layouts[i].components.count;
+    return count;
+}
+
+/* Nothing of it is the engine's: what is known is what the layout says. */
+static const struct unshard_file_status *const *
+take_told_shards(struct taking *taking, const struct unshard_checkpoint *layout,
+                 const struct component *component, const char *name)
+{
+    struct unshard_file_status *shards =
+        arena_alloc_array(taking->arena, component->file_count, sizeof *shards);
+    const struct unshard_file_status **list = arena_alloc_array(
+        taking->arena, component->file_count, sizeof(struct unshard_file_status *));
+    taking->failed |= shards == NULL || list == NULL;
+    for (uint32_t i = 0; !taking->failed && i < component->file_count; i++) {
+        const struct source_file *file = &layout->files[component->files[i]];
+        shards[i] = (struct unshard_file_status){
+            .path = copy_string(taking, file->path),
+            .component = name,
+            .state = file->failed ? UNSHARD_STATE_FAILED : UNSHARD_STATE_PENDING,
+            .error = file->error != NULL ? copy_error(taking, file->error) : NULL};
+        list[i] = &shards[i];
+    }
+    return list;
+}
+
+static void take_told_component(struct taking *taking, const struct unshard_checkpoint *layout,
+                                uint32_t number, struct unshard_component_status *out)
+{
+    const struct component *component = &layout->components[number];
+    *out = (struct unshard_component_status){
+        .name = copy_string(taking, component->name),
+        .view = copy_if(taking, component->view_path),
+        .format = copy_if(taking, component->format),
+        .prefix = copy_if(taking, component->prefix),
+        .state = component->failed ? UNSHARD_STATE_FAILED : UNSHARD_STATE_UNVERIFIED,
+        .error = component->failed ? copy_error(taking, &component->error) : NULL,
+        .notes = copy_strings(taking, component->notes, component->note_count),
+        .note_count = component->note_count,
+        .shard_count = component->file_count};
+    out->shards = take_told_shards(taking, layout, component, out->name);
+}
+
+static void take_told_components(struct taking *taking, struct unshard_component_status *out)
+{
+    const struct told *told = &taking->engine->told;
+    for (uint32_t i = 0; i < told->count; i++)
+        for (uint32_t k = 0; k < told->layouts[i].components.count; k++)
+            take_told_component(taking, told->layouts[i].layout,
+                                told->layouts[i].components.numbers[k], out++);
 }
 
 /* ---- from what was taken -----------------------------------------------------------------------
@@ -474,7 +574,7 @@ static void judge(struct taking *taking)
     struct unshard_status *status = taking->status;
     unsigned failed = count_failed_components(status);
     unsigned other = count_other_failed_files(status);
-    unsigned gone = status->problem_count - taking->checkpoint->problem_count;
+    unsigned gone = status->problem_count - taking->old_problems;
     status->state = mount_state(taking, failed, other + gone);
     status->errors = failed + other + status->problem_count;
 }
@@ -499,8 +599,6 @@ static void fill_constants(struct taking *taking)
     out->time = (int64_t)time(NULL);
     out->verify = engine->options.verify;
     out->prefetch = engine->options.prefetch;
-    out->notes = taking->checkpoint->notes;
-    out->note_count = taking->checkpoint->note_count;
 }
 
 /* By request, and of any of its views. The caller holds engine->lock. */
@@ -522,13 +620,14 @@ static struct unshard_component_status *take_components(struct taking *taking,
                                                         struct number_list *numbers)
 {
     uint32_t most = taking->checkpoint->component_count;
-    struct unshard_component_status *components =
-        arena_alloc_array(taking->arena, most, sizeof *components);
+    struct unshard_component_status *components = arena_alloc_array(
+        taking->arena, most + count_told_components(taking), sizeof *components);
     taking->failed |= components == NULL || number_list_reserve(numbers, most) != 0;
     if (taking->failed)
         return NULL;
     registry_list_components(&taking->engine->registry, numbers);
     take_evicted(taking, numbers, components);
+    take_told_components(taking, components + numbers->count);
     return components;
 }
 
@@ -545,6 +644,8 @@ static void take_whole(struct taking *taking)
     take_reading(taking, now);
     take_figures(taking);
     take_problems(taking);
+    take_notes(taking);
+    uint32_t told = count_told_components(taking);
     pthread_mutex_unlock(&engine->lock);
     if (taking->failed) {
         number_list_free(&numbers);
@@ -557,7 +658,7 @@ static void take_whole(struct taking *taking)
         fill_component(taking, &taking->checkpoint->components[numbers.numbers[i]],
                        &components[i]);
     out->components = components;
-    out->component_count = numbers.count;
+    out->component_count = numbers.count + told;
     number_list_free(&numbers);
     sum_up(out);
     judge(taking);

@@ -473,6 +473,7 @@ def test_list_does_not_hang(llama):
     try:
         assert stopped.result == 0 and dead.result == 0
         os.kill(stopped.pid, signal.SIGSTOP)
+        os.kill(dead.pid, signal.SIGSTOP)  # it would replace its monitor
         children = pathlib.Path(f"/proc/{dead.pid}/task/{dead.pid}/children")
         for child in map(int, children.read_text().split()):
             os.kill(child, signal.SIGKILL)

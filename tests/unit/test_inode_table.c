@@ -51,6 +51,7 @@ static void make_layout(struct layout *layout, unsigned char a, unsigned char b)
 static struct {
     unsigned attached[256]; /* by number: how often, less detached */
     unsigned known_calls, gone_calls;
+    int told[2]; /* of first and second, how often */
     int fails;
 } engine;
 #define ENGINE ((struct unshard_engine *)(uintptr_t)&engine)
@@ -92,6 +93,24 @@ void __wrap_unshard_engine_view_known(struct unshard_engine *of, uint32_t view, 
     assert_ptr_equal(of, ENGINE);
     assert_true(engine.attached[view] > 0); /* never of what is not attached */
     known ? engine.known_calls++ : engine.gone_calls++;
+}
+
+int __wrap_unshard_engine_tell(struct unshard_engine *of, struct unshard_checkpoint *layout);
+void __wrap_unshard_engine_tell_no_more(struct unshard_engine *of,
+                                        struct unshard_checkpoint *layout);
+
+int __wrap_unshard_engine_tell(struct unshard_engine *of, struct unshard_checkpoint *layout)
+{
+    assert_ptr_equal(of, ENGINE);
+    engine.told[layout == &second.checkpoint]++;
+    return 0;
+}
+
+void __wrap_unshard_engine_tell_no_more(struct unshard_engine *of,
+                                        struct unshard_checkpoint *layout)
+{
+    assert_ptr_equal(of, ENGINE);
+    assert_true(engine.told[layout == &second.checkpoint]-- > 0);
 }
 
 static int setup(void **state)
@@ -280,6 +299,21 @@ static void test_attached_before_anybody_looked(void **state)
     assert_int_equal(engine.attached[11], 0);
 }
 
+static void test_the_newest_layout_is_told_of(void **state)
+{
+    uint64_t id = look_up(*state, "b", &first, NODE_B);
+    assert_int_equal(engine.told[0], 0);
+    attach_id(*state, id);
+    assert_int_equal(engine.told[0], 1);
+    look_up(*state, "b", &first, NODE_B);
+    assert_int_equal(engine.told[0], 1);
+    look_up(*state, "b", &second, NODE_B);
+    assert_int_equal(engine.told[0], 0);
+    assert_int_equal(engine.told[1], 1);
+    inode_table_forget(*state, id, 3);
+    assert_int_equal(engine.told[1], 0);
+}
+
 static void test_a_reply_that_did_not_arrive(void **state)
 {
     struct inode *inode = seen(*state, "a", &first, NODE_A);
@@ -357,6 +391,7 @@ int main(void)
         TEST(test_directories_and_links),
         TEST(test_the_engine_knows_what_is_attached),
         TEST(test_attached_before_anybody_looked),
+        TEST(test_the_newest_layout_is_told_of),
         TEST(test_a_reply_that_did_not_arrive),
         TEST(test_attaching_fails),
         TEST(test_first_use_is_once),
