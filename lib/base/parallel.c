@@ -16,12 +16,16 @@
 #define MOST_THREADS 128U
 #define FIRST_LEAST 2U
 #define FIRST_MOST 16U
+/* Of all that run at the same time; but each has its first ones. */
+#define MOST_IN_ALL 512U
 /* More threads each time that tasks are found to wait. */
 #define GROWTH 8U
 #define MOMENT_NS 1000000
 /* Descriptors of a task, and what else is open. */
 #define DESCRIPTORS_EACH 4U
 #define OTHER_DESCRIPTORS 24U
+
+static atomic_uint in_all;
 
 struct crew {
     void (*task)(void *context, uint32_t number);
@@ -32,7 +36,7 @@ struct crew {
     pthread_cond_t ended;
     pthread_t threads[MOST_THREADS];
     unsigned started, running; /* the latter under the lock */
-    unsigned most, processors;
+    unsigned most, most_in_all, processors;
 };
 
 static void *work(void *argument)
@@ -55,12 +59,23 @@ static uint64_t nanoseconds(clockid_t clock)
     return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
+/* Of those that all crews have; the first ones are not asked. */
+static bool take_thread(const struct crew *crew)
+{
+    if (atomic_fetch_add(&in_all, 1) < crew->most_in_all || crew->started < FIRST_LEAST)
+        return true;
+    atomic_fetch_sub(&in_all, 1);
+    return false;
+}
+
 /* False: no more can be had. */
 static bool start_threads(struct crew *crew, unsigned wanted)
 {
     if (wanted > crew->most)
         wanted = crew->most;
     while (crew->started < wanted && atomic_load(&crew->next) < crew->count) {
+        if (!take_thread(crew))
+            return true; /* perhaps later */
         pthread_mutex_lock(&crew->lock);
         crew->running++;
         pthread_mutex_unlock(&crew->lock);
@@ -68,6 +83,7 @@ static bool start_threads(struct crew *crew, unsigned wanted)
             pthread_mutex_lock(&crew->lock);
             crew->running--;
             pthread_mutex_unlock(&crew->lock);
+            atomic_fetch_sub(&in_all, 1);
             crew->most = crew->started;
             return false;
         }
@@ -133,16 +149,24 @@ static void add_threads(struct crew *crew, struct progress was)
     }
 }
 
-static void set_limits(struct crew *crew, uint32_t count)
+/* For how many tasks there are descriptors. */
+static unsigned descriptors_for(void)
 {
     struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur <= OTHER_DESCRIPTORS)
+        return 1;
+    rlim_t tasks = (limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
+    return tasks < MOST_IN_ALL ? (unsigned)tasks : MOST_IN_ALL;
+}
+
+static void set_limits(struct crew *crew, uint32_t count)
+{
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     crew->processors = processors > 0 ? (unsigned)processors : 1;
+    crew->most_in_all = descriptors_for();
     crew->most = count < MOST_THREADS ? count : MOST_THREADS;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur <= OTHER_DESCRIPTORS)
-        crew->most = 1;
-    else if ((limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH < crew->most)
-        crew->most = (unsigned)(limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
+    if (crew->most_in_all < crew->most)
+        crew->most = crew->most_in_all;
 }
 
 static unsigned first_threads(const struct crew *crew)
@@ -176,6 +200,7 @@ void parallel_run(uint32_t count, void (*task)(void *context, uint32_t number), 
     }
     for (unsigned i = 0; i < crew.started; i++)
         pthread_join(crew.threads[i], NULL);
+    atomic_fetch_sub(&in_all, crew.started);
     pthread_cond_destroy(&crew.ended);
     pthread_mutex_destroy(&crew.lock);
 }

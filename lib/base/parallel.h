@@ -8,7 +8,8 @@
 
 /* Calls task(context, number) once for each number below count, in this order but several at once,
  * and returns when all are done. There are as many threads as keep the processors busy: few where
- * tasks compute, up to 128 where they wait. Fewer where descriptors are short, of which a task may
+ * tasks compute, up to 128 where they wait, and 512 of all that
+ * run at the same time. Fewer where descriptors are short, of which a task may
  * hold a few. Threads that cannot be started are done without. */
 void parallel_run(uint32_t count, void (*task)(void *context, uint32_t number), void *context);
 

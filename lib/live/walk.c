@@ -8,6 +8,7 @@
 #include "tree/scan.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -167,6 +168,7 @@ int unshard_tree_walk(struct unshard_tree *tree, unshard_tree_found found, void 
         free(walk.items[i].path);
     }
     free(walk.items);
+    malloc_trim(0); /* what all of them took meanwhile is much more than what stays */
     return result;
 }
 

@@ -98,6 +98,15 @@ static int trace_children(struct tracer *tracer)
     return 0;
 }
 
+/* What stands for a component of which no file is there (components.c) looks like the directory. */
+static bool is_self_used(const struct unshard_checkpoint *layout)
+{
+    for (uint32_t i = 0; i < layout->view_count; i++)
+        if (layout->views[i].added && layout->views[i].unreadable)
+            return true;
+    return false;
+}
+
 static void add_name(struct trace *trace, const char *directory, const char *name, struct seen seen)
 {
     if (trace->names != NULL)
@@ -189,6 +198,7 @@ int trace_make(struct discovery *discovery)
     if (tracer.trace == NULL || trace_children(&tracer) != 0 || trace_names(&tracer) != 0 ||
         trace_listings(&tracer) != 0)
         return -ENOMEM;
+    tracer.trace->self_is_used = is_self_used(discovery->checkpoint);
     discovery->checkpoint->trace = tracer.trace;
     return 0;
 }
@@ -227,9 +237,9 @@ static void look_at_self(struct looker *looker)
     struct seen seen = look_seen(&look);
     looker->self = look.target != NULL ? look.target_status : look.status;
     free(look.target);
-    if (seen.what != looker->trace->self.what)
-        atomic_store(&looker->other, true);
     looker->retouched = seen.rest != looker->trace->self.rest;
+    if (seen.what != looker->trace->self.what || (looker->retouched && looker->trace->self_is_used))
+        atomic_store(&looker->other, true);
 }
 
 /* Number 0 is the directory itself, the others are names elsewhere. */

@@ -45,8 +45,9 @@ struct trace {
     struct traced_name *names;
     struct traced_listing *listings;
     uint32_t child_count, name_count, listing_count;
-    bool
-        young; /* a file was changed so shortly before that another change may have the same time */
+    bool self_is_used; /* something in it has the times and permissions of the directory */
+    /* A file was changed so shortly before that another change of it may have the same time. */
+    bool young;
 };
 
 /* What the directory is now. */

@@ -46,15 +46,18 @@ static inline bool same_expectation(const struct expectation *a, const struct ex
     return same;
 }
 
-/* of_above: what the file is a shard of is known where that is laid out. */
+/* of_above: what the file is a shard of, and whether it can be, is known where that is laid out. */
 static inline bool same_source(const struct source_file *a, const struct source_file *b,
                                bool of_above)
 {
-    return same_text(a->path, b->path) && a->size == b->size && a->inode == b->inode &&
-           a->failed == b->failed && a->as_is == b->as_is &&
-           (a->gathered == NULL) == (b->gathered == NULL) &&
-           (of_above || ((a->component == NO_COMPONENT) == (b->component == NO_COMPONENT) &&
-                         a->header_piece_count == b->header_piece_count)) &&
+    if (!same_text(a->path, b->path) || a->size != b->size || a->inode != b->inode ||
+        (a->gathered == NULL) != (b->gathered == NULL))
+        return false;
+    if (of_above)
+        return true;
+    return a->failed == b->failed && a->as_is == b->as_is &&
+           (a->component == NO_COMPONENT) == (b->component == NO_COMPONENT) &&
+           a->header_piece_count == b->header_piece_count &&
            (a->error == NULL || b->error == NULL
                 ? a->error == b->error
                 : strcmp(a->error->message, b->error->message) == 0);
