@@ -91,6 +91,8 @@ struct unshard_fetch_options {
     double
         read_timeout_seconds; /* a read that gets nothing from storage for so long fails; 0: 300 */
     uint64_t window_bytes;    /* how far to prefetch ahead of readers; 0: from available memory */
+    uint64_t budget_bytes;    /* that the page cache may hold of all that is prefetched; 0, or more
+                               * than that: from available memory */
 };
 
 /* ---- checkpoint: the tree and its views --------------------------------------------------------
@@ -336,9 +338,12 @@ int unshard_engine_attach(struct unshard_engine *engine, struct unshard_checkpoi
 /* The caller needs the view no more: what nobody needs, reads or has open is forgotten, and its
  * number may be used again. The kernel must not know it. Never blocks. Thread-safe. */
 void unshard_engine_detach(struct unshard_engine *engine, uint32_t view);
-/* Puts a view at the end of the plan, if the engine was started with UNSHARD_PREFETCH_OPEN and it
- * is not in there. Never blocks, thread-safe. */
-void unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view);
+/* Puts a view at the end of the plan, if the engine was started with UNSHARD_PREFETCH_OPEN: true
+ * when it was not in there. It leaves the plan, and its pages are given back, when the budget is
+ * needed for others: so who opens it says so each time. model: any number, the same for all views
+ * that are loaded together, which leave together, too. Reads /proc and /sys; never blocks on
+ * storage; thread-safe. */
+bool unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view, uint64_t model);
 
 /* Asks for [offset, offset + size) of a view. Never blocks; done may be called before it returns.
  * Thread-safe. */

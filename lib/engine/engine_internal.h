@@ -53,6 +53,7 @@ struct agenda {
     struct number_set suspects;    /* files to look at soon, and for as long as they are blocked */
     struct number_set arrived;     /* files that are to be watched, perhaps */
     struct number_set unneeded;    /* views: one of each group that may be needed by nobody */
+    struct number_set giving_back; /* views that left the plan, and whose pages go */
     struct number_set leaving;     /* files that perhaps no view has any more */
     /* Of the watcher's thread: files whose permissions are others, and views to look at for that */
     struct number_set permissions_changed, views_to_follow;

@@ -92,6 +92,8 @@ struct view_state {
     bool evicted;     /* by request: not prefetched */
     bool others_may;  /* owner, group or mode are not those of its node: these are */
     struct permissions permissions;
+    uint64_t model;          /* views of one model leave the plan together */
+    uint64_t used_ns;        /* when it was read last, opened or closed */
     unsigned opened;         /* handles */
     unsigned direct;         /* ... of these with O_DIRECT */
     unsigned storing;        /* stores into it that run */
@@ -117,6 +119,10 @@ static inline bool chunk_is_unshown(const struct file_state *file, uint32_t inde
  * then nothing is left of it. */
 int file_chunks_make(const struct unshard_engine *engine, struct file_state *file, uint64_t size);
 void file_chunks_free(struct file_state *file);
+
+/* Nothing of what the view shows is believed to be in the page cache any more. The caller holds
+ * engine->lock. */
+void view_forget(struct unshard_engine *engine, uint32_t view);
 
 /* ---- errors (chunk.c); the caller holds engine->lock ---- */
 

@@ -79,6 +79,7 @@ static void view_leave(struct unshard_engine *engine, uint32_t view)
     number_set_remove(&engine->agenda.resting, view);
     number_set_remove(&engine->agenda.unneeded, view);
     number_set_remove(&engine->agenda.views_to_follow, view);
+    number_set_remove(&engine->agenda.giving_back, view);
     view_discard(engine, view);
 }
 
