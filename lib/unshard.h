@@ -85,9 +85,12 @@ int unshard_split_check(const char *value, struct unshard_error *error);
 struct unshard_fetch_options {
     enum unshard_prefetch prefetch;
     enum unshard_verify verify;
-    unsigned jobs;         /* requests in flight; 0: adapt to what the source gives */
-    uint64_t chunk_bytes;  /* power of two, 64 KiB to 64 MiB; default 2 MiB */
-    uint64_t buffer_bytes; /* all chunk buffers together; default 256 MiB */
+    unsigned jobs;               /* requests in flight; 0: adapt to what the source gives */
+    uint64_t chunk_bytes;        /* power of two, 64 KiB to 64 MiB; default 2 MiB */
+    uint64_t digest_chunk_bytes; /* of what is going to be attached, see
+                                  * unshard_digest_chunk_bytes: chunks are as large, where buffers
+                                  * allow it */
+    uint64_t buffer_bytes;       /* all chunk buffers together; default 256 MiB */
     double
         read_timeout_seconds; /* a read that gets nothing from storage for so long fails; 0: 300 */
     uint64_t window_bytes;    /* how far to prefetch ahead of readers; 0: from available memory */
@@ -320,6 +323,10 @@ struct unshard_publisher {
  * unshard_engine_read), without any lock held. error is 0 or a positive errno; data is valid only
  * during the call. size is the size asked for, cut at the end of the view: never shorter. */
 typedef void (*unshard_read_done)(void *cookie, int error, const void *data, size_t size);
+
+/* How many bytes the largest chunks have of which a manifest of the checkpoint (or layout) has
+ * digests: a chunk is checked as a whole. 0: none has. */
+uint64_t unshard_digest_chunk_bytes(const struct unshard_checkpoint *checkpoint);
 
 /* Starts the engine's threads. publisher may be NULL: then nothing is stored and only reads are
  * answered. The checkpoint must outlive the engine. *out is owned by the caller. */

@@ -38,10 +38,11 @@ void engine_log(struct unshard_engine *engine, int priority, const char *format,
 static void agenda_free(struct unshard_engine *engine)
 {
     struct agenda *agenda = &engine->agenda;
-    struct number_set *sets[] = {&agenda->suspects, &agenda->holding,         &agenda->putting_off,
-                                 &agenda->arrived,  &agenda->leaving,         &agenda->permissions_changed,
-                                 &agenda->resting,  &agenda->views_to_follow, &agenda->unneeded,
-                                 &agenda->giving_back};
+    struct number_set *sets[] = {&agenda->suspects,    &agenda->holding,
+                                 &agenda->putting_off, &agenda->arrived,
+                                 &agenda->leaving,     &agenda->permissions_changed,
+                                 &agenda->resting,     &agenda->views_to_follow,
+                                 &agenda->unneeded,    &agenda->giving_back};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
         number_set_free(sets[i]);
 }
@@ -69,19 +70,30 @@ static void engine_free(struct unshard_engine *engine)
     free(engine);
 }
 
+uint64_t unshard_digest_chunk_bytes(const struct unshard_checkpoint *checkpoint)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct expectation *expectation = checkpoint->files[i].expectation;
+        if (expectation != NULL && expectation->chunks != NULL &&
+            expectation->chunks->chunk_bytes > most)
+            most = expectation->chunks->chunk_bytes;
+    }
+    return most;
+}
+
 /* A chunk is checked as a whole: it must not be smaller than what a manifest has digests of, as far
  * as buffers allow. */
 static void raise_chunk_size(struct unshard_engine *engine,
                              const struct unshard_checkpoint *checkpoint)
 {
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct expectation *expectation = checkpoint->files[i].expectation;
-        if (engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
-            expectation->chunks != NULL &&
-            expectation->chunks->chunk_bytes > engine->options.chunk_bytes &&
-            expectation->chunks->chunk_bytes <= engine->options.buffer_bytes / LEAST_BUFFERS)
-            engine->options.chunk_bytes = expectation->chunks->chunk_bytes;
-    }
+    struct unshard_fetch_options *options = &engine->options;
+    uint64_t needed = unshard_digest_chunk_bytes(checkpoint);
+    if (needed < options->digest_chunk_bytes)
+        needed = options->digest_chunk_bytes;
+    if (options->verify != UNSHARD_VERIFY_OFF && needed > options->chunk_bytes &&
+        needed <= options->buffer_bytes / LEAST_BUFFERS)
+        options->chunk_bytes = needed;
 }
 
 static void set_options(struct unshard_engine *engine, const struct unshard_checkpoint *checkpoint,
@@ -130,8 +142,9 @@ static int agenda_init(struct unshard_engine *engine)
     struct agenda *agenda = &engine->agenda;
     uint32_t files = checkpoint_file_room(engine->checkpoint);
     uint32_t views = checkpoint_view_room(engine->checkpoint);
-    struct number_set *of_files[] = {&agenda->suspects, &agenda->holding, &agenda->putting_off,
-                                     &agenda->arrived,  &agenda->leaving, &agenda->permissions_changed};
+    struct number_set *of_files[] = {&agenda->suspects,    &agenda->holding,
+                                     &agenda->putting_off, &agenda->arrived,
+                                     &agenda->leaving,     &agenda->permissions_changed};
     struct number_set *of_views[] = {&agenda->resting, &agenda->unneeded, &agenda->views_to_follow,
                                      &agenda->giving_back};
     int result = 0;

@@ -8,8 +8,9 @@
  * in it and its own header, which says who calls it and how.
  *
  * Locks: engine->attaching is taken before engine->lock, which protects all that is not marked
- * otherwise; held_pages has its own, which is not taken while one of these is held. No lock is held across a source read, a store, a `done` or a log
- * call. One lock for all parts is enough: it is held for 7 to 9 microseconds a chunk.
+ * otherwise; held_pages has its own, which is not taken while one of these is held. No lock is held
+ * across a source read, a store, a `done` or a log call. One lock for all parts is enough: it is
+ * held for 7 to 9 microseconds a chunk.
  */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
@@ -85,7 +86,7 @@ struct unshard_engine {
     struct source *source;
     uint64_t start_ns;
     uint32_t chunk_bytes;
-    unsigned processors;  /* that there are */
+    unsigned processors; /* that there are */
 
     struct held_pages held; /* has a lock of its own */
     atomic_uint observers;  /* statuses that point into registry */

@@ -37,7 +37,7 @@ struct file_trouble {
 };
 
 struct file_state {
-    bool used; /* the number is that of a file; in arrays of the engine only */
+    bool used;                  /* the number is that of a file; in arrays of the engine only */
     struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
     struct chunk_tag *digests;  /* of chunks that are `seen`; lazy too */
     uint64_t *touched;          /* see chunk_next_touched */
@@ -57,8 +57,8 @@ struct file_state {
     /* These change under engine->attaching and engine->lock: either is enough to read them. */
     struct number_list views;      /* that show some of it */
     struct number_list dependents; /* gathered files that take bytes from it */
-    uint32_t stalled;                        /* reads in flight that hang */
-    uint64_t size; /* bytes that views may ask for: past the end reads fail */
+    uint32_t stalled;              /* reads in flight that hang */
+    uint64_t size;                 /* bytes that views may ask for: past the end reads fail */
     uint64_t bytes_read, bytes_published; /* published: without unshown ones */
     uint64_t given_ns;                    /* when storage last gave some of it */
     uint64_t reading_ns;                  /* that its reads have taken, each by itself */
@@ -103,8 +103,8 @@ struct view_state {
     bool plan_waits;         /* ... but will have, when something changes that is told of */
 };
 
-/* The view in a place of the file's list; false: there are no more. Takes engine->lock: for who does
- * something with each of them without the lock. Those that come meanwhile may be missed. */
+/* The view in a place of the file's list; false: there are no more. Takes engine->lock: for who
+ * does something with each of them without the lock. Those that come meanwhile may be missed. */
 bool file_view(struct unshard_engine *engine, uint32_t file, uint32_t place, uint32_t *view);
 
 /* No view shows any of it. */
@@ -175,7 +175,8 @@ void file_cancel_held(struct unshard_engine *engine, uint32_t file, struct waite
 
 /* ---- gathered files (gathered.c) ---- */
 
-/* A new one whose shards are blocked already is blocked with them. The caller holds engine->lock. */
+/* A new one whose shards are blocked already is blocked with them. The caller holds engine->lock.
+ */
 void gathered_block_at_start(struct unshard_engine *engine, uint32_t file);
 /* A reader waits for the passes over its shards. The caller holds engine->lock. */
 void gathered_demand(struct unshard_engine *engine, const struct gathered *gathered);

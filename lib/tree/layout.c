@@ -9,7 +9,6 @@ struct unshard_checkpoint *unshard_layout_hold(struct unshard_checkpoint *layout
 
 void unshard_layout_release(struct unshard_checkpoint *layout)
 {
-    if (layout != NULL &&
-        atomic_fetch_sub_explicit(&layout->holders, 1, memory_order_acq_rel) == 1)
+    if (layout != NULL && atomic_fetch_sub_explicit(&layout->holders, 1, memory_order_acq_rel) == 1)
         unshard_checkpoint_close(layout);
 }

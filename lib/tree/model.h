@@ -87,7 +87,7 @@ struct view {
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
     const struct unshard_node *shown_as; /* in a registry: of the layout that it is from */
-    bool lent;       /* in a registry: the map is that of a checkpoint */
+    bool lent;                           /* in a registry: the map is that of a checkpoint */
     bool prefetch;   /* part of what prefetch=all fills: files of weights, merged where they are */
     bool unlisted;   /* as its node says */
     bool replaced;   /* it is shown beside a merged file that holds the same: not exported */
@@ -114,11 +114,11 @@ struct inherited {
 };
 
 struct unshard_checkpoint {
-    struct arena arena; /* owns every string and array below */
-    char *source;       /* absolute path */
-    int source_fd;      /* O_PATH or O_RDONLY directory; every file is opened relative to it */
-    dev_t cover;        /* of what is mounted over the source (covered.h); 0: nothing is */
-    bool borrowed;      /* source, source_fd and repository are another checkpoint's */
+    struct arena arena;  /* owns every string and array below */
+    char *source;        /* absolute path */
+    int source_fd;       /* O_PATH or O_RDONLY directory; every file is opened relative to it */
+    dev_t cover;         /* of what is mounted over the source (covered.h); 0: nothing is */
+    bool borrowed;       /* source, source_fd and repository are another checkpoint's */
     atomic_uint holders; /* of a layout, see unshard_layout_hold; who made it is one */
     struct unshard_view_options options;
     const char *repository; /* absolute path of the hub cache repository that the source is, or lies
@@ -150,9 +150,9 @@ static inline uint32_t checkpoint_view_room(const struct unshard_checkpoint *che
     return checkpoint->view_room != 0 ? checkpoint->view_room : checkpoint->view_count;
 }
 
-/* Lays out one directory of the checkpoint's source, given by its path relative to that, as it is on
- * disk now: *out has its files, views and components, and in its tree the directory (node 0) with
- * what is in it; directories in there have no children but those of our making. All paths are
+/* Lays out one directory of the checkpoint's source, given by its path relative to that, as it is
+ * on disk now: *out has its files, views and components, and in its tree the directory (node 0)
+ * with what is in it; directories in there have no children but those of our making. All paths are
  * relative to the source. above: the directory that it is in, laid out; NULL for the source itself.
  * Blocks on I/O. Thread-safe. The caller owns *out, which `place` must outlive; `above` is not
  * needed any more. Errors: it cannot be listed ("unreadable"), or memory. */

@@ -64,9 +64,9 @@ static inline uint32_t attach(struct setting *setting, const char *directory, co
     struct unshard_checkpoint *layout = lay_out(setting, directory);
     struct unshard_error error;
     uint32_t view;
-    assert_int_equal(unshard_engine_attach(setting->engine, layout, view_called(layout, name),
-                                           &view, &error),
-                     0);
+    assert_int_equal(
+        unshard_engine_attach(setting->engine, layout, view_called(layout, name), &view, &error),
+        0);
     unshard_layout_release(layout);
     return view;
 }
@@ -96,9 +96,8 @@ static inline void done(void *cookie, int error, const void *data, size_t size)
 
 static inline int read_all(struct unshard_engine *engine, uint32_t view, char *out, size_t size)
 {
-    struct reading reading = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                              .changed = PTHREAD_COND_INITIALIZER,
-                              .out = out};
+    struct reading reading = {
+        .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .out = out};
     unshard_engine_view_opened(engine, view, false, 1);
     unshard_engine_read(engine, view, 0, size, done, &reading);
     pthread_mutex_lock(&reading.lock);
@@ -109,7 +108,8 @@ static inline int read_all(struct unshard_engine *engine, uint32_t view, char *o
     return reading.error;
 }
 
-static inline const struct view *find_view(const struct unshard_checkpoint *checkpoint, const char *path)
+static inline const struct view *find_view(const struct unshard_checkpoint *checkpoint,
+                                           const char *path)
 {
     for (uint32_t v = 0; v < checkpoint->view_count; v++)
         if (strcmp(checkpoint->views[v].path, path) == 0)

@@ -193,8 +193,8 @@ static void *play(void *argument)
                       expected(player->setting, "b/model.safetensors", &sizes[1])};
     for (unsigned i = 0; i < ROUNDS && !player->wrong; i++) {
         unsigned which = (i / 7 + player->number) % 2;
-        player->wrong = !play_round(player->setting, which == 0 ? "a" : "b", rights[which],
-                                    sizes[which]);
+        player->wrong =
+            !play_round(player->setting, which == 0 ? "a" : "b", rights[which], sizes[which]);
     }
     free(rights[0]);
     free(rights[1]);

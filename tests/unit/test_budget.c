@@ -75,8 +75,7 @@ static int set_up(void **state)
 {
     struct budget_setting *budget = calloc(1, sizeof *budget);
     struct setting *setting = &budget->setting;
-    struct unshard_publisher publisher = {
-        .context = &budget->cache, .store = store, .drop = drop};
+    struct unshard_publisher publisher = {.context = &budget->cache, .store = store, .drop = drop};
     struct unshard_fetch_options options = {.prefetch = UNSHARD_PREFETCH_OPEN,
                                             .chunk_bytes = CHUNK,
                                             .buffer_bytes = 64 * CHUNK,
@@ -139,8 +138,26 @@ static void wait_until_there(struct budget_setting *budget, int model)
 /* Opened, prefetched as a whole, read, and closed. */
 static void load(struct budget_setting *budget, int model)
 {
-    char path[] = {(char)('a' + model), '/', 'm', 'o', 'd', 'e', 'l', '.', 's', 'a', 'f', 'e', 't',
-                   'e', 'n', 's', 'o', 'r', 's', '\0'};
+    char path[] = {(char)('a' + model),
+                   '/',
+                   'm',
+                   'o',
+                   'd',
+                   'e',
+                   'l',
+                   '.',
+                   's',
+                   'a',
+                   'f',
+                   'e',
+                   't',
+                   'e',
+                   'n',
+                   's',
+                   'o',
+                   'r',
+                   's',
+                   '\0'};
     open_model(budget, model);
     wait_until_there(budget, model);
     check_view(&budget->setting, budget->views[model], path);
