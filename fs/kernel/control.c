@@ -11,6 +11,7 @@
 
 #include "fs/host/log.h"
 #include "fs/host/monotonic.h"
+#include "fs/kernel/companions.h"
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/waiting.h"
 
@@ -92,8 +93,7 @@ static int serve_file(void *context, struct inode *inode)
         inode_table_attach(filesystem->inodes, inode, NULL);
     uint32_t view = inode_table_view(filesystem->inodes, inode);
     if (meant && view != UNSHARD_NO_VIEW && warm) {
-        inode_table_first_use(filesystem->inodes, inode);
-        unshard_engine_prefetch(filesystem->engine, view);
+        unshard_engine_prefetch(filesystem->engine, view, companions_model(filesystem, inode));
         unshard_engine_view_warm(filesystem->engine, view);
     } else if (meant && view != UNSHARD_NO_VIEW) {
         evict_view(filesystem, inode, view, sight.path);

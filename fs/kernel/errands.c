@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/kernel/nodes.h"
 #include "fs/kernel/whole.h"
 
 static void end(struct errand *errand)
@@ -81,12 +82,9 @@ static void attach(struct waiting_job *job)
 /* Looks at one directory are one after the other, and so are attachments of one file. */
 static uint64_t key_of(const struct errand *errand)
 {
-    uint64_t key = UINT64_C(14695981039346656037);
     if (!errand->directory)
         return errand->inode->id;
-    for (const char *c = errand->directory; *c; c++)
-        key = (key ^ (unsigned char)*c) * UINT64_C(1099511628211);
-    return key | UINT64_C(1) << 63;
+    return nodes_path_hash(errand->directory, strlen(errand->directory)) | UINT64_C(1) << 63;
 }
 
 static void go(const struct errand *errand, struct fuse_req *request)

@@ -26,7 +26,7 @@ struct node {
     uint32_t view;              /* the engine's number; UNSHARD_NO_VIEW: it is not attached */
     bool answered;              /* the kernel has an inode */
     bool told;                  /* the engine has been told so */
-    bool used;                  /* see inode_table_first_use */
+    uint64_t model;             /* see inode_table_model */
     struct unshard_checkpoint *told_of; /* of an attached one: the layout that the engine was asked
                                          * to tell of; held by it */
 };
@@ -383,13 +383,19 @@ bool inode_table_readable(struct inode_table *table, const struct inode *inode)
     return readable;
 }
 
-bool inode_table_first_use(struct inode_table *table, struct inode *inode)
+uint64_t inode_table_model(struct inode_table *table, const struct inode *inode)
 {
     lock(table);
-    bool first = !node_of(inode)->used;
-    node_of(inode)->used = true;
+    uint64_t model = node_of(inode)->model;
     unlock(table);
-    return first;
+    return model;
+}
+
+void inode_table_set_model(struct inode_table *table, struct inode *inode, uint64_t model)
+{
+    lock(table);
+    node_of(inode)->model = model;
+    unlock(table);
 }
 
 /* Caller holds the mutex. */

@@ -111,9 +111,9 @@ int inode_table_attach(struct inode_table *table, struct inode *inode, struct un
 uint32_t inode_table_view(struct inode_table *table, const struct inode *inode);
 /* Whether the layout of a file is known; if not, nobody can read it. */
 bool inode_table_readable(struct inode_table *table, const struct inode *inode);
-/* Whether it is the first time that this is asked of a file: who prefetches it then does it once.
- */
-bool inode_table_first_use(struct inode_table *table, struct inode *inode);
+/* What it is loaded together with, see unshard_engine_prefetch: what was set last, or 0. */
+uint64_t inode_table_model(struct inode_table *table, const struct inode *inode);
+void inode_table_set_model(struct inode_table *table, struct inode *inode, uint64_t model);
 /* The node id whose pages are the view's, or 0 when no node has it. */
 uint64_t inode_table_view_nodeid(struct inode_table *table, uint32_t view);
 /* Whether the engine has been told that the kernel knows the view. */

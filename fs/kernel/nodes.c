@@ -111,3 +111,11 @@ char *nodes_path(const char *directory, const char *name)
         return strdup(name);
     return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
 }
+
+uint64_t nodes_path_hash(const char *path, size_t length)
+{
+    uint64_t hash = UINT64_C(14695981039346656037);
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)path[i]) * UINT64_C(1099511628211);
+    return hash;
+}

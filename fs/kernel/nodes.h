@@ -34,6 +34,8 @@ void nodes_attributes(const struct filesystem *filesystem, const struct inode *i
 void nodes_entry(const struct filesystem *filesystem, const struct inode *inode,
                  const struct unshard_place *place, struct fuse_entry_param *out);
 
+/* A number that stands for a path, of which the first `length` bytes count. */
+uint64_t nodes_path_hash(const char *path, size_t length);
 /* "directory/name", or just name below the source itself. The caller frees it; NULL when memory is
  * short. */
 char *nodes_path(const char *directory, const char *name);

@@ -353,6 +353,17 @@ static void *announce(void *argument)
     return NULL;
 }
 
+/* What a manifest has digests of is checked at once. */
+static int note_chunks(void *context, const char *path, struct unshard_checkpoint *layout)
+{
+    struct unshard_fetch_options *fetch = context;
+    uint64_t bytes = unshard_digest_chunk_bytes(layout);
+    (void)path;
+    if (bytes > fetch->digest_chunk_bytes)
+        fetch->digest_chunk_bytes = bytes;
+    return 0;
+}
+
 static int start_threads(struct mount_run *run)
 {
     struct filesystem *filesystem = &run->filesystem;
@@ -367,6 +378,8 @@ static int start_threads(struct mount_run *run)
     filesystem->waiting = waiting_room_new();
     if (!filesystem->waiting)
         return unshard_error_set(&run->error, "threads", EAGAIN, "cannot start threads");
+    if (filesystem->whole)
+        whole_each(filesystem->whole, note_chunks, &run->options.fetch);
     result = unshard_engine_start(unshard_tree_root(filesystem->tree), &run->options.fetch,
                                   &publisher, &filesystem->engine, &run->error);
     if (result)

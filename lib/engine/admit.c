@@ -74,13 +74,13 @@ static int make_files(struct unshard_engine *engine, const struct adoption *new)
 {
     int result = 0;
     find_file_sizes(engine, new);
-    for (uint32_t i = 0; i < new->files.count && result == 0; i++) {
+    for (uint32_t i = 0; i < new->files.count &&result == 0; i++) {
         struct file_state *file = &engine->files[new->files.numbers[i]];
         result = file_chunks_make(engine, file, file->size);
     }
     if (result == 0)
         result = unread_mark(engine, new);
-    for (uint32_t i = 0; i < new->files.count && result == 0; i++) {
+    for (uint32_t i = 0; i < new->files.count &&result == 0; i++) {
         source_add(engine->source, new->files.numbers[i]);
         result = check_make(engine, new->files.numbers[i]);
     }

@@ -9,8 +9,8 @@
 
 struct unshard_engine;
 
-/* All that the checkpoint has, under the numbers that it has there, for as long as the engine. Before
- * there are threads. 0 or a negative errno. */
+/* All that the checkpoint has, under the numbers that it has there, for as long as the engine.
+ * Before there are threads. 0 or a negative errno. */
 int engine_admit_all(struct unshard_engine *engine, const struct unshard_checkpoint *checkpoint);
 /* Frees what is kept of all files and views. There are no other threads any more. */
 void engine_discard_all(struct unshard_engine *engine);

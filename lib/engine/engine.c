@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "engine/admit.h"
+#include "engine/budget.h"
 #include "engine/engine_internal.h"
 
 #include "base/error.h"
@@ -37,9 +38,11 @@ void engine_log(struct unshard_engine *engine, int priority, const char *format,
 static void agenda_free(struct unshard_engine *engine)
 {
     struct agenda *agenda = &engine->agenda;
-    struct number_set *sets[] = {&agenda->suspects, &agenda->holding,         &agenda->putting_off,
-                                 &agenda->arrived,  &agenda->leaving,         &agenda->permissions_changed,
-                                 &agenda->resting,  &agenda->views_to_follow, &agenda->unneeded};
+    struct number_set *sets[] = {&agenda->suspects,    &agenda->holding,
+                                 &agenda->putting_off, &agenda->arrived,
+                                 &agenda->leaving,     &agenda->permissions_changed,
+                                 &agenda->resting,     &agenda->views_to_follow,
+                                 &agenda->unneeded,    &agenda->giving_back};
     for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
         number_set_free(sets[i]);
 }
@@ -68,19 +71,30 @@ static void engine_free(struct unshard_engine *engine)
     free(engine);
 }
 
+uint64_t unshard_digest_chunk_bytes(const struct unshard_checkpoint *checkpoint)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
+        const struct expectation *expectation = checkpoint->files[i].expectation;
+        if (expectation != NULL && expectation->chunks != NULL &&
+            expectation->chunks->chunk_bytes > most)
+            most = expectation->chunks->chunk_bytes;
+    }
+    return most;
+}
+
 /* A chunk is checked as a whole: it must not be smaller than what a manifest has digests of, as far
  * as buffers allow. */
 static void raise_chunk_size(struct unshard_engine *engine,
                              const struct unshard_checkpoint *checkpoint)
 {
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct expectation *expectation = checkpoint->files[i].expectation;
-        if (engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
-            expectation->chunks != NULL &&
-            expectation->chunks->chunk_bytes > engine->options.chunk_bytes &&
-            expectation->chunks->chunk_bytes <= engine->options.buffer_bytes / LEAST_BUFFERS)
-            engine->options.chunk_bytes = expectation->chunks->chunk_bytes;
-    }
+    struct unshard_fetch_options *options = &engine->options;
+    uint64_t needed = unshard_digest_chunk_bytes(checkpoint);
+    if (needed < options->digest_chunk_bytes)
+        needed = options->digest_chunk_bytes;
+    if (options->verify != UNSHARD_VERIFY_OFF && needed > options->chunk_bytes &&
+        needed <= options->buffer_bytes / LEAST_BUFFERS)
+        options->chunk_bytes = needed;
 }
 
 static void set_options(struct unshard_engine *engine, const struct unshard_checkpoint *checkpoint,
@@ -129,9 +143,11 @@ static int agenda_init(struct unshard_engine *engine)
     struct agenda *agenda = &engine->agenda;
     uint32_t files = checkpoint_file_room(engine->checkpoint);
     uint32_t views = checkpoint_view_room(engine->checkpoint);
-    struct number_set *of_files[] = {&agenda->suspects, &agenda->holding, &agenda->putting_off,
-                                     &agenda->arrived,  &agenda->leaving, &agenda->permissions_changed};
-    struct number_set *of_views[] = {&agenda->resting, &agenda->unneeded, &agenda->views_to_follow};
+    struct number_set *of_files[] = {&agenda->suspects,    &agenda->holding,
+                                     &agenda->putting_off, &agenda->arrived,
+                                     &agenda->leaving,     &agenda->permissions_changed};
+    struct number_set *of_views[] = {&agenda->resting, &agenda->unneeded, &agenda->views_to_follow,
+                                     &agenda->giving_back};
     int result = 0;
     for (size_t i = 0; i < sizeof of_files / sizeof of_files[0] && result == 0; i++)
         result = number_set_init(of_files[i], files);
@@ -223,7 +239,7 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
     return 0;
 }
 
-static void forget_view(struct unshard_engine *engine, uint32_t view)
+void view_forget(struct unshard_engine *engine, uint32_t view)
 {
     const struct extent_map *map = view_map(engine, view);
     uint32_t last = EXTENT_LITERAL;
@@ -246,7 +262,7 @@ void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, boo
     bool changed = engine->views[view].known != known;
     engine->views[view].known = known;
     if (changed && !known && engine->checkpoint->views[view].prefetch)
-        forget_view(engine, view);
+        view_forget(engine, view);
     if (changed && known) {
         schedule_note_store(engine, view, false);
         schedule_offer_view(engine, view);
@@ -276,7 +292,7 @@ int unshard_engine_view_evict(struct unshard_engine *engine, uint32_t view, unsi
     engine->views[view].evicted = true;
     while (engine->views[view].storing > 0 && result == 0)
         result = pthread_cond_timedwait(&engine->pages.stores_done, &engine->lock, &until);
-    forget_view(engine, view);
+    view_forget(engine, view);
     pthread_mutex_unlock(&engine->lock);
     held_pages_forget(&engine->held, view);
     return -result;
@@ -303,7 +319,7 @@ void unshard_engine_view_warm(struct unshard_engine *engine, uint32_t view)
 {
     pthread_mutex_lock(&engine->lock);
     engine->views[view].evicted = false;
-    forget_view(engine, view);
+    view_forget(engine, view);
     wake_view(engine, view);
     schedule_offer_view(engine, view);
     pthread_mutex_unlock(&engine->lock);
@@ -349,18 +365,25 @@ void unshard_engine_tell_no_more(struct unshard_engine *engine, struct unshard_c
     unshard_layout_release(released);
 }
 
-void unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view)
+bool unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view, uint64_t model)
 {
+    if (engine->options.prefetch != UNSHARD_PREFETCH_OPEN || !plan_takes(engine, view))
+        return false;
     uint64_t available = unshard_available_memory();
     pthread_mutex_lock(&engine->lock);
-    if (engine->options.prefetch == UNSHARD_PREFETCH_OPEN && plan_takes(engine, view) &&
-        !engine->views[view].planned) {
+    struct view_state *state = &engine->views[view];
+    bool news = !state->planned;
+    state->model = model;
+    state->used_ns = engine_now_ns();
+    if (news) {
+        budget_make_room(engine, engine->checkpoint->views[view].size, model, available);
         plan_add(engine, view);
         passes_plan_view(engine, view);
         window_update(engine, available);
         schedule_offer_view(engine, view);
     }
     pthread_mutex_unlock(&engine->lock);
+    return news;
 }
 
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bool direct,
@@ -369,6 +392,7 @@ void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bo
     pthread_mutex_lock(&engine->lock);
     engine->views[view].opened += (unsigned)change;
     engine->views[view].direct += direct ? (unsigned)change : 0U;
+    engine->views[view].used_ns = engine_now_ns();
     if (engine->views[view].opened == 0)
         schedule_closed(engine, view);
     pthread_mutex_unlock(&engine->lock);

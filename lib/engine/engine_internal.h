@@ -8,8 +8,9 @@
  * in it and its own header, which says who calls it and how.
  *
  * Locks: engine->attaching is taken before engine->lock, which protects all that is not marked
- * otherwise; held_pages has its own, which is not taken while one of these is held. No lock is held across a source read, a store, a `done` or a log
- * call. One lock for all parts is enough: it is held for 7 to 9 microseconds a chunk.
+ * otherwise; held_pages has its own, which is not taken while one of these is held. No lock is held
+ * across a source read, a store, a `done` or a log call. One lock for all parts is enough: it is
+ * held for 7 to 9 microseconds a chunk.
  */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
@@ -54,6 +55,7 @@ struct agenda {
     struct number_set suspects;    /* files to look at soon, and for as long as they are blocked */
     struct number_set arrived;     /* files that are to be watched, perhaps */
     struct number_set unneeded;    /* views: one of each group that may be needed by nobody */
+    struct number_set giving_back; /* views that left the plan, and whose pages go */
     struct number_set leaving;     /* files that perhaps no view has any more */
     /* Of the watcher's thread: files whose permissions are others, and views to look at for that */
     struct number_set permissions_changed, views_to_follow;
@@ -85,7 +87,7 @@ struct unshard_engine {
     struct source *source;
     uint64_t start_ns;
     uint32_t chunk_bytes;
-    unsigned processors;  /* that there are */
+    unsigned processors; /* that there are */
 
     struct held_pages held; /* has a lock of its own */
     atomic_uint observers;  /* statuses that point into registry */

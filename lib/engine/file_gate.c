@@ -182,8 +182,8 @@ void file_block(struct unshard_engine *engine, const struct file_epoch *epoch,
     if (epoch == file->epoch) {
         news = shut(engine, number, reason, &stamped, mismatch, &waiters);
         for (size_t i = 0; i < file->dependents.count; i++)
-            shut(engine, file->dependents.numbers[i], GATE_SHARD,
-                 gate_error(&file->gate), NULL, &waiters);
+            shut(engine, file->dependents.numbers[i], GATE_SHARD, gate_error(&file->gate), NULL,
+                 &waiters);
         storers_wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
@@ -208,8 +208,7 @@ void file_block_at_start(struct unshard_engine *engine, uint32_t number,
     block_at_start(file, GATE_IMPOSSIBLE, error);
     number_set_add(&engine->agenda.suspects, number);
     for (size_t i = 0; i < file->dependents.count; i++)
-        block_at_start(&engine->files[file->dependents.numbers[i]], GATE_SHARD,
-                       error);
+        block_at_start(&engine->files[file->dependents.numbers[i]], GATE_SHARD, error);
 }
 
 void file_block_dependent_at_start(struct unshard_engine *engine, uint32_t number,

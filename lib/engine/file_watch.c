@@ -95,8 +95,7 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     pthread_mutex_lock(&engine->lock);
     bool opened = is_open(engine, file);
     for (size_t i = 0; i < file->dependents.count; i++)
-        opened = opened ||
-                 is_open(engine, &engine->files[file->dependents.numbers[i]]);
+        opened = opened || is_open(engine, &engine->files[file->dependents.numbers[i]]);
     bool clear = is_clear(engine, file) &&
                  (!plain_file(engine, number) || plain_file_is_quiet(engine, number));
     bool one_content = serves_one_content(engine, file);

@@ -37,7 +37,7 @@ struct file_trouble {
 };
 
 struct file_state {
-    bool used; /* the number is that of a file; in arrays of the engine only */
+    bool used;                  /* the number is that of a file; in arrays of the engine only */
     struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
     struct chunk_tag *digests;  /* of chunks that are `seen`; lazy too */
     uint64_t *touched;          /* see chunk_next_touched */
@@ -57,8 +57,8 @@ struct file_state {
     /* These change under engine->attaching and engine->lock: either is enough to read them. */
     struct number_list views;      /* that show some of it */
     struct number_list dependents; /* gathered files that take bytes from it */
-    uint32_t stalled;                        /* reads in flight that hang */
-    uint64_t size; /* bytes that views may ask for: past the end reads fail */
+    uint32_t stalled;              /* reads in flight that hang */
+    uint64_t size;                 /* bytes that views may ask for: past the end reads fail */
     uint64_t bytes_read, bytes_published; /* published: without unshown ones */
     uint64_t given_ns;                    /* when storage last gave some of it */
     uint64_t reading_ns;                  /* that its reads have taken, each by itself */
@@ -92,6 +92,8 @@ struct view_state {
     bool evicted;     /* by request: not prefetched */
     bool others_may;  /* owner, group or mode are not those of its node: these are */
     struct permissions permissions;
+    uint64_t model;          /* views of one model leave the plan together */
+    uint64_t used_ns;        /* when it was read last, opened or closed */
     unsigned opened;         /* handles */
     unsigned direct;         /* ... of these with O_DIRECT */
     unsigned storing;        /* stores into it that run */
@@ -101,8 +103,8 @@ struct view_state {
     bool plan_waits;         /* ... but will have, when something changes that is told of */
 };
 
-/* The view in a place of the file's list; false: there are no more. Takes engine->lock: for who does
- * something with each of them without the lock. Those that come meanwhile may be missed. */
+/* The view in a place of the file's list; false: there are no more. Takes engine->lock: for who
+ * does something with each of them without the lock. Those that come meanwhile may be missed. */
 bool file_view(struct unshard_engine *engine, uint32_t file, uint32_t place, uint32_t *view);
 
 /* No view shows any of it. */
@@ -117,6 +119,10 @@ static inline bool chunk_is_unshown(const struct file_state *file, uint32_t inde
  * then nothing is left of it. */
 int file_chunks_make(const struct unshard_engine *engine, struct file_state *file, uint64_t size);
 void file_chunks_free(struct file_state *file);
+
+/* Nothing of what the view shows is believed to be in the page cache any more. The caller holds
+ * engine->lock. */
+void view_forget(struct unshard_engine *engine, uint32_t view);
 
 /* ---- errors (chunk.c); the caller holds engine->lock ---- */
 
@@ -169,7 +175,8 @@ void file_cancel_held(struct unshard_engine *engine, uint32_t file, struct waite
 
 /* ---- gathered files (gathered.c) ---- */
 
-/* A new one whose shards are blocked already is blocked with them. The caller holds engine->lock. */
+/* A new one whose shards are blocked already is blocked with them. The caller holds engine->lock.
+ */
 void gathered_block_at_start(struct unshard_engine *engine, uint32_t file);
 /* A reader waits for the passes over its shards. The caller holds engine->lock. */
 void gathered_demand(struct unshard_engine *engine, const struct gathered *gathered);

@@ -33,8 +33,7 @@ bool file_view(struct unshard_engine *engine, uint32_t number, uint32_t place, u
 void gathered_block_at_start(struct unshard_engine *engine, uint32_t number)
 {
     const struct gathered *gathered = engine->checkpoint->files[number].gathered;
-    const struct unshard_error *error =
-        gathered != NULL ? gathered_error(engine, gathered) : NULL;
+    const struct unshard_error *error = gathered != NULL ? gathered_error(engine, gathered) : NULL;
     if (error != NULL)
         file_block_dependent_at_start(engine, number, error);
 }

@@ -71,7 +71,8 @@ static void view_leave(struct unshard_engine *engine, uint32_t view)
     plan_remove(engine, view);
     schedule_closed(engine, view);
     for (unsigned self = 0; self < MAX_READERS; self++)
-        if (engine->threads.run_of[self].view == view && !run_is_over(&engine->threads.run_of[self]))
+        if (engine->threads.run_of[self].view == view &&
+            !run_is_over(&engine->threads.run_of[self]))
             run_give_up(engine, self);
     for (uint32_t file = extent_map_next_source(map, 0); file != EXTENT_LITERAL;
          file = extent_map_next_source(map, file + 1))
@@ -79,6 +80,7 @@ static void view_leave(struct unshard_engine *engine, uint32_t view)
     number_set_remove(&engine->agenda.resting, view);
     number_set_remove(&engine->agenda.unneeded, view);
     number_set_remove(&engine->agenda.views_to_follow, view);
+    number_set_remove(&engine->agenda.giving_back, view);
     view_discard(engine, view);
 }
 
@@ -131,9 +133,9 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
 static void file_leave(struct unshard_engine *engine, uint32_t number)
 {
     const struct gathered *gathered = engine->checkpoint->files[number].gathered;
-    struct number_set *sets[] = {&engine->agenda.suspects, &engine->agenda.holding,
+    struct number_set *sets[] = {&engine->agenda.suspects,    &engine->agenda.holding,
                                  &engine->agenda.putting_off, &engine->agenda.arrived,
-                                 &engine->agenda.leaving, &engine->agenda.permissions_changed};
+                                 &engine->agenda.leaving,     &engine->agenda.permissions_changed};
     forget_chunks(engine, number);
     runs_end_file(&engine->runs, number);
     passes_remove(engine, number);
@@ -154,8 +156,7 @@ static void files_leave(struct leaving *leaving)
         uint32_t number = agenda->numbers[i];
         if (registry_file_is_needed(&engine->registry, number)) {
             number_set_remove(agenda, number);
-        } else if (file_is_quiet(engine, number) &&
-                   number_list_reserve(&leaving->files, 1) == 0) {
+        } else if (file_is_quiet(engine, number) && number_list_reserve(&leaving->files, 1) == 0) {
             file_leave(engine, number);
             number_list_add(&leaving->files, number);
         }

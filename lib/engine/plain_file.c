@@ -23,8 +23,7 @@ bool plain_file(const struct unshard_engine *engine, uint32_t number)
     const struct view_state *view = only_view(engine, number);
     if ((file->component != NO_COMPONENT && !file->as_is) || file->gathered != NULL || view == NULL)
         return false;
-    const struct extent_map *map =
-        view_map(engine, engine->files[number].views.numbers[0]);
+    const struct extent_map *map = view_map(engine, engine->files[number].views.numbers[0]);
     return map->count == 0 ||
            (map->count == 1 && map->extents[0].source == number &&
             map->extents[0].source_offset == 0 && map->size == engine->files[number].size);

@@ -5,6 +5,7 @@
  * time; whatever makes a chunk fetchable again has it searched anew (schedule_offer).
  */
 #include "engine/ahead.h"
+#include "engine/budget.h"
 #include "engine/engine_internal.h"
 #include "engine/search.h"
 
@@ -177,6 +178,10 @@ bool plan_may(struct unshard_engine *engine)
 {
     if (!plan_is_followed(engine) || engine->plan.done)
         return false;
+    if (budget_is_short(engine)) {
+        engine->plan.paused_reason = "another model gives its memory back";
+        return false;
+    }
     if (jobs_read_memory(&engine->jobs) && ahead_is_all_direct(engine)) {
         engine->plan.paused_reason = "readers with O_DIRECT go first";
         return false;

@@ -406,6 +406,7 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     bool current = is_laid_out(engine, request);
     if (current)
         schedule_note_read(engine, view, offset, offset + size, request->uncached);
+    engine->views[view].used_ns = engine->traffic.asked_ns;
     bool split = current && request->ahead && waits_in_part(engine, view, offset, size);
     pthread_mutex_unlock(&engine->lock);
     if (split) {

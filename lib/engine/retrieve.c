@@ -25,8 +25,8 @@ static bool stands_in_view(const struct unshard_engine *engine, const struct fet
            image->source_offset - start <= MOST_HEAD_BYTES;
 }
 
-static bool find_view(struct unshard_engine *engine, const struct fetch *fetch,
-                      uint32_t *view, struct extent_piece *image)
+static bool find_view(struct unshard_engine *engine, const struct fetch *fetch, uint32_t *view,
+                      struct extent_piece *image)
 {
     for (uint32_t i = 0; file_view(engine, fetch->file, i, view); i++)
         if (stands_in_view(engine, fetch, *view, image))

@@ -64,8 +64,8 @@ void same_file_add(struct unshard_engine *engine, uint32_t number)
     if (epoch->check->kind != CHECK_WHOLE || !epoch_is_first(epoch))
         return;
     uint32_t *bucket = bucket_of(engine, number), other = *bucket;
-    while (other != 0 && !(epoch_is_first(engine->files[other - 1].epoch) &&
-                           is_same(engine, other - 1, number)))
+    while (other != 0 &&
+           !(epoch_is_first(engine->files[other - 1].epoch) && is_same(engine, other - 1, number)))
         other = same->by_name[other - 1];
     if (other != 0) {
         same->next[number] = ring_next(engine, other - 1) + 1;

@@ -655,8 +655,7 @@ static void take_whole(struct taking *taking)
     fold_gathered(taking);
     list_files(taking);
     for (uint32_t i = 0; i < numbers.count; i++)
-        fill_component(taking, &taking->checkpoint->components[numbers.numbers[i]],
-                       &components[i]);
+        fill_component(taking, &taking->checkpoint->components[numbers.numbers[i]], &components[i]);
     out->components = components;
     out->component_count = numbers.count + told;
     number_list_free(&numbers);

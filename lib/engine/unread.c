@@ -77,10 +77,10 @@ int unread_mark(struct unshard_engine *engine, const struct adoption *new)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     bool marked = true;
-    for (uint32_t v = 0; v < new->views.count && marked; v++)
+    for (uint32_t v = 0; v < new->views.count &&marked; v++)
         marked = is_beside(checkpoint, new->views.numbers[v]) ||
                  mark_all_shown(engine, &checkpoint->views[new->views.numbers[v]].map);
-    for (uint32_t i = 0; i < new->files.count && marked; i++) {
+    for (uint32_t i = 0; i < new->files.count &&marked; i++) {
         const struct gathered *gathered = checkpoint->files[new->files.numbers[i]].gathered;
         for (uint32_t k = 0; gathered != NULL && k < gathered->count && marked; k++)
             marked = mark_gathered(engine, gathered->pieces[k].gather);

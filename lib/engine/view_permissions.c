@@ -56,8 +56,7 @@ static void combine_view(struct unshard_engine *engine, uint32_t view,
 
 static struct permissions of_node(const struct unshard_engine *engine, uint32_t view)
 {
-    const struct unshard_node *node =
-        engine->checkpoint->views[view].shown_as;
+    const struct unshard_node *node = engine->checkpoint->views[view].shown_as;
     return (struct permissions){node->uid, node->gid, node->mode & 0777};
 }
 

@@ -57,9 +57,9 @@ struct notices {
     bool (*tells)(int directory);
     int inotify; /* -1: not open */
     uint32_t most_directories, directories;
-    int newest;             /* number of the watch that was made last */
-    uint8_t *fates;         /* enum fate of each watch, while what was told is taken */
-    size_t fate_count;      /* numbers that it has room for */
+    int newest;                /* number of the watch that was made last */
+    uint8_t *fates;            /* enum fate of each watch, while what was told is taken */
+    size_t fate_count;         /* numbers that it has room for */
     size_t room;               /* of the arrays of files and folders, which are lazy */
     const char **paths;        /* of each file; NULL: that of the checkpoint */
     uint32_t *folder_of;       /* of each file: number of its folder and one; 0: not added */
@@ -678,8 +678,8 @@ static int allocate(struct notices *notices)
     notices->folders = lazy_array_new(notices->room, sizeof *notices->folders);
     notices->bucket_mask = FIRST_BUCKETS - 1;
     notices->buckets = calloc(FIRST_BUCKETS, sizeof *notices->buckets);
-    if (notices->folder_of == NULL || notices->paths == NULL ||
-        notices->folder_elsewhere == NULL || notices->folders == NULL || notices->buckets == NULL)
+    if (notices->folder_of == NULL || notices->paths == NULL || notices->folder_elsewhere == NULL ||
+        notices->folders == NULL || notices->buckets == NULL)
         return -ENOMEM;
     empty_buckets(notices);
     return 0;

@@ -37,8 +37,8 @@ void notices_free(struct notices *notices);
 
 /* A file that the checkpoint has and that is to be watched; before notices_watch. 0 or -ENOMEM. */
 int notices_add(struct notices *notices, uint32_t file);
-/* It is found by another path than the checkpoint has, which must be valid until notices_remove. 0 or
- * -ENOMEM. */
+/* It is found by another path than the checkpoint has, which must be valid until notices_remove. 0
+ * or -ENOMEM. */
 int notices_rename(struct notices *notices, uint32_t file, const char *path);
 /* The kernel may go on telling of it, which is not passed on. */
 void notices_remove(struct notices *notices, uint32_t file);

@@ -25,7 +25,7 @@ struct watch {
     struct notices *notices;
     uint8_t *files; /* flags; as all arrays here, lazy and of `room` elements */
     size_t room;
-    uint32_t count; /* numbers that have been watched are below */
+    uint32_t count;                      /* numbers that have been watched are below */
     uint32_t watched, told, looks, soon; /* how many have the flag */
     bool named;                          /* names are watched, where all files could not be yet */
     uint32_t next_soon, next_look, next_told, next_untold; /* where to go on */

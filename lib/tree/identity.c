@@ -104,8 +104,7 @@ static void note_view(const struct extent_map *map, XXH128_hash_t *shown)
     for (size_t i = 0; i < map->count; i++) {
         const struct extent *extent = &map->extents[map->by_source[i]];
         size_t number = map->by_source[i];
-        uint64_t next =
-            number + 1 < map->count ? map->extents[number + 1].view_offset : map->size;
+        uint64_t next = number + 1 < map->count ? map->extents[number + 1].view_offset : map->size;
         if (extent->source != EXTENT_LITERAL)
             note_range(&shown[extent->source], extent->source_offset, next - extent->view_offset,
                        1);

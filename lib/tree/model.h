@@ -87,7 +87,7 @@ struct view {
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
     const struct unshard_node *shown_as; /* in a registry: of the layout that it is from */
-    bool lent;       /* in a registry: the map is that of a checkpoint */
+    bool lent;                           /* in a registry: the map is that of a checkpoint */
     bool prefetch;   /* part of what prefetch=all fills: files of weights, merged where they are */
     bool unlisted;   /* as its node says */
     bool replaced;   /* it is shown beside a merged file that holds the same: not exported */

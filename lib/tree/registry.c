@@ -146,9 +146,10 @@ static size_t count_boxes(const struct gathered *gathered)
 static struct gathered_copy *allocate_copy(const struct gathered *of)
 {
     size_t boxes = count_boxes(of);
-    struct gathered_copy *copy = calloc(
-        1, sizeof *copy + of->source_count * sizeof *copy->sources +
-               of->count * (sizeof *copy->pieces + sizeof *copy->gathers) + boxes * sizeof *copy->boxes);
+    struct gathered_copy *copy =
+        calloc(1, sizeof *copy + of->source_count * sizeof *copy->sources +
+                      of->count * (sizeof *copy->pieces + sizeof *copy->gathers) +
+                      boxes * sizeof *copy->boxes);
     if (copy == NULL)
         return NULL;
     copy->boxes = (void *)(copy + 1);
@@ -203,8 +204,8 @@ static int note_name(struct adopting *adopting, uint32_t local, uint32_t number)
 {
     struct adoption *out = adopting->out;
     adopting->files[local] = number;
-    if (strcmp(adopting->registry->all.files[number].path,
-               adopting->layout->files[local].path) == 0)
+    if (strcmp(adopting->registry->all.files[number].path, adopting->layout->files[local].path) ==
+        0)
         return 0;
     if (number_list_reserve(&out->renamed, 1) != 0 || number_list_reserve(&out->names, 1) != 0)
         return -ENOMEM;
@@ -224,8 +225,8 @@ static int adopt_file(struct adopting *adopting, uint32_t local)
         return note_name(adopting, local, number);
     int result = file->gathered != NULL ? adopt_sources(adopting, file->gathered) : 0;
     if (result == 0)
-        result = take_number(&registry->files, adopting->layout->file_identities[local], adopting->layout,
-                             &adopting->out->files, &number);
+        result = take_number(&registry->files, adopting->layout->file_identities[local],
+                             adopting->layout, &adopting->out->files, &number);
     if (result != 0)
         return result;
     adopting->files[local] = number;
@@ -261,8 +262,8 @@ static int adopt_view(struct adopting *adopting, uint32_t local, uint32_t *numbe
     if (*number != NONE)
         return result;
     if (result == 0)
-        result = take_number(&registry->views, adopting->layout->view_identities[local], adopting->layout,
-                             &adopting->out->views, number);
+        result = take_number(&registry->views, adopting->layout->view_identities[local],
+                             adopting->layout, &adopting->out->views, number);
     if (result != 0)
         return result;
     struct view *here = &registry->all.views[*number];

@@ -34,11 +34,11 @@ struct registry_entry {
     XXH128_hash_t key;
     struct unshard_checkpoint *layout; /* held; NULL: the number is free */
     uint32_t next;                     /* in the same bucket, and one; 0: none */
-    uint32_t needed;  /* of a file: views, gathered files and components that have it; of a view or
-                       * component: how often registry_need was called */
-    void *own;        /* memory of the entry */
-    bool hidden;      /* it is not found by its key */
-    bool there;       /* of a component: it was committed */
+    uint32_t needed; /* of a file: views, gathered files and components that have it; of a view or
+                      * component: how often registry_need was called */
+    void *own;       /* memory of the entry */
+    bool hidden;     /* it is not found by its key */
+    bool there;      /* of a component: it was committed */
 };
 
 /* Of one kind: files, views or components. */

@@ -9,22 +9,11 @@
 
 #include <cmocka.h>
 
-#include "engine/engine_internal.h"
-#include "support/safetensors_fixture.h"
+#include "support/attached.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
-#include <time.h>
-
-#define BOUND_SECONDS 20
-
-struct setting {
-    char *directory;
-    struct unshard_checkpoint *whole; /* as the source was at first */
-    struct unshard_checkpoint place;  /* the same without its files */
-    struct unshard_engine *engine;
-};
 
 /* Two shards that are merged, and a configuration. */
 static void make_model(const char *root, const char *name, const char *tensor)
@@ -43,155 +32,13 @@ static void make_model(const char *root, const char *name, const char *tensor)
 static int set_up(void **state)
 {
     struct setting *setting = calloc(1, sizeof *setting);
-    struct unshard_error error;
+    struct unshard_fetch_options options = {.prefetch = UNSHARD_PREFETCH_OPEN};
     setting->directory = fixture_directory();
     make_model(setting->directory, "a", "alpha");
     make_model(setting->directory, "b", "beta");
+    begin(setting, &options, NULL);
     *state = setting;
-    if (unshard_checkpoint_open(setting->directory, NULL, &setting->whole, &error) != 0)
-        return -1;
-    setting->place = *setting->whole;
-    setting->place.file_count = setting->place.view_count = setting->place.component_count = 0;
-    struct unshard_fetch_options options = {.prefetch = UNSHARD_PREFETCH_OPEN};
-    return unshard_engine_start(&setting->place, &options, NULL, &setting->engine, &error);
-}
-
-static int tear_down(void **state)
-{
-    struct setting *setting = *state;
-    unshard_engine_stop(setting->engine);
-    unshard_checkpoint_close(setting->whole);
-    fixture_remove(setting->directory);
-    free(setting);
     return 0;
-}
-
-static struct unshard_checkpoint *lay_out(struct setting *setting, const char *directory)
-{
-    struct unshard_checkpoint *root, *layout;
-    struct unshard_error error;
-    assert_int_equal(checkpoint_lay_out(&setting->place, NULL, "", &root, &error), 0);
-    assert_int_equal(checkpoint_lay_out(&setting->place, root, directory, &layout, &error), 0);
-    unshard_checkpoint_close(root);
-    return layout;
-}
-
-static uint32_t view_called(const struct unshard_checkpoint *layout, const char *name)
-{
-    const struct unshard_node *node = unshard_node_child(layout, 0, name);
-    assert_non_null(node);
-    return node->view;
-}
-
-/* Attaches a file of a directory as it is now, and lets go of the layout. */
-static uint32_t attach(struct setting *setting, const char *directory, const char *name)
-{
-    struct unshard_checkpoint *layout = lay_out(setting, directory);
-    struct unshard_error error;
-    uint32_t view;
-    assert_int_equal(unshard_engine_attach(setting->engine, layout, view_called(layout, name),
-                                           &view, &error),
-                     0);
-    unshard_layout_release(layout);
-    return view;
-}
-
-/* ---- reading -----------------------------------------------------------------------------------
- */
-
-struct reading {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    bool done;
-    int error;
-    char *out;
-};
-
-static void done(void *cookie, int error, const void *data, size_t size)
-{
-    struct reading *reading = cookie;
-    pthread_mutex_lock(&reading->lock);
-    reading->done = true;
-    reading->error = error;
-    if (error == 0)
-        memcpy(reading->out, data, size);
-    pthread_cond_broadcast(&reading->changed);
-    pthread_mutex_unlock(&reading->lock);
-}
-
-static int read_all(struct unshard_engine *engine, uint32_t view, char *out, size_t size)
-{
-    struct reading reading = {.lock = PTHREAD_MUTEX_INITIALIZER,
-                              .changed = PTHREAD_COND_INITIALIZER,
-                              .out = out};
-    unshard_engine_view_opened(engine, view, false, 1);
-    unshard_engine_read(engine, view, 0, size, done, &reading);
-    pthread_mutex_lock(&reading.lock);
-    while (!reading.done)
-        pthread_cond_wait(&reading.changed, &reading.lock);
-    pthread_mutex_unlock(&reading.lock);
-    unshard_engine_view_opened(engine, view, false, -1);
-    return reading.error;
-}
-
-static const struct view *find_view(const struct unshard_checkpoint *checkpoint, const char *path)
-{
-    for (uint32_t v = 0; v < checkpoint->view_count; v++)
-        if (strcmp(checkpoint->views[v].path, path) == 0)
-            return &checkpoint->views[v];
-    return NULL;
-}
-
-/* What a view of the checkpoint shows, put together from the files on disk. */
-static char *expected(const struct setting *setting, const char *path, size_t *size)
-{
-    const struct view *view = find_view(setting->whole, path);
-    assert_non_null(view);
-    char *bytes = malloc(view->map.size);
-    for (uint64_t at = 0; at < view->map.size;) {
-        struct extent_piece piece = extent_map_at(&view->map, at, view->map.size);
-        if (piece.source == EXTENT_LITERAL) {
-            memcpy(bytes + at, view->map.literal + piece.source_offset, piece.length);
-        } else {
-            int fd = checkpoint_open_file(setting->whole, piece.source, 0);
-            assert_int_equal(pread(fd, bytes + at, piece.length, (off_t)piece.source_offset),
-                             piece.length);
-            close(fd);
-        }
-        at += piece.length;
-    }
-    *size = view->map.size;
-    return bytes;
-}
-
-static void check_view(struct setting *setting, uint32_t view, const char *path)
-{
-    size_t size;
-    char *right = expected(setting, path, &size), *got = malloc(size);
-    assert_int_equal(unshard_engine_view_facts(setting->engine, view).size, size);
-    assert_int_equal(read_all(setting->engine, view, got, size), 0);
-    assert_memory_equal(got, right, size);
-    free(right);
-    free(got);
-}
-
-/* ---- what the engine has -----------------------------------------------------------------------
- */
-
-static uint32_t components(struct unshard_engine *engine)
-{
-    struct unshard_status *status = unshard_status_take(engine, UNSHARD_NO_VIEW);
-    uint32_t count = status->component_count + status->file_count;
-    unshard_status_free(status);
-    return count;
-}
-
-static void wait_until_empty(struct unshard_engine *engine)
-{
-    for (int i = 0; components(engine) > 0; i++) {
-        assert_true(i < BOUND_SECONDS * 100);
-        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-    }
 }
 
 static void views_are_served(void **state)
@@ -285,7 +132,7 @@ static void what_nobody_needs_leaves(void **state)
     struct setting *setting = *state;
     uint32_t a = attach(setting, "a", "model.safetensors");
     assert_int_equal(attach(setting, "a", "model.safetensors"), a);
-    unshard_engine_prefetch(setting->engine, a);
+    assert_true(unshard_engine_prefetch(setting->engine, a, 1));
     check_view(setting, a, "a/model.safetensors");
     unshard_engine_detach(setting->engine, a);
     assert_true(components(setting->engine) > 0);
@@ -315,6 +162,7 @@ struct player {
 static bool play_round(struct setting *setting, const char *directory, const char *right,
                        size_t size)
 {
+    uint64_t which_model = (uint64_t)*directory;
     struct unshard_checkpoint *root, *layout;
     struct unshard_error error;
     uint32_t view;
@@ -328,7 +176,7 @@ static bool play_round(struct setting *setting, const char *directory, const cha
     unshard_layout_release(layout);
     if (!good)
         return false;
-    unshard_engine_prefetch(setting->engine, view);
+    unshard_engine_prefetch(setting->engine, view, which_model);
     good = read_all(setting->engine, view, got, size) == 0 && memcmp(got, right, size) == 0;
     struct unshard_status *status = unshard_status_take(setting->engine, view);
     good = good && status != NULL && status->component_count == 1;
@@ -345,8 +193,8 @@ static void *play(void *argument)
                       expected(player->setting, "b/model.safetensors", &sizes[1])};
     for (unsigned i = 0; i < ROUNDS && !player->wrong; i++) {
         unsigned which = (i / 7 + player->number) % 2;
-        player->wrong = !play_round(player->setting, which == 0 ? "a" : "b", rights[which],
-                                    sizes[which]);
+        player->wrong =
+            !play_round(player->setting, which == 0 ? "a" : "b", rights[which], sizes[which]);
     }
     free(rights[0]);
     free(rights[1]);

@@ -336,14 +336,6 @@ static void test_attaching_fails(void **state)
     inode_table_put(*state, inode);
 }
 
-static void test_first_use_is_once(void **state)
-{
-    struct inode *inode = seen(*state, "a", &first, NODE_A);
-    assert_true(inode_table_first_use(*state, inode));
-    assert_false(inode_table_first_use(*state, inode));
-    inode_table_put(*state, inode);
-}
-
 static int count_file(void *context, struct inode *inode)
 {
     assert_int_equal(inode->kind, UNSHARD_NODE_FILE);
@@ -394,7 +386,6 @@ int main(void)
         TEST(test_the_newest_layout_is_told_of),
         TEST(test_a_reply_that_did_not_arrive),
         TEST(test_attaching_fails),
-        TEST(test_first_use_is_once),
         TEST(test_each_file),
         TEST(test_many),
     };
