@@ -45,6 +45,8 @@ static void answer_look(struct errand *errand, struct fuse_req *request, int res
         *place = (struct unshard_place){0};
     else
         whole_seen(errand->filesystem, errand->directory, place);
+    if (result == 0 && !*errand->directory)
+        inode_table_see_root(errand->filesystem->inodes, place->layout);
     if (result == 0)
         result = find_name(errand, place);
     struct unshard_checkpoint *held = place->layout;

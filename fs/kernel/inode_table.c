@@ -555,6 +555,18 @@ uint64_t inode_table_above(struct inode_table *table, const char *path)
     return number;
 }
 
+void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *layout)
+{
+    lock(table);
+    struct node *root = find_id(table, INODE_ROOT);
+    struct unshard_checkpoint *before = root->told_of;
+    if (before)
+        unshard_layout_hold(before);
+    tell_of(table, root, layout);
+    unlock(table);
+    let_go(before);
+}
+
 void inode_table_hold(struct inode_table *table, struct inode *inode)
 {
     lock(table);

@@ -74,6 +74,8 @@ struct inode *inode_table_find(struct inode_table *table, const char *path,
                                const struct unshard_place *place);
 /* The number of the directory that a path is in, which the kernel knows; of the root, its own. */
 uint64_t inode_table_above(struct inode_table *table, const char *path);
+/* The source itself was looked at: the status tells of its layout, whatever is attached. */
+void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *layout);
 /* One more reference. */
 void inode_table_hold(struct inode_table *table, struct inode *inode);
 /* One less. NULL is allowed. */

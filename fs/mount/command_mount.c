@@ -364,6 +364,15 @@ static int note_chunks(void *context, const char *path, struct unshard_checkpoin
     return 0;
 }
 
+static void see_source(const struct filesystem *filesystem)
+{
+    struct unshard_place root;
+    if (unshard_tree_look(filesystem->tree, "", &root, NULL))
+        return;
+    inode_table_see_root(filesystem->inodes, root.layout);
+    unshard_layout_release(root.layout);
+}
+
 static int start_threads(struct mount_run *run)
 {
     struct filesystem *filesystem = &run->filesystem;
@@ -385,6 +394,7 @@ static int start_threads(struct mount_run *run)
     if (result)
         return result;
     inode_table_set_engine(filesystem->inodes, filesystem->engine);
+    see_source(filesystem);
     result = filesystem->whole ? whole_attach(filesystem, &run->error) : 0;
     if (result)
         return result;

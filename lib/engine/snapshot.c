@@ -21,6 +21,7 @@
 struct taken_file {
     struct unshard_file_status status;
     bool taken, shown; /* shown: a view shows some of it as it lies there */
+    bool counted;      /* in the sums of all */
 };
 
 struct taking {
@@ -523,14 +524,18 @@ static void fill_component(struct taking *taking, const struct component *compon
 }
 
 /* A file counts once, however many components it holds. */
-static void sum_up(struct unshard_status *status)
+static void sum_up(struct taking *taking, const struct number_list *numbers)
 {
-    for (uint32_t i = 0; i < status->file_count; i++) {
-        const struct unshard_file_status *file = status->files[i];
-        if (file->component == NULL)
-            continue;
-        status->bytes_total += file->bytes_total;
-        status->bytes_published += file->bytes_published;
+    for (uint32_t i = 0; i < numbers->count; i++) {
+        const struct component *component = &taking->checkpoint->components[numbers->numbers[i]];
+        for (uint32_t k = 0; k < component->file_count; k++) {
+            struct taken_file *file = &taking->files[component->files[k]];
+            if (file->counted)
+                continue;
+            file->counted = true;
+            taking->status->bytes_total += file->status.bytes_total;
+            taking->status->bytes_published += file->status.bytes_published;
+        }
     }
 }
 
@@ -615,6 +620,39 @@ static void take_evicted(struct taking *taking, const struct number_list *number
     }
 }
 
+/* Those that somebody reads. NULL when memory is short. */
+static bool *find_opened(const struct taking *taking)
+{
+    const struct unshard_checkpoint *checkpoint = taking->checkpoint;
+    bool *opened = calloc((size_t)checkpoint->component_count + 1, sizeof *opened);
+    for (uint32_t v = 0; opened != NULL && v < checkpoint->view_count; v++)
+        if (taking->engine->views[v].opened > 0 && checkpoint->views[v].component != NO_COMPONENT)
+            opened[checkpoint->views[v].component] = true;
+    return opened;
+}
+
+/* Where another one has the place of a component by now, that is of interest for as long as somebody
+ * reads it. The caller holds engine->lock. */
+static void leave_replaced_out(struct taking *taking, struct number_list *numbers)
+{
+    const struct registry *registry = &taking->engine->registry;
+    bool *stays = find_opened(taking);
+    uint32_t kept = 0;
+    taking->failed |= stays == NULL;
+    for (uint32_t i = 0; stays != NULL && i < numbers->count; i++) {
+        uint32_t number = numbers->numbers[i];
+        bool replaced = false;
+        for (uint32_t k = 0; k < numbers->count && !replaced; k++)
+            replaced = registry_component_replaces(registry, numbers->numbers[k], number);
+        stays[number] |= !replaced;
+    }
+    for (uint32_t i = 0; stays != NULL && i < numbers->count; i++)
+        if (stays[numbers->numbers[i]])
+            numbers->numbers[kept++] = numbers->numbers[i];
+    numbers->count = kept;
+    free(stays);
+}
+
 /* Room for the components that there are now, and their numbers. The caller holds engine->lock. */
 static struct unshard_component_status *take_components(struct taking *taking,
                                                         struct number_list *numbers)
@@ -626,6 +664,7 @@ static struct unshard_component_status *take_components(struct taking *taking,
     if (taking->failed)
         return NULL;
     registry_list_components(&taking->engine->registry, numbers);
+    leave_replaced_out(taking, numbers);
     take_evicted(taking, numbers, components);
     take_told_components(taking, components + numbers->count);
     return components;
@@ -658,8 +697,8 @@ static void take_whole(struct taking *taking)
         fill_component(taking, &taking->checkpoint->components[numbers.numbers[i]], &components[i]);
     out->components = components;
     out->component_count = numbers.count + told;
+    sum_up(taking, &numbers);
     number_list_free(&numbers);
-    sum_up(out);
     judge(taking);
 }
 

@@ -85,8 +85,8 @@ static int take_number(struct registry_kind *kind, XXH128_hash_t key,
         return -ENOMEM;
     *number = kind->unused.count > 0 ? kind->unused.numbers[--kind->unused.count] : kind->end++;
     add_buckets(kind);
-    kind->entries[*number] =
-        (struct registry_entry){.key = key, .layout = unshard_layout_hold(layout)};
+    kind->entries[*number] = (struct registry_entry){
+        .key = key, .layout = unshard_layout_hold(layout), .age = ++kind->last_age};
     link_entry(kind, *number);
     number_list_add(new, *number);
     return 0;
@@ -431,6 +431,16 @@ int registry_adopt_all(struct registry *registry, const struct unshard_checkpoin
         result = adopt_each(&adopting);
     end(&adopting);
     return result;
+}
+
+bool registry_component_replaces(const struct registry *registry, uint32_t component,
+                                 uint32_t other)
+{
+    const struct component *components = registry->all.components;
+    const struct registry_entry *entries = registry->components.entries;
+    return entries[component].age > entries[other].age &&
+           strcmp(components[component].name, components[other].name) == 0 &&
+           strcmp(components[component].directory, components[other].directory) == 0;
 }
 
 void registry_list_components(const struct registry *registry, struct number_list *out)

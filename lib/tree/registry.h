@@ -36,6 +36,7 @@ struct registry_entry {
     uint32_t next;                     /* in the same bucket, and one; 0: none */
     uint32_t needed; /* of a file: views, gathered files and components that have it; of a view or
                       * component: how often registry_need was called */
+    uint64_t age;    /* who came later has a larger one */
     void *own;       /* memory of the entry */
     bool hidden;     /* it is not found by its key */
     bool there;      /* of a component: it was committed */
@@ -47,6 +48,7 @@ struct registry_kind {
     uint32_t *buckets, bucket_count;
     struct number_list unused; /* numbers below `end` that are free */
     uint32_t room, end;
+    uint64_t last_age;
 };
 
 struct registry_leaving;
@@ -89,6 +91,9 @@ void adoption_forget_names(struct adoption *adoption);
 
 /* Components that there are: their numbers in ascending order, as many as `out` has room for. */
 void registry_list_components(const struct registry *registry, struct number_list *out);
+/* Whether a component has come after another one, in whose place it is by its name. */
+bool registry_component_replaces(const struct registry *registry, uint32_t component,
+                                 uint32_t other);
 
 /* Somebody needs the group of a view. */
 void registry_need(struct registry *registry, uint32_t view);
