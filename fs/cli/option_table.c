@@ -78,6 +78,8 @@ const struct option_entry option_table[] = {
      "memory of all buffers together (default 256M)"},
     {"window", 0, true, OPTION_SIZE, "SIZE", MOUNTS, AT(mount.fetch.window_bytes),
      "how far to prefetch ahead of readers (default: from available memory)"},
+    {"budget", 0, true, OPTION_SIZE, "SIZE", MOUNTS, AT(mount.fetch.budget_bytes),
+     "page cache of all models together, with prefetch=open (default: from available memory)"},
     {"status_file", 0, true, OPTION_STRING, "PATH", MOUNTS, AT(mount.status_file),
      "keep a copy of the status JSON here"},
     {"metrics_file", 0, true, OPTION_STRING, "PATH", MOUNTS, AT(mount.metrics_file),

@@ -121,10 +121,10 @@ def mount(source: StrPath, mountpoint: Optional[StrPath] = None, *,
           prefetch: Optional[PrefetchWord] = None, verify: Optional[VerifyWord] = None,
           timeout: Optional[float] = None, jobs: Optional[int] = None,
           chunk: Optional[Size] = None, buffer: Optional[Size] = None,
-          window: Optional[Size] = None, status_file: Optional[StrPath] = None,
-          metrics_file: Optional[StrPath] = None, log: Optional[StrPath] = None,
-          fsname: Optional[str] = None, over: bool = False, allow_other: bool = False,
-          allow_root: bool = False) -> Mount:
+          window: Optional[Size] = None, budget: Optional[Size] = None,
+          status_file: Optional[StrPath] = None, metrics_file: Optional[StrPath] = None,
+          log: Optional[StrPath] = None, fsname: Optional[str] = None, over: bool = False,
+          allow_other: bool = False, allow_root: bool = False) -> Mount:
     """Mounts the checkpoint `source` and returns as soon as that works, which is before all of it
     has been read.
 
@@ -135,8 +135,8 @@ def mount(source: StrPath, mountpoint: Optional[StrPath] = None, *,
         "index": index, "order": order, "layout": layout, "pickle": pickle, "split": split,
         "follow_symlinks": follow_symlinks, "prefetch": prefetch, "verify": verify,
         "timeout": timeout, "jobs": jobs, "chunk": chunk, "buffer": buffer, "window": window,
-        "status_file": status_file, "metrics_file": metrics_file, "log": log, "fsname": fsname,
-        "over": over, "allow_other": allow_other, "allow_root": allow_root,
+        "budget": budget, "status_file": status_file, "metrics_file": metrics_file, "log": log,
+        "fsname": fsname, "over": over, "allow_other": allow_other, "allow_root": allow_root,
     }
     if over and mountpoint is None:
         mountpoint = source
