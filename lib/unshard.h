@@ -214,8 +214,7 @@ const char *const *unshard_checkpoint_notes(const struct unshard_checkpoint *che
                                             uint32_t *count);
 
 /* What a view is the same by, from one layout to the next, and in two directories: what it is made
- * of (the files' device and inode, of what is put together also their sizes and times), and how. A
- * file that is shown as it is stays the same whatever it holds. 16 bytes. */
+ * of (the files' devices and inodes, sizes and times), and how. 16 bytes. */
 void unshard_view_identity(const struct unshard_checkpoint *checkpoint, uint32_t view,
                            unsigned char out[16]);
 

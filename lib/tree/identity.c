@@ -79,9 +79,9 @@ static void add_file(const struct making *making, const struct source_file *file
     add_number(making, file->inode);
     if (!there) /* what is not there has nothing but its name */
         add_text(making, file->path);
+    add_number(making, file->size);
+    add_number(making, (uint64_t)file->mtime_ns);
     if (!plain) {
-        add_number(making, file->size);
-        add_number(making, (uint64_t)file->mtime_ns);
         add_text(making, file->format != NULL ? file->format->name : NULL);
         add(making, &file->layout, sizeof file->layout);
         add_text(making, file->error != NULL ? file->error->message : NULL);

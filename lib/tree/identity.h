@@ -5,10 +5,11 @@
  * notices nothing. The same goes for two directories that show the same files, as the revisions of
  * a hub cache do.
  *
- * A file that is shown as it is stays the same, whatever it holds: it is followed (its length, too)
- * as it changes in place. Of a file that views were planned from, size and time count as well, what
- * its header said, and which of its bytes are shown. What is known of its content beforehand counts
- * for both. ctime does not: it moves when somebody else gives the file one more name.
+ * A file is known by device and inode, size and time: numbers of inodes are used again. Of one that
+ * views were planned from, what its header said counts as well, and which of its bytes are shown;
+ * and of all what is known of their content beforehand. ctime does not count: it moves when the file
+ * gets one more name. Who has a file open that changes in place follows it, or gets errors
+ * (engine/plain_file.c); who opens it then has another view.
  */
 #ifndef TREE_IDENTITY_H
 #define TREE_IDENTITY_H

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import checkpoints
-from harness import PATIENCE, TOP, mounted, wait_for
+from harness import PATIENCE, mounted, wait_for
 
 SANITIZED = bool(os.environ.get("UNSHARD_SANITIZER"))
 
@@ -79,12 +79,13 @@ def test_a_pipeline_by_name(flux, tmp_path, monkeypatch):
     from diffusers import DiffusionPipeline
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    without = {"tokenizer": None, "tokenizer_2": None}
     cache = tmp_path / "hub"
     checkpoints.hub_cache(cache, flux, repository="acme/flux")
     with mounted(cache) as mount:
         pipeline = DiffusionPipeline.from_pretrained("acme/flux", cache_dir=mount.path,
-                                                     local_files_only=True)
-        plain = DiffusionPipeline.from_pretrained(flux)
+                                                     local_files_only=True, **without)
+        plain = DiffusionPipeline.from_pretrained(flux, **without)
         for name in ("transformer", "vae", "text_encoder"):
             found, expected = getattr(pipeline, name), getattr(plain, name)
             assert found.state_dict().keys() == expected.state_dict().keys()
@@ -237,7 +238,7 @@ def look(mount, disk, chance, problems):
             problems.append(repr(error))
 
 
-@pytest.mark.parametrize("seed", range(1 if SANITIZED else 3))
+@pytest.mark.parametrize("seed", range(1 if SANITIZED else 2))
 def test_what_is_read_was_there(tmp_path, seed):
     source = tmp_path / "models"
     source.mkdir()
@@ -253,7 +254,7 @@ def test_what_is_read_was_there(tmp_path, seed):
         readers = [threading.Thread(target=read, args=(number,)) for number in range(3)]
         for reader in readers:
             reader.start()
-        end = time.monotonic() + (4 if SANITIZED else 6)
+        end = time.monotonic() + 4
         try:
             while time.monotonic() < end and not problems:
                 disk.step()

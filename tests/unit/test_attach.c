@@ -67,15 +67,17 @@ static void what_is_the_same_keeps_its_number(void **state)
     uint32_t first = attach(setting, "a", "model.safetensors");
     uint32_t config = attach(setting, "a", "config.json");
     fixture_text(setting->directory, "a/README.md", "new");
-    fixture_text(setting->directory, "a/config.json", "{\"longer\": true}");
     assert_int_equal(attach(setting, "a", "model.safetensors"), first);
     assert_int_equal(attach(setting, "a", "config.json"), config);
+    fixture_text(setting->directory, "a/config.json", "{\"longer\": true}");
+    assert_int_equal(attach(setting, "a", "model.safetensors"), first);
+    assert_int_not_equal(attach(setting, "a", "config.json"), config);
     fixture_shard(setting->directory, "a/model-00002-of-00002.safetensors", "another");
     uint32_t other = attach(setting, "a", "model.safetensors");
     assert_int_not_equal(other, first);
     /* One shard of two is what it was: it is there once. */
     struct unshard_status *status = unshard_status_take(setting->engine, UNSHARD_NO_VIEW);
-    assert_int_equal(status->file_count, 4);
+    assert_int_equal(status->file_count, 5);
     unshard_status_free(status);
 }
 
@@ -167,10 +169,13 @@ static bool play_round(struct setting *setting, const char *directory, const cha
     struct unshard_error error;
     uint32_t view;
     char got[65536];
-    if (checkpoint_lay_out(&setting->place, NULL, "", &root, &error) != 0 ||
-        checkpoint_lay_out(&setting->place, root, directory, &layout, &error) != 0)
+    struct layout_context context = {0};
+    if (checkpoint_lay_out(&setting->place, &context, "", &root, &error) != 0)
         return false;
-    unshard_checkpoint_close(root);
+    context.above = root;
+    if (checkpoint_lay_out(&setting->place, &context, directory, &layout, &error) != 0)
+        return false;
+    unshard_layout_release(root);
     const struct unshard_node *node = unshard_node_child(layout, 0, "model.safetensors");
     bool good = unshard_engine_attach(setting->engine, layout, node->view, &view, &error) == 0;
     unshard_layout_release(layout);
