@@ -97,6 +97,7 @@ $(BUILD)/obj/%.o: %.c Makefile
 # One program per file in tests/unit and tests/property. A test may stand in for functions.
 $(BUILD)/tests/unit/test_verification: LDFLAGS += -Wl,--wrap=source_read,--wrap=source_poll,--wrap=pass_stream,--wrap=hasher_copy,--wrap=held_pages_take
 $(BUILD)/tests/unit/test_export: LDFLAGS += -Wl,--wrap=source_read,--wrap=source_poll
+$(BUILD)/tests/unit/test_inode_table: LDFLAGS += -Wl,--wrap=unshard_view_identity,--wrap=unshard_engine_attach,--wrap=unshard_engine_detach,--wrap=unshard_engine_view_known,--wrap=unshard_engine_tell,--wrap=unshard_engine_tell_no_more
 $(BUILD)/tests/unit/test_epochs: LDFLAGS += -Wl,--wrap=source_poll
 $(BUILD)/tests/%: tests/%.c $(BUILD)/libunshard.a Makefile
 	@mkdir -p $(@D)

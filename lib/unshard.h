@@ -85,12 +85,17 @@ int unshard_split_check(const char *value, struct unshard_error *error);
 struct unshard_fetch_options {
     enum unshard_prefetch prefetch;
     enum unshard_verify verify;
-    unsigned jobs;         /* requests in flight; 0: adapt to what the source gives */
-    uint64_t chunk_bytes;  /* power of two, 64 KiB to 64 MiB; default 2 MiB */
-    uint64_t buffer_bytes; /* all chunk buffers together; default 256 MiB */
+    unsigned jobs;               /* requests in flight; 0: adapt to what the source gives */
+    uint64_t chunk_bytes;        /* power of two, 64 KiB to 64 MiB; default 2 MiB */
+    uint64_t digest_chunk_bytes; /* of what is going to be attached, see
+                                  * unshard_digest_chunk_bytes: chunks are as large, where buffers
+                                  * allow it */
+    uint64_t buffer_bytes;       /* all chunk buffers together; default 256 MiB */
     double
         read_timeout_seconds; /* a read that gets nothing from storage for so long fails; 0: 300 */
     uint64_t window_bytes;    /* how far to prefetch ahead of readers; 0: from available memory */
+    uint64_t budget_bytes;    /* that the page cache may hold of all that is prefetched; 0, or more
+                               * than that: from available memory */
 };
 
 /* ---- checkpoint: the tree and its views --------------------------------------------------------
@@ -322,6 +327,10 @@ struct unshard_publisher {
  * during the call. size is the size asked for, cut at the end of the view: never shorter. */
 typedef void (*unshard_read_done)(void *cookie, int error, const void *data, size_t size);
 
+/* How many bytes the largest chunks have of which a manifest of the checkpoint (or layout) has
+ * digests: a chunk is checked as a whole. 0: none has. */
+uint64_t unshard_digest_chunk_bytes(const struct unshard_checkpoint *checkpoint);
+
 /* Starts the engine's threads. publisher may be NULL: then nothing is stored and only reads are
  * answered. The checkpoint must outlive the engine. *out is owned by the caller. */
 int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
@@ -339,9 +348,18 @@ int unshard_engine_attach(struct unshard_engine *engine, struct unshard_checkpoi
 /* The caller needs the view no more: what nobody needs, reads or has open is forgotten, and its
  * number may be used again. The kernel must not know it. Never blocks. Thread-safe. */
 void unshard_engine_detach(struct unshard_engine *engine, uint32_t view);
-/* Puts a view at the end of the plan, if the engine was started with UNSHARD_PREFETCH_OPEN and it
- * is not in there. Never blocks, thread-safe. */
-void unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view);
+/* Has the status tell what there is to tell of a layout besides its views: notes, problems, and
+ * components that have no file. Of one that this was called for several times it is told once, until
+ * unshard_engine_tell_no_more was called as often. The layout is held. Never block, thread-safe. 0
+ * or -ENOMEM. */
+int unshard_engine_tell(struct unshard_engine *engine, struct unshard_checkpoint *layout);
+void unshard_engine_tell_no_more(struct unshard_engine *engine, struct unshard_checkpoint *layout);
+/* Puts a view at the end of the plan, if the engine was started with UNSHARD_PREFETCH_OPEN: true
+ * when it was not in there. It leaves the plan, and its pages are given back, when the budget is
+ * needed for others: so who opens it says so each time. model: any number, the same for all views
+ * that are loaded together, which leave together, too. Reads /proc and /sys; never blocks on
+ * storage; thread-safe. */
+bool unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view, uint64_t model);
 
 /* Asks for [offset, offset + size) of a view. Never blocks; done may be called before it returns.
  * Thread-safe. */

@@ -5,12 +5,14 @@
 #include "fs/cli/commands.h"
 #include "fs/cli/options.h"
 #include "fs/cli/progress.h"
+#include "fs/cli/status_client.h"
 #include "fs/host/bounded_run.h"
 #include "fs/kernel/control_protocol.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +22,7 @@
 #include <unistd.h>
 
 #define POLL_NS 20000000L
+#define MOST_OPEN 32 /* directories at a time */
 /* Dropping pages waits for reads that are under way; those have their own limits. */
 #define SERVED_SECONDS 60.0
 
@@ -43,8 +46,8 @@ static int fail_errno(const struct order *order, int number)
     const char *name = order->component;
     if (number == ENOENT)
         snprintf(message, sizeof message,
-                 "%s: no component '%.200s'; 'unshard status %s' lists them", order->mountpoint,
-                 name, order->mountpoint);
+                 "%s: no component or directory '%.200s'; 'unshard status %s' lists the former",
+                 order->mountpoint, name, order->mountpoint);
     else if (number == EPERM)
         snprintf(message, sizeof message, "%s: only root and the user who mounted it may do that",
                  order->mountpoint);
@@ -56,10 +59,21 @@ static int fail_errno(const struct order *order, int number)
     return fail(order, message);
 }
 
+static bool is_below(const char *path, const char *directory)
+{
+    size_t length = strlen(directory);
+    return strncmp(path, directory, length) == 0 && path[length] == '/';
+}
+
 static bool is_meant(const struct order *order, const struct unshard_component_status *component)
 {
-    return !*order->component || strcmp(component->name, order->component) == 0 ||
-           (component->view && strcmp(component->view, order->component) == 0);
+    const char *meant = order->component;
+    const char *path = component->view;
+    if (!path && component->shard_count > 0)
+        path = component->shards[0]->path;
+    return !*meant || strcmp(component->name, meant) == 0 ||
+           (component->view && strcmp(component->view, meant) == 0) ||
+           (path && is_below(path, meant));
 }
 
 static uint32_t component_count(const struct order *order)
@@ -105,6 +119,24 @@ static void look_up_views(const struct order *order)
         for (uint32_t k = 0; !component->view && k < component->shard_count; k++)
             look_up(order, component->shards[k]->path);
     }
+}
+
+static int go_on(const char *path, const struct stat *attributes, int type, struct FTW *where)
+{
+    (void)path, (void)attributes, (void)type, (void)where;
+    return 0; /* it has been looked up */
+}
+
+/* All that is in the directory that is meant, if it is one: the daemon knows what to warm by what
+ * has been looked up. What is new is no surprise: there is nothing there of what is gone. */
+static void look_up_directory(const struct order *order)
+{
+    char path[PATH_MAX];
+    struct stat attributes;
+    if (*order->component &&
+        snprintf(path, sizeof path, "%s/%s", order->mountpoint, order->component) < PATH_MAX &&
+        lstat(path, &attributes) == 0 && S_ISDIR(attributes.st_mode))
+        nftw(path, go_on, MOST_OPEN, FTW_PHYS);
 }
 
 /* Asks, and waits until it is done. 0 or a positive errno. */
@@ -161,20 +193,41 @@ static void print_result(const struct order *order, uint64_t bytes, uint64_t tot
     }
 }
 
+/* What has been taken up to be warmed is told of now, too. */
+static void read_status_again(struct order *order)
+{
+    char message[512];
+    int number;
+    char *json = status_client_read(order->mountpoint, message, sizeof message, &number);
+    struct unshard_status *status = json ? unshard_status_parse(json) : NULL;
+    free(json);
+    if (!status)
+        return;
+    unshard_status_free(order->status);
+    order->status = status;
+}
+
 /* In a process of its own: each step of it asks the mount. */
 static int carry_out(void *argument)
 {
-    const struct order *order = argument;
+    struct order *order = argument;
+    bool warm = order->request == CONTROL_WARM;
     uint64_t total;
     int fd = open_control(order->mountpoint);
     int number = fd < 0 ? errno : 0;
-    if (number == 0 && order->request == CONTROL_WARM)
+    if (number == 0 && warm) {
         look_up_views(order);
+        look_up_directory(order);
+    }
     if (number == 0)
         number = ask(order, fd);
     if (fd >= 0)
         close(fd);
     uint64_t bytes = published(order, &total);
+    if (number == 0 && warm) {
+        read_status_again(order);
+        published(order, &total);
+    }
     if (number)
         return fail_errno(order, number);
     print_result(order, bytes, total);
@@ -204,6 +257,15 @@ static int ask_mount(struct order *order)
     return fail(order, message);
 }
 
+/* A directory is named with or without a slash at its end. */
+static const char *trim(char *component)
+{
+    size_t length = component ? strlen(component) : 0;
+    while (length > 1 && component[length - 1] == '/')
+        component[--length] = '\0';
+    return component ? component : "";
+}
+
 static int run(const char *command, unsigned long request, int argc, char **argv)
 {
     struct options options;
@@ -212,7 +274,7 @@ static int run(const char *command, unsigned long request, int argc, char **argv
     if (result == 0) {
         const struct mount_options *mount = &options.mount;
         struct order order = {command,       request,
-                              mount->source, mount->mountpoint ? mount->mountpoint : "",
+                              mount->source, trim(mount->mountpoint),
                               options.json,  NULL};
         status = ask_mount(&order);
     }

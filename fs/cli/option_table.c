@@ -60,8 +60,9 @@ const struct option_entry option_table[] = {
      "show components of one file also by themselves: as recognised, none, or PREFIX[=NAME],..."},
     {"follow_symlinks", 0, true, OPTION_FLAG, NULL, VIEWS | HASHING, AT(mount.view.follow_symlinks),
      "also follow symlinks that leave the checkpoint"},
-    {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off", MOUNTS, AT(mount.fetch.prefetch),
-     "fill the page cache with all (default), only ahead of readers, or not"},
+    {"prefetch", 0, true, OPTION_CHOICE, "all|follow|off|open", MOUNTS, AT(mount.fetch.prefetch),
+     "fill the page cache with all (default: of one model), only ahead of readers, not, or with "
+     "what is opened (default: of many)"},
     {"verify", 0, true, OPTION_CHOICE, "strict|async|off", MOUNTS | COMMAND_EXPORT,
      AT(mount.fetch.verify),
      "serve only what matches its known digest (default), serve and check besides, or don't check"},
@@ -137,10 +138,12 @@ const struct command_entry command_table[] = {
      "Exit status: 0 it is warm; 1 a shard has failed, or there is no mount; 2 the time is over;\n"
      "64 wrong usage.\n"},
     {"evict", COMMAND_EVICT, "MOUNTPOINT [COMPONENT]", 1, 2, "give its page cache back",
-     "COMPONENT is a name or a path that `unshard status` shows; without it all are meant.\n"
+     "COMPONENT is a name or a path that `unshard status` shows, or a directory; without it all\n"
+     "are meant.\n"
      "Evicted components are not prefetched again until `unshard warm`.\n"},
     {"warm", COMMAND_WARM, "MOUNTPOINT [COMPONENT]", 1, 2, "prefetch again",
-     "COMPONENT is a name or a path that `unshard status` shows; without it all are meant.\n"
+     "COMPONENT is a name or a path that `unshard status` shows, or a directory; without it all\n"
+     "are meant.\n"
      "Returns at once; `unshard wait` waits.\n"},
     {"list", COMMAND_LIST, "", 0, 0, "list the mounts of this host",
      "Exit status: 0 all are well; 1 they cannot be listed; 2 wrong usage; 3 a mount has errors "

@@ -118,6 +118,8 @@ static int set_choice(struct options *options, const struct option_entry *option
         if ((size_t)(end - word) == length && memcmp(word, value, length) == 0) {
             /* Every enum of the options has the size and values of an unsigned. */
             memcpy((char *)options + option->offset, &number, sizeof number);
+            if (option->offset == offsetof(struct options, mount.fetch.prefetch))
+                options->mount.prefetch_said = true;
             return 0;
         }
         word = *end ? end + 1 : NULL;

@@ -21,6 +21,7 @@ struct mount_options {
     struct unshard_view_options view;
     char *split;                        /* what view.split points to */
     struct unshard_fetch_options fetch; /* 0 in a field: the default */
+    bool prefetch_said;                 /* else what fetch.prefetch is to be the source tells */
     bool allow_other, allow_root;
     char *status_file;  /* where the status JSON is mirrored */
     char *metrics_file; /* where the metrics are */

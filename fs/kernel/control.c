@@ -11,16 +11,16 @@
 
 #include "fs/host/log.h"
 #include "fs/host/monotonic.h"
+#include "fs/kernel/companions.h"
 #include "fs/kernel/inode_table.h"
+#include "fs/kernel/waiting.h"
 
 #define MOST_WAITING 64u
 /* Running stores end when the reads that they wait for are answered. */
 #define STORES_TIMEOUT_MS 10000u
-#define WHOLE_MOUNT UINT32_MAX
-
 struct job {
     unsigned command;
-    uint32_t component; /* or WHOLE_MOUNT */
+    char *target; /* on the heap */
 };
 
 struct control {
@@ -32,21 +32,20 @@ struct control {
     struct job waiting[MOST_WAITING]; /* a ring: ticket t is in [(t - 1) % MOST_WAITING] */
     uint64_t last_ticket, served;
     bool running, stopping, ending;
+    struct job serving; /* of the thread */
 };
 
 /* ---- the thread --------------------------------------------------------------------------------
  */
 
-static void evict_view(struct filesystem *filesystem, uint32_t view)
+static void evict_view(struct filesystem *filesystem, const struct inode *inode, uint32_t view,
+                       const char *view_path)
 {
     char path[512];
-    unshard_field(path, sizeof path, unshard_view_path(filesystem->checkpoint, view));
+    unshard_field(path, sizeof path, view_path);
     if (unshard_engine_view_evict(filesystem->engine, view, STORES_TIMEOUT_MS))
         log_line(LOG_WARNING, "control", "event=evict-incomplete view=\"%s\"", path);
-    uint64_t nodeid = inode_table_view_nodeid(filesystem->inodes, view);
-    if (!nodeid)
-        return;
-    int result = fuse_lowlevel_notify_inval_inode(filesystem->session, nodeid, 0, 0);
+    int result = fuse_lowlevel_notify_inval_inode(filesystem->session, inode->id, 0, 0);
     if (result && result != -ENOENT) /* ENOENT: the kernel has nothing of it */
         log_line(LOG_WARNING, "control", "event=evict-failed view=\"%s\" errno=%d", path, -result);
 }
@@ -59,26 +58,58 @@ static bool is_stopping(struct control *control)
     return stopping;
 }
 
-static void serve(struct control *control, const struct job *job)
+static bool is_below(const char *path, const char *directory)
 {
+    size_t length = strlen(directory);
+    return strncmp(path, directory, length) == 0 && path[length] == '/';
+}
+
+/* Whether a file is meant by what a command names: a component, the path of a file, or a directory
+ * that it is in, in whatever depth. */
+static bool is_meant(const struct inode_sight *sight, const char *target)
+{
+    const struct unshard_checkpoint *layout = sight->place.layout;
+    int32_t number =
+        unshard_view_component(layout, unshard_node(layout, sight->place.node)->view);
+    if (!*target || strcmp(sight->path, target) == 0 || is_below(sight->path, target))
+        return true;
+    return number >= 0 &&
+           strcmp(unshard_component(layout, (uint32_t)number).name, target) == 0;
+}
+
+/* What is not the engine's yet has no pages to evict, and becomes the engine's when it is named. */
+static int serve_file(void *context, struct inode *inode)
+{
+    struct control *control = context;
     struct filesystem *filesystem = control->filesystem;
-    const struct unshard_checkpoint *checkpoint = filesystem->checkpoint;
-    bool evict = job->command == CONTROL_EVICT;
-    char name[512];
-    unshard_field(
-        name, sizeof name,
-        job->component == WHOLE_MOUNT ? "*" : unshard_component(checkpoint, job->component).name);
-    log_line(LOG_NOTICE, "control", "event=%s component=\"%s\"", evict ? "evict" : "warm", name);
-    uint32_t count = unshard_view_count(checkpoint);
-    for (uint32_t view = 0; view < count && !is_stopping(control); view++) {
-        int32_t component = unshard_view_component(checkpoint, view);
-        if (job->component != WHOLE_MOUNT && component != (int32_t)job->component)
-            continue;
-        if (evict)
-            evict_view(filesystem, view);
-        else
-            unshard_engine_view_warm(filesystem->engine, view);
+    const struct job *job = &control->serving;
+    struct inode_sight sight;
+    if (is_stopping(control))
+        return -ESHUTDOWN;
+    if (inode_table_sight(filesystem->inodes, inode, &sight))
+        return -ENOMEM;
+    bool meant = is_meant(&sight, job->target), warm = job->command == CONTROL_WARM;
+    if (meant && warm && *job->target)
+        inode_table_attach(filesystem->inodes, inode, NULL);
+    uint32_t view = inode_table_view(filesystem->inodes, inode);
+    if (meant && view != UNSHARD_NO_VIEW && warm) {
+        unshard_engine_prefetch(filesystem->engine, view, companions_model(filesystem, inode));
+        unshard_engine_view_warm(filesystem->engine, view);
+    } else if (meant && view != UNSHARD_NO_VIEW) {
+        evict_view(filesystem, inode, view, sight.path);
     }
+    inode_sight_release(&sight);
+    return 0;
+}
+
+static void serve(struct control *control)
+{
+    const struct job *job = &control->serving;
+    char name[512];
+    unshard_field(name, sizeof name, *job->target ? job->target : "*");
+    log_line(LOG_NOTICE, "control", "event=%s component=\"%s\"",
+             job->command == CONTROL_EVICT ? "evict" : "warm", name);
+    inode_table_each_file(control->filesystem->inodes, serve_file, control);
 }
 
 static void *run(void *argument)
@@ -90,10 +121,11 @@ static void *run(void *argument)
             pthread_cond_wait(&control->changed, &control->mutex);
             continue;
         }
-        struct job job = control->waiting[control->served % MOST_WAITING];
+        control->serving = control->waiting[control->served % MOST_WAITING];
         control->running = true;
         pthread_mutex_unlock(&control->mutex);
-        serve(control, &job);
+        serve(control);
+        free(control->serving.target);
         pthread_mutex_lock(&control->mutex);
         control->running = false;
         control->served++;
@@ -105,23 +137,6 @@ static void *run(void *argument)
 
 /* ---- its callers -------------------------------------------------------------------------------
  */
-
-static int find_component(const struct unshard_checkpoint *checkpoint, const char *name,
-                          uint32_t *out)
-{
-    *out = WHOLE_MOUNT;
-    if (!*name)
-        return 0;
-    for (uint32_t i = 0; i < unshard_component_count(checkpoint); i++) {
-        struct unshard_component component = unshard_component(checkpoint, i);
-        const char *path = component.view_path;
-        if (strcmp(component.name, name) != 0 && (!path || strcmp(path, name) != 0))
-            continue;
-        *out = i;
-        return 0;
-    }
-    return -ENOENT;
-}
 
 static int add_job(struct control *control, struct job job, uint64_t *ticket)
 {
@@ -140,26 +155,117 @@ static int add_job(struct control *control, struct job job, uint64_t *ticket)
     return result;
 }
 
-int control_request(struct filesystem *filesystem, unsigned command,
-                    struct control_message *message)
+/* A request that is looked into. */
+struct inquiry {
+    struct waiting_job job;
+    struct filesystem *filesystem;
+    unsigned command;
+    struct control_message message;
+};
+
+static int stop_at_meant(void *context, struct inode *inode)
+{
+    const struct inquiry *inquiry = context;
+    struct inode_sight sight;
+    if (inode_table_sight(inquiry->filesystem->inodes, inode, &sight))
+        return -ENOMEM;
+    bool meant = is_meant(&sight, inquiry->message.component);
+    inode_sight_release(&sight);
+    return meant;
+}
+
+/* Whether there is what a command names. */
+static int check_target(struct inquiry *inquiry)
+{
+    struct unshard_place place;
+    struct filesystem *filesystem = inquiry->filesystem;
+    if (!*inquiry->message.component)
+        return 0;
+    int result = inode_table_each_file(filesystem->inodes, stop_at_meant, inquiry);
+    if (result != 0)
+        return result > 0 ? 0 : result;
+    result = unshard_tree_look(filesystem->tree, inquiry->message.component, &place, NULL);
+    if (result == 0)
+        unshard_layout_release(place.layout);
+    return result == -ENOTDIR ? -ENOENT : result;
+}
+
+static void work(struct waiting_job *job)
+{
+    struct inquiry *inquiry = (struct inquiry *)job;
+    struct filesystem *filesystem = inquiry->filesystem;
+    struct job order = {.command = inquiry->command};
+    int result = check_target(inquiry);
+    struct fuse_req *request = waiting_take(filesystem->waiting, job);
+    if (!request)
+        return; /* nobody wants it any more */
+    if (result == 0)
+        result = (order.target = strdup(inquiry->message.component)) ? 0 : -ENOMEM;
+    if (result == 0)
+        result = add_job(filesystem->control, order, &inquiry->message.ticket);
+    if (result) {
+        free(order.target);
+        fuse_reply_err(request, -result);
+    } else {
+        fuse_reply_ioctl(request, 0, &inquiry->message, sizeof inquiry->message);
+    }
+}
+
+static void release_inquiry(struct waiting_job *job)
+{
+    free(job);
+}
+
+/* A directory is named by its path, however that is written. */
+static void trim(char *path)
+{
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        path[--length] = '\0';
+    if (path[0] == '.' && path[1] == '/')
+        memmove(path, path + 2, length - 1);
+}
+
+static int inquire(struct filesystem *filesystem, struct fuse_req *request, unsigned command,
+                   const struct control_message *message)
+{
+    struct inquiry *inquiry = calloc(1, sizeof *inquiry);
+    if (!inquiry)
+        return -ENOMEM;
+    inquiry->job =
+        (struct waiting_job){.work = work, .release = release_inquiry, .key = WAITING_KEY_CONTROL};
+    inquiry->filesystem = filesystem;
+    inquiry->command = command;
+    inquiry->message = *message;
+    inquiry->message.component[sizeof message->component - 1] = '\0';
+    trim(inquiry->message.component);
+    int result = waiting_enter(filesystem->waiting, &inquiry->job, request);
+    if (result)
+        free(inquiry);
+    return result;
+}
+
+void control_request(struct filesystem *filesystem, struct fuse_req *request, unsigned command,
+                     struct control_message *message)
 {
     struct control *control = filesystem->control;
+    int result = -ENOTTY;
+    if (command == CONTROL_EVICT || command == CONTROL_WARM)
+        result = inquire(filesystem, request, command, message);
     if (command == CONTROL_SERVED) {
         pthread_mutex_lock(&control->mutex);
         message->ticket = control->served;
         pthread_mutex_unlock(&control->mutex);
-        return 0;
+        fuse_reply_ioctl(request, 0, message, sizeof *message);
+    } else if (result) {
+        fuse_reply_err(request, -result);
     }
-    if (command != CONTROL_EVICT && command != CONTROL_WARM)
-        return -ENOTTY;
-    struct job job = {.command = command};
-    message->component[sizeof message->component - 1] = '\0';
-    int result = find_component(filesystem->checkpoint, message->component, &job.component);
-    return result ? result : add_job(control, job, &message->ticket);
 }
 
 static void release(struct control *control)
 {
+    for (uint64_t ticket = control->served; ticket < control->last_ticket; ticket++)
+        free(control->waiting[ticket % MOST_WAITING].target);
     pthread_cond_destroy(&control->changed);
     pthread_mutex_destroy(&control->mutex);
     free(control);

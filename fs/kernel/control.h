@@ -12,10 +12,13 @@
 /* Starts the thread for a filesystem with session, engine and inodes. 0 with filesystem->control
  * set, or a negative errno. */
 int control_start(struct filesystem *filesystem);
-/* Takes a request and gives its ticket in message->ticket; does not wait for it to be served. 0,
- * -ENOENT, -EAGAIN, -ENOTTY for an unknown command, -ESHUTDOWN. Thread-safe, never blocks. */
-int control_request(struct filesystem *filesystem, unsigned command,
-                    struct control_message *message);
+struct fuse_req;
+
+/* Answers a request, with its ticket in message->ticket; does not wait for it to be served: ENOENT,
+ * EAGAIN, ENOTTY for an unknown command, ESHUTDOWN. What it names is looked for first, in the room
+ * where requests wait. Thread-safe, never blocks. */
+void control_request(struct filesystem *filesystem, struct fuse_req *request, unsigned command,
+                     struct control_message *message);
 /* Begins no further work and waits for what runs, at most timeout_ms. 0, or -ETIMEDOUT. NULL is
  * allowed. */
 int control_quiesce(struct control *control, unsigned timeout_ms);

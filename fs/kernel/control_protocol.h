@@ -16,14 +16,16 @@
 /* The same on 32 and on 64 bits. */
 struct control_message {
     uint64_t ticket; /* out: of the request; of CONTROL_SERVED: the last one served */
-    /* in: the component's name or the path of its view, terminated; "" for all of the mount */
+    /* in: terminated, and below the mount: a component's name, the path of a file or that of a
+     * directory, for all that is in it; "" for all that the daemon has in hand */
     char component[CONTROL_COMPONENT_CAPACITY];
 };
 
-/* Take the pages of the component out of the page cache and prefetch it no more. ENOENT: there is
- * no such component; EAGAIN: too many requests are waiting. */
+/* Take the pages of what is named out of the page cache and prefetch it no more. ENOENT: there is
+ * no such thing; EAGAIN: too many requests are waiting. */
 #define CONTROL_EVICT _IOWR('u', 1, struct control_message)
-/* Prefetch the component, anew if it had been. Errors as above. */
+/* Prefetch what is named, anew if it had been. Of a directory that is what the kernel has been told
+ * of: who asks looks everything in it up first. Errors as above. */
 #define CONTROL_WARM _IOWR('u', 2, struct control_message)
 /* How far the daemon has come with what it was asked for. */
 #define CONTROL_SERVED _IOR('u', 3, struct control_message)

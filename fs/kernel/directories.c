@@ -4,131 +4,273 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/kernel/errands.h"
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/nodes.h"
 #include "fs/kernel/status_files.h"
 
 #define LARGEST_REPLY ((size_t)256 * 1024)
+/* No entry of READDIRPLUS is smaller. */
+#define LEAST_ENTRY 128u
+
+/* ---- handles -----------------------------------------------------------------------------------
+ */
+
+struct open_directory {
+    struct unshard_place place; /* holds the layout */
+    struct open_directory *next, *previous;
+};
+
+/* All that are open: a RELEASEDIR can come after the mount has gone, that is, never. */
+static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct open_directory *open_directories; /* of open_mutex */
+
+static struct open_directory *new_handle(const struct unshard_place *place)
+{
+    struct open_directory *handle = calloc(1, sizeof *handle);
+    if (!handle)
+        return NULL;
+    handle->place = *place;
+    pthread_mutex_lock(&open_mutex);
+    handle->next = open_directories;
+    if (open_directories)
+        open_directories->previous = handle;
+    open_directories = handle;
+    pthread_mutex_unlock(&open_mutex);
+    return handle;
+}
+
+/* NULL is allowed. */
+static void end_handle(struct open_directory *handle)
+{
+    if (!handle)
+        return;
+    pthread_mutex_lock(&open_mutex);
+    *(handle->previous ? &handle->previous->next : &open_directories) = handle->next;
+    if (handle->next)
+        handle->next->previous = handle->previous;
+    pthread_mutex_unlock(&open_mutex);
+    unshard_layout_release(handle->place.layout);
+    free(handle);
+}
+
+void directories_end(void)
+{
+    while (open_directories)
+        end_handle(open_directories);
+}
+
+/* handle: NULL for `.unshard`. */
+static void reply_open(fuse_req_t request, struct open_directory *handle, int flags)
+{
+    struct fuse_file_info info = {.flags = flags, .fh = (uint64_t)(uintptr_t)handle};
+    if (fuse_reply_open(request, &info)) /* the reader is gone: no RELEASEDIR will come */
+        end_handle(handle);
+}
+
+static void answer_open(struct errand *errand, fuse_req_t request, int result,
+                        struct unshard_place *place)
+{
+    struct open_directory *handle = NULL;
+    if (result == 0 && unshard_node(place->layout, place->node)->kind != UNSHARD_NODE_DIRECTORY)
+        result = -ENOTDIR;
+    if (result == 0)
+        result = (handle = new_handle(place)) ? 0 : -ENOMEM;
+    if (result) {
+        fuse_reply_err(request, -result);
+        return;
+    }
+    place->layout = NULL; /* the handle's */
+    reply_open(request, handle, errand->flags);
+}
+
+void directories_open(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
+                      const struct fuse_file_info *info)
+{
+    if (nodes_is_status_directory(nodeid)) {
+        reply_open(request, NULL, info->flags);
+        return;
+    }
+    struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
+    bool directory = inode && inode->kind == UNSHARD_NODE_DIRECTORY;
+    struct errand errand = {.filesystem = filesystem,
+                            .inode = inode,
+                            .directory = directory ? strdup(inode->path) : NULL,
+                            .flags = info->flags,
+                            .answer = answer_open};
+    if (errand.directory) {
+        errand_begin(&errand, request);
+        return;
+    }
+    fuse_reply_err(request, directory ? ENOMEM : inode ? ENOTDIR : ENOENT);
+    inode_table_put(filesystem->inodes, inode);
+}
+
+void directories_release(struct fuse_req *request, const struct fuse_file_info *info)
+{
+    end_handle((struct open_directory *)(uintptr_t)info->fh);
+    fuse_reply_err(request, 0);
+}
+
+/* ---- listings ----------------------------------------------------------------------------------
+ */
 
 /* One reply being built. */
 struct listing {
     struct filesystem *filesystem;
     fuse_req_t request;
-    uint64_t nodeid;
-    const struct unshard_node *directory; /* NULL: `.unshard` */
+    const struct open_directory *handle; /* NULL: `.unshard` */
+    const struct inode *inode;           /* of the directory; NULL: `.unshard` */
+    const struct unshard_node *directory;
     bool plus;
     char *buffer;
     size_t capacity, used;
+    struct inode **inodes; /* what the kernel is told of, with references */
+    size_t inode_count;
 };
 
-static uint64_t entry_count(const struct listing *listing)
-{
-    uint64_t children = listing->directory ? listing->directory->child_count : status_file_count();
-    return 2 + children;
-}
-
-/* The name and node id of the entry at an offset. */
-static const char *entry_at(const struct listing *listing, uint64_t offset, uint64_t *nodeid)
-{
-    *nodeid = listing->nodeid;
-    if (offset == 0)
-        return ".";
-    if (offset == 1) {
-        *nodeid = listing->directory ? (uint64_t)listing->directory->parent + 1 : FUSE_ROOT_ID;
-        return "..";
-    }
-    if (!listing->directory) {
-        *nodeid = nodes_status_nodeid(listing->filesystem, (int)(offset - 2));
-        return status_file_name((unsigned)(offset - 2));
-    }
-    uint32_t number = listing->directory->first_child + (uint32_t)(offset - 2);
-    *nodeid = (uint64_t)number + 1;
-    return unshard_node(listing->filesystem->checkpoint, number)->name;
-}
-
-/* Whether the entry at an offset is one that listings leave out. */
-static bool unlisted(const struct listing *listing, uint64_t offset)
-{
-    if (!listing->directory || offset < 2)
-        return false;
-    uint32_t number = listing->directory->first_child + (uint32_t)(offset - 2);
-    return unshard_node(listing->filesystem->checkpoint, number)->unlisted;
-}
-
 /* Adds one entry; false when it does not fit any more. */
-static bool add(struct listing *listing, uint64_t offset)
+static bool add(struct listing *listing, const char *name, const struct fuse_entry_param *entry,
+                uint64_t offset)
 {
-    uint64_t nodeid;
-    const char *name = entry_at(listing, offset, &nodeid);
-    struct fuse_entry_param entry;
-    if (unlisted(listing, offset) || nodes_entry(listing->filesystem, nodeid, &entry))
-        return true;
-    if (offset < 2)
-        entry.ino = 0; /* "." and ".." do not count as lookups */
     char *end = listing->buffer + listing->used;
     size_t room = listing->capacity - listing->used;
-    size_t length = listing->plus ? fuse_add_direntry_plus(listing->request, end, room, name,
-                                                           &entry, (off_t)(offset + 1))
+    size_t length = listing->plus ? fuse_add_direntry_plus(listing->request, end, room, name, entry,
+                                                           (off_t)(offset + 1))
                                   : fuse_add_direntry(listing->request, end, room, name,
-                                                      &entry.attr, (off_t)(offset + 1));
+                                                      &entry->attr, (off_t)(offset + 1));
     if (length > room)
         return false;
     listing->used += length;
-    if (listing->plus && entry.ino)
-        inode_table_lookup(listing->filesystem->inodes, nodeid);
     return true;
 }
 
-/* After the reply: the entries are known to the kernel, or their lookups are taken back. */
-static void settle(const struct listing *listing, uint64_t from, uint64_t to, bool reached)
+/* "." and "..": no lookups, and only number and type are told. */
+static bool add_dots(struct listing *listing, uint64_t offset)
 {
-    for (uint64_t offset = from < 2 ? 2 : from; offset < to; offset++) {
-        uint64_t nodeid;
-        if (unlisted(listing, offset))
-            continue;
-        entry_at(listing, offset, &nodeid);
+    struct inode_table *inodes = listing->filesystem->inodes;
+    struct fuse_entry_param entry = {.attr.st_mode = S_IFDIR};
+    const char *path = listing->inode ? listing->inode->path : "";
+    if (!listing->inode && offset == 0)
+        nodes_status_attributes(listing->filesystem, -1, &entry.attr);
+    else if (offset == 0)
+        entry.attr.st_ino = listing->inode->number;
+    else
+        entry.attr.st_ino = inode_table_above(inodes, path);
+    return add(listing, offset == 0 ? "." : "..", &entry, offset);
+}
+
+static bool add_status_file(struct listing *listing, uint64_t offset)
+{
+    struct fuse_entry_param entry;
+    int file = (int)(offset - 2);
+    nodes_status_entry(listing->filesystem, file, &entry);
+    return add(listing, status_file_name((unsigned)file), &entry, offset);
+}
+
+/* Only name, number and type. */
+static bool add_name(struct listing *listing, const struct unshard_node *node, const char *path,
+                     const struct unshard_place *place, uint64_t offset)
+{
+    struct fuse_entry_param entry = {.attr = {.st_ino = node->inode, .st_mode = node->mode}};
+    struct inode *known = inode_table_find(listing->filesystem->inodes, path, place);
+    if (known)
+        entry.attr.st_ino = known->number;
+    inode_table_put(listing->filesystem->inodes, known);
+    return add(listing, node->name, &entry, offset);
+}
+
+/* All that a LOOKUP would tell, and it counts as one. */
+static bool add_node(struct listing *listing, const struct unshard_node *node, const char *path,
+                     const struct unshard_place *place, uint64_t offset)
+{
+    struct fuse_entry_param entry;
+    struct inode_table *inodes = listing->filesystem->inodes;
+    struct inode *inode = inode_table_enter(inodes, path, place);
+    if (!inode)
+        return false;
+    nodes_entry(listing->filesystem, inode, place, &entry);
+    if (!add(listing, node->name, &entry, offset)) {
+        inode_table_put(inodes, inode);
+        return false;
+    }
+    inode_table_lookup(inodes, inode);
+    listing->inodes[listing->inode_count++] = inode;
+    return true;
+}
+
+static bool add_child(struct listing *listing, uint64_t offset)
+{
+    const struct unshard_place *directory = &listing->handle->place;
+    struct unshard_place place = {.layout = directory->layout,
+                                  .node = listing->directory->first_child +
+                                          (uint32_t)(offset - 2)};
+    const struct unshard_node *node = unshard_node(place.layout, place.node);
+    if (node->unlisted)
+        return true;
+    char *path = nodes_path(listing->inode->path, node->name);
+    bool added = path && (listing->plus ? add_node(listing, node, path, &place, offset)
+                                        : add_name(listing, node, path, &place, offset));
+    free(path);
+    return added;
+}
+
+static bool add_entry(struct listing *listing, uint64_t offset)
+{
+    if (offset < 2)
+        return add_dots(listing, offset);
+    return listing->directory ? add_child(listing, offset) : add_status_file(listing, offset);
+}
+
+/* After the reply: the entries are known to the kernel, or their lookups are taken back. */
+static void settle(const struct listing *listing, bool reached)
+{
+    struct inode_table *inodes = listing->filesystem->inodes;
+    for (size_t i = 0; i < listing->inode_count; i++) {
         if (reached)
-            inode_table_replied(listing->filesystem->inodes, nodeid);
+            inode_table_replied(inodes, listing->inodes[i]);
         else
-            inode_table_forget(listing->filesystem->inodes, nodeid, 1);
+            inode_table_forget(inodes, listing->inodes[i]->id, 1);
+        inode_table_put(inodes, listing->inodes[i]);
     }
 }
 
 static void reply(struct listing *listing, uint64_t offset)
 {
-    uint64_t next = offset, count = entry_count(listing);
-    while (next < count && add(listing, next))
-        next++;
-    bool reached = fuse_reply_buf(listing->request, listing->buffer, listing->used) == 0;
-    if (listing->plus)
-        settle(listing, offset, next, reached);
+    uint64_t count =
+        2 + (listing->directory ? listing->directory->child_count : status_file_count());
+    while (offset < count && add_entry(listing, offset))
+        offset++;
+    settle(listing, fuse_reply_buf(listing->request, listing->buffer, listing->used) == 0);
 }
 
 void directories_read(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
-                      size_t size, off_t offset, bool plus)
+                      const struct fuse_file_info *info, size_t size, off_t offset, bool plus)
 {
     struct listing listing = {
         .filesystem = filesystem,
         .request = request,
-        .nodeid = nodeid,
-        .directory = inode_table_node(filesystem->inodes, nodeid),
+        .handle = (struct open_directory *)(uintptr_t)info->fh,
         .plus = plus,
         .capacity = size < LARGEST_REPLY ? size : LARGEST_REPLY,
     };
-    bool is_directory = listing.directory ? listing.directory->kind == UNSHARD_NODE_DIRECTORY
-                                          : nodes_is_status_directory(filesystem, nodeid);
-    if (!is_directory || offset < 0) {
-        fuse_reply_err(request, is_directory ? EINVAL : ENOTDIR);
-        return;
-    }
+    if (listing.handle)
+        listing.directory = unshard_node(listing.handle->place.layout, listing.handle->place.node);
+    struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
+    listing.inode = inode;
     listing.buffer = malloc(listing.capacity + 1);
-    if (!listing.buffer) {
+    listing.inodes = calloc(listing.capacity / LEAST_ENTRY + 1, sizeof(struct inode *));
+    if (offset < 0 || !inode != !listing.handle)
+        fuse_reply_err(request, EINVAL);
+    else if (!listing.buffer || !listing.inodes)
         fuse_reply_err(request, ENOMEM);
-        return;
-    }
-    reply(&listing, (uint64_t)offset);
+    else
+        reply(&listing, (uint64_t)offset);
     free(listing.buffer);
+    free(listing.inodes);
+    inode_table_put(filesystem->inodes, inode);
 }

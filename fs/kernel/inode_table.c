@@ -1,54 +1,261 @@
 /* SPDX-License-Identifier: MIT */
 #include "fs/kernel/inode_table.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <xxhash.h>
 
-struct entry {
+#define FIRST_BUCKETS 256u
+#define IDENTITY_SIZE 16
+
+struct node {
+    struct inode inode; /* first */
+    unsigned char identity[IDENTITY_SIZE]; /* of a file's view */
+    uint64_t hash;                         /* of the identity, or of the path */
+    /* Of the table's mutex: */
+    struct node *next_by_id, *next_by_hash;
+    bool entered; /* it is found by its hash; else another one has its path by now */
     uint64_t lookups;
-    bool told; /* the engine has been told that the view is known */
+    unsigned references;
+    struct unshard_place place; /* of a file: where it was seen last; holds the layout */
+    char *seen_path;            /* ... and as what */
+    uint64_t size;              /* ... and how large */
+    uint32_t view;              /* the engine's number; UNSHARD_NO_VIEW: it is not attached */
+    bool answered;              /* the kernel has an inode */
+    bool told;                  /* the engine has been told so */
+    uint64_t model;             /* see inode_table_model */
+    struct unshard_checkpoint *told_of; /* of an attached one: the layout that the engine was asked
+                                         * to tell of; held by it */
 };
 
 struct inode_table {
-    const struct unshard_checkpoint *checkpoint;
-    uint32_t node_count;
-    uint64_t entry_count;
-    uint64_t *view_nodeid; /* by view number; 0: no node */
-    /* Held while the engine is told, so that "known" and "gone" reach it in the order they
-     * happened. The engine takes its own lock below this one and never calls back with it held. */
+    uint64_t seed; /* names come from anywhere */
     pthread_mutex_t mutex;
-    struct unshard_engine *engine; /* protected by mutex */
-    struct entry *entries;         /* by node id - 1; protected by mutex */
+    /* Of mutex: */
+    struct unshard_engine *engine;
+    struct node **by_id, **by_hash;
+    size_t bucket_count;
+    uint64_t count, bytes, last_id;
+    uint64_t *view_nodeid; /* by the engine's number; 0: no node */
+    size_t view_capacity;
 };
 
-static int map_views(struct inode_table *table)
+static struct node *node_of(const struct inode *inode)
 {
-    uint32_t views = unshard_view_count(table->checkpoint);
-    table->view_nodeid = calloc((size_t)views + 1, sizeof *table->view_nodeid);
-    if (!table->view_nodeid)
-        return -1;
-    for (uint32_t number = 0; number < table->node_count; number++) {
-        const struct unshard_node *node = unshard_node(table->checkpoint, number);
-        if (node->view < views && !table->view_nodeid[node->view])
-            table->view_nodeid[node->view] = (uint64_t)number + 1;
-    }
-    return 0;
+    return (struct node *)(uintptr_t)inode;
 }
 
-struct inode_table *inode_table_new(const struct unshard_checkpoint *checkpoint, uint32_t extra)
+static void lock(struct inode_table *table)
+{
+    pthread_mutex_lock(&table->mutex);
+}
+
+static void unlock(struct inode_table *table)
+{
+    pthread_mutex_unlock(&table->mutex);
+}
+
+/* ---- finding -----------------------------------------------------------------------------------
+ */
+
+/* What a node is found by. */
+struct key {
+    enum unshard_node_kind kind;
+    const char *path, *target;
+    unsigned char identity[IDENTITY_SIZE];
+    uint64_t hash;
+};
+
+static struct key make_key(const struct inode_table *table, const char *path,
+                           const struct unshard_place *place)
+{
+    const struct unshard_node *shown = unshard_node(place->layout, place->node);
+    struct key key = {.kind = shown->kind, .path = path, .target = shown->target};
+    if (key.kind == UNSHARD_NODE_FILE) {
+        unshard_view_identity(place->layout, shown->view, key.identity);
+        key.hash = XXH3_64bits_withSeed(key.identity, sizeof key.identity, table->seed);
+    } else {
+        key.hash = XXH3_64bits_withSeed(path, strlen(path), table->seed + 1);
+    }
+    return key;
+}
+
+/* Whether a node is what has been seen. */
+static bool is_same(const struct node *node, const struct key *key)
+{
+    if (node->hash != key->hash || node->inode.kind != key->kind)
+        return false;
+    if (key->kind == UNSHARD_NODE_FILE)
+        return memcmp(node->identity, key->identity, IDENTITY_SIZE) == 0;
+    return strcmp(node->inode.path, key->path) == 0 &&
+           (key->kind != UNSHARD_NODE_SYMLINK || strcmp(node->inode.target, key->target) == 0);
+}
+
+static struct node **hash_bucket(const struct inode_table *table, uint64_t hash)
+{
+    return &table->by_hash[hash & (table->bucket_count - 1)];
+}
+
+static struct node **id_bucket(const struct inode_table *table, uint64_t id)
+{
+    return &table->by_id[id & (table->bucket_count - 1)];
+}
+
+static struct node *find_key(const struct inode_table *table, const struct key *key)
+{
+    struct node *node = *hash_bucket(table, key->hash);
+    while (node && !is_same(node, key))
+        node = node->next_by_hash;
+    return node;
+}
+
+static struct node *find_id(const struct inode_table *table, uint64_t id)
+{
+    struct node *node = *id_bucket(table, id);
+    while (node && node->inode.id != id)
+        node = node->next_by_id;
+    return node;
+}
+
+/* More buckets, if there is memory for them. */
+static void grow(struct inode_table *table)
+{
+    size_t old = table->bucket_count, count = 2 * old;
+    struct node **by_id = calloc(count, sizeof *by_id);
+    struct node **by_hash = calloc(count, sizeof *by_hash);
+    if (!by_id || !by_hash) {
+        free(by_id);
+        free(by_hash);
+        return;
+    }
+    for (size_t i = 0; i < old; i++)
+        for (struct node *node = table->by_id[i], *next; node; node = next) {
+            next = node->next_by_id;
+            struct node **bucket = &by_id[node->inode.id & (count - 1)];
+            node->next_by_id = *bucket;
+            *bucket = node;
+            if (!node->entered)
+                continue;
+            bucket = &by_hash[node->hash & (count - 1)];
+            node->next_by_hash = *bucket;
+            *bucket = node;
+        }
+    free(table->by_id);
+    free(table->by_hash);
+    table->by_id = by_id;
+    table->by_hash = by_hash;
+    table->bucket_count = count;
+}
+
+/* Another one has its place, or it is gone. */
+static void leave_hash(struct inode_table *table, struct node *node)
+{
+    struct node **link = hash_bucket(table, node->hash);
+    while (*link != node)
+        link = &(*link)->next_by_hash;
+    *link = node->next_by_hash;
+    node->entered = false;
+}
+
+static void leave_id(struct inode_table *table, const struct node *node)
+{
+    struct node **link = id_bucket(table, node->inode.id);
+    while (*link != node)
+        link = &(*link)->next_by_id;
+    *link = node->next_by_id;
+}
+
+static void let_go(struct unshard_checkpoint *layout)
+{
+    if (layout)
+        unshard_layout_release(layout);
+}
+
+/* ---- making and freeing ------------------------------------------------------------------------
+ */
+
+static void free_node(struct node *node)
+{
+    let_go(node->place.layout);
+    free(node->inode.path);
+    free(node->inode.target);
+    free(node->seen_path);
+    free(node);
+}
+
+static struct node *new_node(const struct key *key, const struct unshard_node *shown)
+{
+    struct node *node = calloc(1, sizeof *node);
+    if (!node)
+        return NULL;
+    node->inode.kind = key->kind;
+    node->inode.number = shown->inode;
+    node->view = UNSHARD_NO_VIEW;
+    node->hash = key->hash;
+    memcpy(node->identity, key->identity, sizeof node->identity);
+    if (key->kind != UNSHARD_NODE_FILE)
+        node->inode.path = strdup(key->path);
+    if (key->kind == UNSHARD_NODE_SYMLINK)
+        node->inode.target = strdup(key->target);
+    if ((key->kind == UNSHARD_NODE_FILE || node->inode.path) &&
+        (key->kind != UNSHARD_NODE_SYMLINK || node->inode.target))
+        return node;
+    free_node(node);
+    return NULL;
+}
+
+/* A directory whose path is a symlink's now and the like: who knows it has it by its id. */
+static void take_over_path(struct inode_table *table, const struct key *key)
+{
+    if (key->kind == UNSHARD_NODE_FILE)
+        return;
+    for (struct node *node = *hash_bucket(table, key->hash); node; node = node->next_by_hash)
+        if (node->hash == key->hash && node->inode.path && !strcmp(node->inode.path, key->path)) {
+            leave_hash(table, node);
+            return;
+        }
+}
+
+static void add(struct inode_table *table, struct node *node, uint64_t id)
+{
+    if (table->count >= table->bucket_count)
+        grow(table);
+    node->inode.id = id;
+    struct node **bucket = id_bucket(table, id);
+    node->next_by_id = *bucket;
+    *bucket = node;
+    bucket = hash_bucket(table, node->hash);
+    node->next_by_hash = *bucket;
+    *bucket = node;
+    node->entered = true;
+    table->count++;
+}
+
+struct inode_table *inode_table_new(const struct unshard_checkpoint *root)
 {
     struct inode_table *table = calloc(1, sizeof *table);
     if (!table)
         return NULL;
-    table->checkpoint = checkpoint;
-    table->node_count = unshard_node_count(checkpoint);
-    table->entry_count = (uint64_t)table->node_count + extra;
     pthread_mutex_init(&table->mutex, NULL);
-    table->entries = calloc(table->entry_count, sizeof *table->entries);
-    if (!table->entries || map_views(table)) {
+    if (getrandom(&table->seed, sizeof table->seed, GRND_NONBLOCK) < 0)
+        table->seed = (uint64_t)(uintptr_t)table;
+    table->bucket_count = FIRST_BUCKETS;
+    table->last_id = INODE_FIRST - 1;
+    table->by_id = calloc(table->bucket_count, sizeof(struct node *));
+    table->by_hash = calloc(table->bucket_count, sizeof(struct node *));
+    struct unshard_place place = {.layout = (struct unshard_checkpoint *)(uintptr_t)root};
+    struct key key = make_key(table, "", &place);
+    struct node *node =
+        table->by_id && table->by_hash ? new_node(&key, unshard_node(root, 0)) : NULL;
+    if (!node) {
         inode_table_free(table);
         return NULL;
     }
+    node->references = 1;
+    add(table, node, INODE_ROOT);
     return table;
 }
 
@@ -56,95 +263,417 @@ void inode_table_free(struct inode_table *table)
 {
     if (!table)
         return;
+    for (size_t i = 0; table->by_id && i < table->bucket_count; i++)
+        for (struct node *node = table->by_id[i], *next; node; node = next) {
+            next = node->next_by_id;
+            free_node(node);
+        }
     pthread_mutex_destroy(&table->mutex);
-    free(table->entries);
+    free(table->by_id);
+    free(table->by_hash);
     free(table->view_nodeid);
     free(table);
 }
 
 void inode_table_set_engine(struct inode_table *table, struct unshard_engine *engine)
 {
-    pthread_mutex_lock(&table->mutex);
+    lock(table);
     table->engine = engine;
-    pthread_mutex_unlock(&table->mutex);
+    unlock(table);
 }
 
-const struct unshard_node *inode_table_node(const struct inode_table *table, uint64_t nodeid)
-{
-    if (nodeid == 0 || nodeid > table->node_count)
-        return NULL;
-    return unshard_node(table->checkpoint, (uint32_t)(nodeid - 1));
-}
+/* ---- the engine's side -------------------------------------------------------------------------
+ */
 
-uint64_t inode_table_nodeid(const struct inode_table *table, const struct unshard_node *node)
+/* Tells the engine what it does not know yet. Caller holds the mutex. */
+static void tell(struct inode_table *table, struct node *node)
 {
-    return (uint64_t)unshard_node_number(table->checkpoint, node) + 1;
-}
-
-uint64_t inode_table_first_extra(const struct inode_table *table)
-{
-    return (uint64_t)table->node_count + 1;
-}
-
-uint64_t inode_table_view_nodeid(const struct inode_table *table, uint32_t view)
-{
-    return view < unshard_view_count(table->checkpoint) ? table->view_nodeid[view] : 0;
-}
-
-/* The view whose pages belong to this node id, or UNSHARD_NO_VIEW. */
-static uint32_t view_of(const struct inode_table *table, uint64_t nodeid)
-{
-    const struct unshard_node *node = inode_table_node(table, nodeid);
-    if (!node || node->view == UNSHARD_NO_VIEW ||
-        inode_table_view_nodeid(table, node->view) != nodeid)
-        return UNSHARD_NO_VIEW;
-    return node->view;
-}
-
-static void tell(struct inode_table *table, uint64_t nodeid, bool known)
-{
-    struct entry *entry = &table->entries[nodeid - 1];
-    uint32_t view = view_of(table, nodeid);
-    if (view == UNSHARD_NO_VIEW || entry->told == known || !table->engine)
+    bool known = node->answered && node->lookups > 0;
+    if (node->view == UNSHARD_NO_VIEW || node->told == known)
         return;
-    entry->told = known;
-    unshard_engine_view_known(table->engine, view, known);
+    node->told = known;
+    unshard_engine_view_known(table->engine, node->view, known);
 }
 
-void inode_table_lookup(struct inode_table *table, uint64_t nodeid)
+/* The status tells of the layouts that attached files were seen in last. Caller holds the mutex, and
+ * the layout that it was told of till now. */
+static void tell_of(struct inode_table *table, struct node *node,
+                    struct unshard_checkpoint *layout)
 {
-    pthread_mutex_lock(&table->mutex);
-    table->entries[nodeid - 1].lookups++;
-    pthread_mutex_unlock(&table->mutex);
-}
-
-void inode_table_replied(struct inode_table *table, uint64_t nodeid)
-{
-    pthread_mutex_lock(&table->mutex);
-    if (table->entries[nodeid - 1].lookups > 0)
-        tell(table, nodeid, true);
-    pthread_mutex_unlock(&table->mutex);
-}
-
-void inode_table_forget(struct inode_table *table, uint64_t nodeid, uint64_t count)
-{
-    if (nodeid == 0 || nodeid > table->entry_count)
+    struct unshard_checkpoint *before = node->told_of;
+    if (before == layout)
         return;
-    pthread_mutex_lock(&table->mutex);
-    struct entry *entry = &table->entries[nodeid - 1];
-    entry->lookups -= count < entry->lookups ? count : entry->lookups;
-    if (entry->lookups == 0)
-        tell(table, nodeid, false);
-    pthread_mutex_unlock(&table->mutex);
+    node->told_of = NULL;
+    if (layout && unshard_engine_tell(table->engine, layout) == 0)
+        node->told_of = layout;
+    if (before)
+        unshard_engine_tell_no_more(table->engine, before);
+}
+
+/* Caller holds the mutex. */
+static int map_view(struct inode_table *table, uint32_t view, uint64_t id)
+{
+    if (view >= table->view_capacity) {
+        size_t capacity = 2 * (size_t)view + 64;
+        uint64_t *grown = reallocarray(table->view_nodeid, capacity, sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        memset(grown + table->view_capacity, 0, (capacity - table->view_capacity) * sizeof *grown);
+        table->view_nodeid = grown;
+        table->view_capacity = capacity;
+    }
+    table->view_nodeid[view] = id;
+    return 0;
+}
+
+/* The node has the view from now on, unless it has it already: 1, the caller's is one too many. */
+static int give_view(struct inode_table *table, struct node *node, uint32_t view)
+{
+    lock(table);
+    int result = node->view == UNSHARD_NO_VIEW ? map_view(table, view, node->inode.id) : 1;
+    if (result == 0) {
+        node->view = view;
+        tell(table, node);
+        tell_of(table, node, node->place.layout);
+    }
+    unlock(table);
+    return result;
+}
+
+int inode_table_attach(struct inode_table *table, struct inode *inode, struct unshard_error *error)
+{
+    struct node *node = node_of(inode);
+    uint32_t view;
+    lock(table);
+    bool attached = node->view != UNSHARD_NO_VIEW;
+    struct unshard_place place = node->place;
+    if (!attached)
+        unshard_layout_hold(place.layout);
+    unlock(table);
+    if (attached)
+        return 0;
+    int result = unshard_engine_attach(table->engine, place.layout,
+                                       unshard_node(place.layout, place.node)->view, &view, error);
+    if (result == 0) {
+        result = give_view(table, node, view);
+        if (result)
+            unshard_engine_detach(table->engine, view);
+        if (result < 0)
+            unshard_error_set(error, "no-memory", -result, "out of memory");
+    }
+    unshard_layout_release(place.layout);
+    return result < 0 ? result : 0;
+}
+
+uint32_t inode_table_view(struct inode_table *table, const struct inode *inode)
+{
+    lock(table);
+    uint32_t view = node_of(inode)->view;
+    unlock(table);
+    return view;
+}
+
+bool inode_table_readable(struct inode_table *table, const struct inode *inode)
+{
+    lock(table);
+    const struct unshard_place *place = &node_of(inode)->place;
+    bool readable =
+        unshard_view_readable(place->layout, unshard_node(place->layout, place->node)->view);
+    unlock(table);
+    return readable;
+}
+
+uint64_t inode_table_model(struct inode_table *table, const struct inode *inode)
+{
+    lock(table);
+    uint64_t model = node_of(inode)->model;
+    unlock(table);
+    return model;
+}
+
+void inode_table_set_model(struct inode_table *table, struct inode *inode, uint64_t model)
+{
+    lock(table);
+    node_of(inode)->model = model;
+    unlock(table);
+}
+
+/* Caller holds the mutex. */
+static uint64_t nodeid_of(const struct inode_table *table, uint32_t view)
+{
+    return view < table->view_capacity ? table->view_nodeid[view] : 0;
+}
+
+uint64_t inode_table_view_nodeid(struct inode_table *table, uint32_t view)
+{
+    lock(table);
+    uint64_t id = nodeid_of(table, view);
+    unlock(table);
+    return id;
 }
 
 bool inode_table_view_known(struct inode_table *table, uint32_t view)
 {
-    uint64_t nodeid = inode_table_view_nodeid(table, view);
-    if (!nodeid)
-        return false;
-    pthread_mutex_lock(&table->mutex);
-    bool known = table->entries[nodeid - 1].told;
-    pthread_mutex_unlock(&table->mutex);
+    lock(table);
+    uint64_t id = nodeid_of(table, view);
+    const struct node *node = id ? find_id(table, id) : NULL;
+    bool known = node && node->told;
+    unlock(table);
     return known;
+}
+
+/* ---- nodes -------------------------------------------------------------------------------------
+ */
+
+/* Takes a node that nobody needs out of the table. Caller holds the mutex; *out is then his to end.
+ */
+static void leave_if_unused(struct inode_table *table, struct node *node, struct node **out)
+{
+    if (node->lookups > 0 || node->references > 0)
+        return;
+    if (node->view != UNSHARD_NO_VIEW)
+        table->view_nodeid[node->view] = 0;
+    if (node->entered)
+        leave_hash(table, node);
+    leave_id(table, node);
+    table->count--;
+    table->bytes -= node->size;
+    *out = node;
+}
+
+/* Without the mutex. NULL is allowed. */
+static void end_node(const struct inode_table *table, struct node *node)
+{
+    if (!node)
+        return;
+    if (node->view != UNSHARD_NO_VIEW)
+        unshard_engine_detach(table->engine, node->view);
+    if (node->told_of)
+        unshard_engine_tell_no_more(table->engine, node->told_of);
+    free_node(node);
+}
+
+struct inode *inode_table_get(struct inode_table *table, uint64_t id)
+{
+    lock(table);
+    struct node *node = find_id(table, id);
+    if (node)
+        node->references++;
+    unlock(table);
+    return node ? &node->inode : NULL;
+}
+
+/* A file is here now. Caller holds the mutex; *old is his to release. */
+static int see(struct inode_table *table, struct node *node, const char *path,
+               const struct unshard_place *place, struct unshard_checkpoint **old)
+{
+    uint64_t size = unshard_node(place->layout, place->node)->size;
+    if (!node->seen_path || strcmp(node->seen_path, path) != 0) {
+        char *copy = strdup(path);
+        if (!copy)
+            return -ENOMEM;
+        free(node->seen_path);
+        node->seen_path = copy;
+    }
+    *old = node->place.layout;
+    node->place =
+        (struct unshard_place){.layout = unshard_layout_hold(place->layout), .node = place->node};
+    if (node->view != UNSHARD_NO_VIEW)
+        tell_of(table, node, place->layout);
+    table->bytes += size - node->size;
+    node->size = size;
+    return 0;
+}
+
+/* The node of the key, or a new one. Caller holds the mutex. */
+static struct node *find_or_make(struct inode_table *table, const struct key *key,
+                                 const struct unshard_place *place)
+{
+    struct node *node = find_key(table, key);
+    if (node)
+        return node;
+    node = new_node(key, unshard_node(place->layout, place->node));
+    if (!node)
+        return NULL;
+    take_over_path(table, key);
+    add(table, node, ++table->last_id);
+    return node;
+}
+
+struct inode *inode_table_enter(struct inode_table *table, const char *path,
+                                const struct unshard_place *place)
+{
+    struct unshard_checkpoint *old = NULL;
+    struct node *unused = NULL;
+    struct key key = make_key(table, path, place);
+    int result = 0;
+    lock(table);
+    struct node *node = find_or_make(table, &key, place);
+    if (node && key.kind == UNSHARD_NODE_FILE)
+        result = see(table, node, path, place, &old);
+    if (node && result == 0)
+        node->references++;
+    else if (node)
+        leave_if_unused(table, node, &unused);
+    unlock(table);
+    let_go(old);
+    end_node(table, unused);
+    return node && result == 0 ? &node->inode : NULL;
+}
+
+struct inode *inode_table_find(struct inode_table *table, const char *path,
+                               const struct unshard_place *place)
+{
+    struct key key = make_key(table, path, place);
+    lock(table);
+    struct node *node = find_key(table, &key);
+    if (node)
+        node->references++;
+    unlock(table);
+    return node ? &node->inode : NULL;
+}
+
+/* Caller holds the mutex. */
+static struct node *find_directory(const struct inode_table *table, const char *path, size_t length)
+{
+    uint64_t hash = XXH3_64bits_withSeed(path, length, table->seed + 1);
+    struct node *node = *hash_bucket(table, hash);
+    while (node && (node->hash != hash || node->inode.kind != UNSHARD_NODE_DIRECTORY ||
+                    strlen(node->inode.path) != length ||
+                    memcmp(node->inode.path, path, length) != 0))
+        node = node->next_by_hash;
+    return node;
+}
+
+uint64_t inode_table_above(struct inode_table *table, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    lock(table);
+    const struct node *node = find_directory(table, path, slash ? (size_t)(slash - path) : 0);
+    uint64_t number = node ? node->inode.number : 0;
+    unlock(table);
+    return number;
+}
+
+void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *layout)
+{
+    lock(table);
+    struct node *root = find_id(table, INODE_ROOT);
+    struct unshard_checkpoint *before = root->told_of;
+    if (before)
+        unshard_layout_hold(before);
+    tell_of(table, root, layout);
+    unlock(table);
+    let_go(before);
+}
+
+void inode_table_hold(struct inode_table *table, struct inode *inode)
+{
+    lock(table);
+    node_of(inode)->references++;
+    unlock(table);
+}
+
+void inode_table_put(struct inode_table *table, struct inode *inode)
+{
+    struct node *unused = NULL;
+    if (!inode)
+        return;
+    lock(table);
+    node_of(inode)->references--;
+    leave_if_unused(table, node_of(inode), &unused);
+    unlock(table);
+    end_node(table, unused);
+}
+
+int inode_table_sight(struct inode_table *table, const struct inode *inode,
+                      struct inode_sight *out)
+{
+    const struct node *node = node_of(inode);
+    lock(table);
+    *out = (struct inode_sight){.path = strdup(node->seen_path), .place = node->place};
+    if (out->path)
+        unshard_layout_hold(out->place.layout);
+    unlock(table);
+    return out->path ? 0 : -ENOMEM;
+}
+
+void inode_sight_release(struct inode_sight *sight)
+{
+    free(sight->path);
+    unshard_layout_release(sight->place.layout);
+}
+
+void inode_table_count(struct inode_table *table, uint64_t *nodes, uint64_t *bytes)
+{
+    lock(table);
+    *nodes = table->count;
+    *bytes = table->bytes;
+    unlock(table);
+}
+
+/* The ids of all files. NULL when memory is short. */
+static uint64_t *all_files(struct inode_table *table, size_t *count)
+{
+    *count = 0;
+    lock(table);
+    uint64_t *ids = calloc(table->count + 1, sizeof *ids);
+    for (size_t i = 0; ids && i < table->bucket_count; i++)
+        for (const struct node *node = table->by_id[i]; node; node = node->next_by_id)
+            if (node->inode.kind == UNSHARD_NODE_FILE)
+                ids[(*count)++] = node->inode.id;
+    unlock(table);
+    return ids;
+}
+
+int inode_table_each_file(struct inode_table *table, inode_found found, void *context)
+{
+    size_t count;
+    uint64_t *ids = all_files(table, &count);
+    int result = ids ? 0 : -ENOMEM;
+    for (size_t i = 0; result == 0 && i < count; i++) {
+        struct inode *inode = inode_table_get(table, ids[i]);
+        if (inode)
+            result = found(context, inode);
+        inode_table_put(table, inode);
+    }
+    free(ids);
+    return result;
+}
+
+/* ---- what the kernel knows ---------------------------------------------------------------------
+ */
+
+void inode_table_lookup(struct inode_table *table, struct inode *inode)
+{
+    lock(table);
+    node_of(inode)->lookups++;
+    unlock(table);
+}
+
+void inode_table_replied(struct inode_table *table, struct inode *inode)
+{
+    lock(table);
+    if (node_of(inode)->lookups > 0) {
+        node_of(inode)->answered = true;
+        tell(table, node_of(inode));
+    }
+    unlock(table);
+}
+
+void inode_table_forget(struct inode_table *table, uint64_t id, uint64_t count)
+{
+    struct node *unused = NULL;
+    lock(table);
+    struct node *node = find_id(table, id);
+    if (node) {
+        node->lookups -= count < node->lookups ? count : node->lookups;
+        if (node->lookups == 0) {
+            node->answered = false;
+            tell(table, node);
+        }
+        leave_if_unused(table, node, &unused);
+    }
+    unlock(table);
+    end_node(table, unused);
 }

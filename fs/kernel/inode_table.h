@@ -1,40 +1,124 @@
 /* SPDX-License-Identifier: MIT
- * What the kernel knows: node ids, and how many lookups of each the kernel has not yet forgotten.
  *
- * The node id of node n is n + 1, so the root is 1; the files of `.unshard` come after the nodes. A
- * node id is never used for anything else: a late store would land in the wrong file. */
+ * What the kernel knows: a node for each file, directory and symlink that it has been told of, from
+ * the LOOKUP or READDIRPLUS that tells it to the FORGET of the last one.
+ *
+ * A directory and a symlink are the same as long as their path is (a symlink, as long as it says
+ * the same), a file as long as its view is, by unshard_view_identity: two names of one view are one
+ * node, with the number (st_ino) of the name that was seen first, and with one set of pages. Where
+ * a path leads to another view it has another node; who has the old one open keeps it. Node ids are
+ * never used twice: a late store would land in the wrong file. The root is 1, `.unshard` and its
+ * files have fixed ones below INODE_FIRST.
+ *
+ * A node of a file holds the layout in which it was seen last, and knows its number there. The
+ * engine knows nothing of it until it is attached: when it is first opened, or asked for what only
+ * the engine knows. From then on it has the engine's number of the view, until the kernel has
+ * forgotten it and nobody has a reference; then it is detached. For an attached node the engine is
+ * told when the kernel has an inode, which it has from a moment after the reply until the FORGET.
+ *
+ * Whoever works with a node has a reference: a request until it is answered, an open file, what is
+ * attached without having been looked up. A node ends with the last of lookups and references.
+ *
+ * One mutex for all of it. It is held while the engine is told that a view is known or gone, so
+ * that both reach it in the order in which they happen, and while nothing else is called: layouts
+ * are let go of, and views attached and detached, without it. Below it are the engine's own locks.
+ * No function blocks, but for inode_table_attach. All are thread-safe. */
 #ifndef FS_KERNEL_INODE_TABLE_H
 #define FS_KERNEL_INODE_TABLE_H
 
 #include "unshard.h"
 
+#define INODE_ROOT 1
+#define INODE_FIRST 64 /* below it are those of `.unshard` */
+
 struct inode_table;
 
-/* A table for all nodes of the checkpoint, which must outlive it, and `extra` further node ids.
- * NULL when memory is short. The caller owns it. */
-struct inode_table *inode_table_new(const struct unshard_checkpoint *checkpoint, uint32_t extra);
+/* What is constant of a node. The rest is the table's. */
+struct inode {
+    uint64_t id;
+    enum unshard_node_kind kind;
+    uint64_t number; /* st_ino */
+    char *path;      /* of a directory or a symlink, below the source; "" of the source itself. NULL
+                      * of a file: see inode_sight */
+    char *target;    /* of a symlink */
+};
+
+/* Where a file was seen last. */
+struct inode_sight {
+    char *path; /* below the source; of the caller */
+    struct unshard_place place;
+};
+
+/* With the root alone, as it is in the layout of the source. NULL when memory is short. The caller
+ * owns it. */
+struct inode_table *inode_table_new(const struct unshard_checkpoint *root);
+/* When the engine has ended: it is told nothing. NULL is allowed. */
 void inode_table_free(struct inode_table *table);
 
-/* The engine to tell which views the kernel knows. Call before the first lookup and, with NULL,
- * after the last one. */
+/* The engine that views are attached to. Before the first request, and before anything is attached.
+ */
 void inode_table_set_engine(struct inode_table *table, struct unshard_engine *engine);
 
-/* The node behind a node id, or NULL when it is none (an extra one, or nonsense). */
-const struct unshard_node *inode_table_node(const struct inode_table *table, uint64_t nodeid);
-uint64_t inode_table_nodeid(const struct inode_table *table, const struct unshard_node *node);
-uint64_t inode_table_first_extra(const struct inode_table *table);
-/* The node id whose pages are the view's, or 0 when no node shows the view. */
-uint64_t inode_table_view_nodeid(const struct inode_table *table, uint32_t view);
+/* ---- nodes -------------------------------------------------------------------------------------
+ */
 
-/* Counts a lookup. Call before replying, since the kernel may forget at once. Thread-safe. */
-void inode_table_lookup(struct inode_table *table, uint64_t nodeid);
-/* Tells the engine that a looked-up view is known. Call after the reply: only then does the kernel
- * have an inode that pages can be stored into. Thread-safe. */
-void inode_table_replied(struct inode_table *table, uint64_t nodeid);
-/* Takes lookups back: a FORGET, or a reply that did not reach the kernel. At zero the engine is
- * told that the view is gone. Thread-safe. */
-void inode_table_forget(struct inode_table *table, uint64_t nodeid, uint64_t count);
-/* Whether the engine has been told that the kernel knows the view. Thread-safe. */
+/* A node by its id, with a reference for the caller; NULL: there is none (it is of `.unshard`, or
+ * nonsense). */
+struct inode *inode_table_get(struct inode_table *table, uint64_t id);
+/* The node of what a path leads to at this moment, made if there is none, with a reference. A file
+ * that is known already was seen here now. NULL when memory is short. */
+struct inode *inode_table_enter(struct inode_table *table, const char *path,
+                                const struct unshard_place *place);
+/* Like that, but never made: NULL when the kernel was not told of it. */
+struct inode *inode_table_find(struct inode_table *table, const char *path,
+                               const struct unshard_place *place);
+/* The number of the directory that a path is in, which the kernel knows; of the root, its own. */
+uint64_t inode_table_above(struct inode_table *table, const char *path);
+/* The source itself was looked at: the status tells of its layout, whatever is attached. */
+void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *layout);
+/* One more reference. */
+void inode_table_hold(struct inode_table *table, struct inode *inode);
+/* One less. NULL is allowed. */
+void inode_table_put(struct inode_table *table, struct inode *inode);
+/* Where a file was seen last; it is the caller's to release. 0 or -ENOMEM. */
+int inode_table_sight(struct inode_table *table, const struct inode *inode,
+                      struct inode_sight *out);
+void inode_sight_release(struct inode_sight *sight);
+/* How many nodes there are, and how many bytes their files have together. */
+void inode_table_count(struct inode_table *table, uint64_t *nodes, uint64_t *bytes);
+/* Calls found for each file that there is at this moment, which is the caller's of found only
+ * during the call; other than 0 ends it. May be called with other functions of the table from
+ * within. 0, -ENOMEM, or what found returned. */
+typedef int (*inode_found)(void *context, struct inode *inode);
+int inode_table_each_file(struct inode_table *table, inode_found found, void *context);
+
+/* ---- what the kernel knows ---------------------------------------------------------------------
+ */
+
+/* Counts a lookup. Before the reply, since the kernel may forget at once. */
+void inode_table_lookup(struct inode_table *table, struct inode *inode);
+/* After the reply: only then does the kernel have an inode that pages can be stored into. */
+void inode_table_replied(struct inode_table *table, struct inode *inode);
+/* Takes lookups back: a FORGET, or a reply that did not reach the kernel. */
+void inode_table_forget(struct inode_table *table, uint64_t id, uint64_t count);
+
+/* ---- the engine's side -------------------------------------------------------------------------
+ */
+
+/* Makes a file the engine's, if it is not yet. Blocks as unshard_engine_attach. 0 or a negative
+ * errno with *error. */
+int inode_table_attach(struct inode_table *table, struct inode *inode, struct unshard_error *error);
+/* The engine's number of a file, or UNSHARD_NO_VIEW when it is not attached. Who has a reference
+ * finds it attached for as long, once it was. */
+uint32_t inode_table_view(struct inode_table *table, const struct inode *inode);
+/* Whether the layout of a file is known; if not, nobody can read it. */
+bool inode_table_readable(struct inode_table *table, const struct inode *inode);
+/* What it is loaded together with, see unshard_engine_prefetch: what was set last, or 0. */
+uint64_t inode_table_model(struct inode_table *table, const struct inode *inode);
+void inode_table_set_model(struct inode_table *table, struct inode *inode, uint64_t model);
+/* The node id whose pages are the view's, or 0 when no node has it. */
+uint64_t inode_table_view_nodeid(struct inode_table *table, uint32_t view);
+/* Whether the engine has been told that the kernel knows the view. */
 bool inode_table_view_known(struct inode_table *table, uint32_t view);
 
 #endif

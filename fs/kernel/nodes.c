@@ -2,37 +2,46 @@
 #define FUSE_USE_VERSION 312
 #include "fs/kernel/nodes.h"
 
-#include <errno.h>
 #include <fuse_lowlevel.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "fs/kernel/inode_table.h"
 #include "fs/kernel/status_files.h"
 
-#define VIEW_TIMEOUT 86400.0 /* seconds; the tree does not change while it is mounted */
-#define NEGATIVE_TIMEOUT 10.0
+#define STATUS_NODEID 2 /* of the directory; its files follow. All are below INODE_FIRST. */
 #define STATUS_ENTRY_TIMEOUT 1.0
 #define STATUS_ATTRIBUTE_TIMEOUT 0.0
 
-uint32_t nodes_extra_count(void)
+uint64_t nodes_status_nodeid(int file)
 {
-    return status_file_count() + 1;
+    return STATUS_NODEID + 1 + (uint64_t)file;
 }
 
-uint64_t nodes_status_nodeid(const struct filesystem *filesystem, int file)
+int nodes_status_file(uint64_t nodeid)
 {
-    return inode_table_first_extra(filesystem->inodes) + (uint64_t)(file + 1);
-}
-
-int nodes_status_file(const struct filesystem *filesystem, uint64_t nodeid)
-{
-    uint64_t first = nodes_status_nodeid(filesystem, 0);
+    uint64_t first = nodes_status_nodeid(0);
     return nodeid >= first && nodeid - first < status_file_count() ? (int)(nodeid - first) : -1;
 }
 
-bool nodes_is_status_directory(const struct filesystem *filesystem, uint64_t nodeid)
+bool nodes_is_status_directory(uint64_t nodeid)
 {
-    return nodeid == nodes_status_nodeid(filesystem, -1);
+    return nodeid == STATUS_NODEID;
+}
+
+void nodes_status_attributes(const struct filesystem *filesystem, int file, struct stat *out)
+{
+    const struct stat *shown =
+        file < 0 ? &filesystem->status_directory : &filesystem->status_file;
+    status_file_attributes(file, shown, out);
+}
+
+void nodes_status_entry(const struct filesystem *filesystem, int file, struct fuse_entry_param *out)
+{
+    *out = (struct fuse_entry_param){.ino = nodes_status_nodeid(file),
+                                     .attr_timeout = STATUS_ATTRIBUTE_TIMEOUT,
+                                     .entry_timeout = STATUS_ENTRY_TIMEOUT};
+    nodes_status_attributes(filesystem, file, &out->attr);
 }
 
 static void set_time(struct stat *out, int64_t mtime_ns)
@@ -53,11 +62,26 @@ static gid_t shown_group(const struct known_groups *groups, gid_t group)
     return group;
 }
 
-static void fill_attributes(const struct filesystem *filesystem, const struct unshard_node *node,
-                            struct unshard_view_facts facts, struct stat *out)
+/* What is known of it now. */
+static struct unshard_view_facts facts_of(const struct filesystem *filesystem,
+                                          const struct inode *inode,
+                                          const struct unshard_node *node)
 {
+    uint32_t view = inode->kind == UNSHARD_NODE_FILE ? inode_table_view(filesystem->inodes, inode)
+                                                     : UNSHARD_NO_VIEW;
+    if (view != UNSHARD_NO_VIEW)
+        return unshard_engine_view_facts(filesystem->engine, view);
+    return (struct unshard_view_facts){node->size, node->mtime_ns, node->mode, node->uid,
+                                       node->gid};
+}
+
+void nodes_attributes(const struct filesystem *filesystem, const struct inode *inode,
+                      const struct unshard_place *place, struct stat *out)
+{
+    const struct unshard_node *node = unshard_node(place->layout, place->node);
+    struct unshard_view_facts facts = facts_of(filesystem, inode, node);
     memset(out, 0, sizeof *out);
-    out->st_ino = node->inode;
+    out->st_ino = inode->number;
     out->st_mode = facts.mode;
     out->st_nlink = 1;
     out->st_uid = facts.uid;
@@ -72,67 +96,26 @@ static void fill_attributes(const struct filesystem *filesystem, const struct un
     set_time(out, facts.mtime_ns);
 }
 
-int nodes_attributes(const struct filesystem *filesystem, uint64_t nodeid, struct stat *out,
-                     double *timeout)
+void nodes_entry(const struct filesystem *filesystem, const struct inode *inode,
+                 const struct unshard_place *place, struct fuse_entry_param *out)
 {
-    const struct unshard_node *node = inode_table_node(filesystem->inodes, nodeid);
-    int file = nodes_status_file(filesystem, nodeid);
-    if (node) {
-        struct unshard_view_facts facts = {node->size, node->mtime_ns, node->mode, node->uid,
-                                           node->gid};
-        if (node->view != UNSHARD_NO_VIEW)
-            facts = unshard_engine_view_facts(filesystem->engine, node->view);
-        fill_attributes(filesystem, node, facts, out);
-        *timeout = VIEW_TIMEOUT;
-        return 0;
-    }
-    if (file < 0 && !nodes_is_status_directory(filesystem, nodeid))
-        return -ENOENT;
-    status_file_attributes(file, filesystem->checkpoint, out);
-    *timeout = STATUS_ATTRIBUTE_TIMEOUT;
-    return 0;
+    *out = (struct fuse_entry_param){
+        .ino = inode->id, .attr_timeout = NODES_TIMEOUT, .entry_timeout = NODES_TIMEOUT};
+    nodes_attributes(filesystem, inode, place, &out->attr);
 }
 
-int nodes_entry(const struct filesystem *filesystem, uint64_t nodeid, struct fuse_entry_param *out)
+char *nodes_path(const char *directory, const char *name)
 {
-    memset(out, 0, sizeof *out);
-    int result = nodes_attributes(filesystem, nodeid, &out->attr, &out->attr_timeout);
-    if (result)
-        return result;
-    out->ino = nodeid;
-    out->entry_timeout =
-        inode_table_node(filesystem->inodes, nodeid) ? VIEW_TIMEOUT : STATUS_ENTRY_TIMEOUT;
-    return 0;
+    char *path;
+    if (!*directory)
+        return strdup(name);
+    return asprintf(&path, "%s/%s", directory, name) < 0 ? NULL : path;
 }
 
-static uint64_t find_nodeid(const struct filesystem *filesystem, const struct unshard_node *parent,
-                            const char *name)
+uint64_t nodes_path_hash(const char *path, size_t length)
 {
-    uint32_t number = unshard_node_number(filesystem->checkpoint, parent);
-    if (number == 0 && !strcmp(name, STATUS_DIRECTORY_NAME))
-        return nodes_status_nodeid(filesystem, -1);
-    const struct unshard_node *child = unshard_node_child(filesystem->checkpoint, number, name);
-    return child ? inode_table_nodeid(filesystem->inodes, child) : 0;
-}
-
-int nodes_find(const struct filesystem *filesystem, uint64_t parent, const char *name,
-               struct fuse_entry_param *out)
-{
-    const struct unshard_node *node = inode_table_node(filesystem->inodes, parent);
-    uint64_t nodeid = 0;
-    if (node && node->kind != UNSHARD_NODE_DIRECTORY)
-        return -ENOTDIR;
-    if (node) {
-        nodeid = find_nodeid(filesystem, node, name);
-    } else if (nodes_is_status_directory(filesystem, parent)) {
-        int file = status_file_find(name);
-        nodeid = file < 0 ? 0 : nodes_status_nodeid(filesystem, file);
-    } else {
-        return -ENOENT;
-    }
-    if (nodeid)
-        return nodes_entry(filesystem, nodeid, out);
-    memset(out, 0, sizeof *out);
-    out->entry_timeout = NEGATIVE_TIMEOUT;
-    return 0;
+    uint64_t hash = UINT64_C(14695981039346656037);
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ (unsigned char)path[i]) * UINT64_C(1099511628211);
+    return hash;
 }

@@ -1,31 +1,43 @@
 /* SPDX-License-Identifier: MIT
- * The tree that a mount shows: the nodes of the checkpoint and, in the root, `.unshard`. */
+ * What the kernel is told of a node: of the source's tree, or of `.unshard` in its root. */
 #ifndef FS_KERNEL_NODES_H
 #define FS_KERNEL_NODES_H
 
 #include <sys/stat.h>
 
 #include "fs/kernel/filesystem.h"
+#include "fs/kernel/inode_table.h"
 
 struct fuse_entry_param;
 
-/* Extra node ids that the inode table needs besides those of the checkpoint. */
-uint32_t nodes_extra_count(void);
+/* Seconds for which the kernel may believe what it was told of the source's tree, that there is no
+ * such name included: so long it takes at most until a mount shows what has become of its source.
+ * A directory is looked at again after as long. */
+#define NODES_TIMEOUT 1.0
 
 /* The status file behind a node id, or -1. */
-int nodes_status_file(const struct filesystem *filesystem, uint64_t nodeid);
-bool nodes_is_status_directory(const struct filesystem *filesystem, uint64_t nodeid);
+int nodes_status_file(uint64_t nodeid);
+bool nodes_is_status_directory(uint64_t nodeid);
 /* The node id of `.unshard` (file -1) or of one of its files. */
-uint64_t nodes_status_nodeid(const struct filesystem *filesystem, int file);
+uint64_t nodes_status_nodeid(int file);
+/* Attributes of `.unshard` (file -1) or of one of its files, and what a reply to their LOOKUP says.
+ */
+void nodes_status_attributes(const struct filesystem *filesystem, int file, struct stat *out);
+void nodes_status_entry(const struct filesystem *filesystem, int file,
+                        struct fuse_entry_param *out);
 
-/* Fills attributes and how many seconds the kernel may keep them. 0, or -ENOENT. */
-int nodes_attributes(const struct filesystem *filesystem, uint64_t nodeid, struct stat *out,
-                     double *timeout);
-/* Fills what a reply to LOOKUP of a node id says. 0, or -ENOENT. Counts nothing. */
-int nodes_entry(const struct filesystem *filesystem, uint64_t nodeid, struct fuse_entry_param *out);
-/* Looks up a name. 0 with an entry, whose node id 0 says that there is none such; -ENOTDIR; -ENOENT
- * when parent is unknown. Counts nothing. */
-int nodes_find(const struct filesystem *filesystem, uint64_t parent, const char *name,
-               struct fuse_entry_param *out);
+/* Attributes of a node that is here now: of an attached file as the engine knows it, else as it was
+ * when its directory was looked at. */
+void nodes_attributes(const struct filesystem *filesystem, const struct inode *inode,
+                      const struct unshard_place *place, struct stat *out);
+/* What a reply to LOOKUP of it says. Counts nothing. */
+void nodes_entry(const struct filesystem *filesystem, const struct inode *inode,
+                 const struct unshard_place *place, struct fuse_entry_param *out);
+
+/* A number that stands for a path, of which the first `length` bytes count. */
+uint64_t nodes_path_hash(const char *path, size_t length);
+/* "directory/name", or just name below the source itself. The caller frees it; NULL when memory is
+ * short. */
+char *nodes_path(const char *directory, const char *name);
 
 #endif

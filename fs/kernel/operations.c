@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/statvfs.h>
@@ -16,10 +15,11 @@
 #include "fs/kernel/features.h"
 #include "fs/kernel/filesystem.h"
 #include "fs/kernel/inode_table.h"
+#include "fs/kernel/lookups.h"
 #include "fs/kernel/nodes.h"
+#include "fs/kernel/opening.h"
 #include "fs/kernel/retriever.h"
 #include "fs/kernel/status_files.h"
-#include "fs/kernel/xattrs.h"
 
 static struct filesystem *filesystem_of(fuse_req_t request)
 {
@@ -36,22 +36,7 @@ static void on_init(void *userdata, struct fuse_conn_info *connection)
 
 static void on_lookup(fuse_req_t request, fuse_ino_t parent, const char *name)
 {
-    struct filesystem *filesystem = filesystem_of(request);
-    struct fuse_entry_param entry = {0};
-    int result = nodes_find(filesystem, parent, name, &entry);
-    if (result) {
-        fuse_reply_err(request, -result);
-        return;
-    }
-    if (!entry.ino) { /* a negative entry: the kernel remembers that there is nothing */
-        fuse_reply_entry(request, &entry);
-        return;
-    }
-    inode_table_lookup(filesystem->inodes, entry.ino);
-    if (fuse_reply_entry(request, &entry))
-        inode_table_forget(filesystem->inodes, entry.ino, 1);
-    else
-        inode_table_replied(filesystem->inodes, entry.ino);
+    lookups_find(filesystem_of(request), request, parent, name);
 }
 
 static void on_forget(fuse_req_t request, fuse_ino_t ino, uint64_t count)
@@ -70,22 +55,12 @@ static void on_forget_multi(fuse_req_t request, size_t count, struct fuse_forget
 static void on_getattr(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
 {
     (void)info;
-    struct stat attributes;
-    double timeout;
-    int result = nodes_attributes(filesystem_of(request), ino, &attributes, &timeout);
-    if (result)
-        fuse_reply_err(request, -result);
-    else
-        fuse_reply_attr(request, &attributes, timeout);
+    lookups_attributes(filesystem_of(request), request, ino);
 }
 
 static void on_readlink(fuse_req_t request, fuse_ino_t ino)
 {
-    const struct unshard_node *node = inode_table_node(filesystem_of(request)->inodes, ino);
-    if (!node || node->kind != UNSHARD_NODE_SYMLINK)
-        fuse_reply_err(request, EINVAL);
-    else
-        fuse_reply_readlink(request, node->target);
+    lookups_link(filesystem_of(request), request, ino);
 }
 
 static void open_status(fuse_req_t request, int file, struct fuse_file_info *info)
@@ -105,43 +80,22 @@ static void open_status(fuse_req_t request, int file, struct fuse_file_info *inf
 
 static void on_open(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
 {
-    struct filesystem *filesystem = filesystem_of(request);
-    if ((info->flags & O_ACCMODE) != O_RDONLY) {
+    int file = nodes_status_file(ino);
+    if ((info->flags & O_ACCMODE) != O_RDONLY)
         fuse_reply_err(request, EROFS);
-        return;
-    }
-    int file = nodes_status_file(filesystem, ino);
-    if (file >= 0) {
+    else if (file >= 0)
         open_status(request, file, info);
-        return;
-    }
-    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
-    if (!node || node->view == UNSHARD_NO_VIEW) {
-        fuse_reply_err(request, ENOENT);
-        return;
-    }
-    if (!unshard_view_readable(filesystem->checkpoint, node->view) ||
-        unshard_engine_view_stale(filesystem->engine, node->view)) {
-        fuse_reply_err(request, EIO);
-        return;
-    }
-    info->keep_cache = 1; /* otherwise the kernel throws away what has been stored */
-    info->noflush = 1;
-    bool direct = (info->flags & O_DIRECT) != 0;
-    info->fh = direct; /* the flags of a handle can be changed later */
-    unshard_engine_view_opened(filesystem->engine, node->view, direct, 1);
-    if (fuse_reply_open(request, info)) /* the reader is gone: no RELEASE will come */
-        unshard_engine_view_opened(filesystem->engine, node->view, direct, -1);
+    else
+        opening_open(filesystem_of(request), request, ino, info);
 }
 
 static void on_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
 {
-    struct filesystem *filesystem = filesystem_of(request);
-    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
-    if (nodes_status_file(filesystem, ino) >= 0)
-        status_snapshot_release((struct status_snapshot *)(uintptr_t)info->fh);
-    else if (node && node->view != UNSHARD_NO_VIEW)
-        unshard_engine_view_opened(filesystem->engine, node->view, info->fh != 0, -1);
+    if (nodes_status_file(ino) < 0) {
+        opening_release(filesystem_of(request), request, ino, info);
+        return;
+    }
+    status_snapshot_release((struct status_snapshot *)(uintptr_t)info->fh);
     fuse_reply_err(request, 0);
 }
 
@@ -163,34 +117,15 @@ static void read_status(fuse_req_t request, struct status_snapshot *snapshot, ui
     status_snapshot_end_read(snapshot);
 }
 
-/* The only place where a READ of a view is answered. */
-static void read_done(void *cookie, int error, const void *data, size_t size)
-{
-    fuse_req_t request = cookie;
-    if (error)
-        fuse_reply_err(request, error == EAGAIN ? EIO : error);
-    else
-        fuse_reply_buf(request, data, size);
-}
-
 static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
                     struct fuse_file_info *info)
 {
-    struct filesystem *filesystem = filesystem_of(request);
-    if (nodes_status_file(filesystem, ino) >= 0) {
-        read_status(request, (struct status_snapshot *)(uintptr_t)info->fh, (uint64_t)offset, size);
-        return;
-    }
-    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
-    if (!node || node->view == UNSHARD_NO_VIEW || offset < 0)
+    if (offset < 0)
         fuse_reply_err(request, EINVAL);
-    else if (info->flags & O_DIRECT)
-        unshard_engine_read_direct(filesystem->engine, node->view, (uint64_t)offset, size,
-                                   read_done, request);
-    else /* more than a page is read-ahead: when it fails, the kernel asks for each page by itself
-          */
-        unshard_engine_read_ahead(filesystem->engine, node->view, (uint64_t)offset, size, read_done,
-                                  request);
+    else if (nodes_status_file(ino) >= 0)
+        read_status(request, (struct status_snapshot *)(uintptr_t)info->fh, (uint64_t)offset, size);
+    else
+        opening_read(filesystem_of(request), request, (uint64_t)offset, size, info);
 }
 
 /* From a thread of the daemon's own user, or from root. */
@@ -205,9 +140,8 @@ static void on_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void 
                      size_t input_size, size_t output_size)
 {
     (void)argument, (void)info;
-    struct filesystem *filesystem = filesystem_of(request);
     struct control_message message = {0};
-    if ((flags & FUSE_IOCTL_DIR) || nodes_status_file(filesystem, ino) < 0 ||
+    if ((flags & FUSE_IOCTL_DIR) || nodes_status_file(ino) < 0 ||
         input_size > sizeof message || output_size != sizeof message) {
         fuse_reply_err(request, ENOTTY);
         return;
@@ -218,76 +152,57 @@ static void on_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void 
     }
     if (input_size > 0)
         memcpy(&message, input, input_size);
-    int result = control_request(filesystem, command, &message);
-    if (result)
-        fuse_reply_err(request, -result);
-    else
-        fuse_reply_ioctl(request, 0, &message, sizeof message);
+    control_request(filesystem_of(request), request, command, &message);
 }
 
+/* What is known at the moment: nobody counts what nobody has looked at. */
 static void on_statfs(fuse_req_t request, fuse_ino_t ino)
 {
     (void)ino;
-    struct filesystem *filesystem = filesystem_of(request);
+    uint64_t nodes, bytes;
+    inode_table_count(filesystem_of(request)->inodes, &nodes, &bytes);
     struct statvfs totals = {
         .f_bsize = 4096,
         .f_frsize = 4096,
-        .f_blocks = filesystem->total_bytes / 4096 + 1,
-        .f_files = unshard_node_count(filesystem->checkpoint),
+        .f_blocks = bytes / 4096 + 1,
+        .f_files = nodes,
         .f_namemax = 255,
         .f_flag = ST_RDONLY,
     };
     fuse_reply_statfs(request, &totals);
 }
 
-/* The two-step protocol of xattrs: size 0 asks how long the value is. */
-static void reply_xattr(fuse_req_t request, const char *value, size_t length, size_t size)
-{
-    if (size == 0)
-        fuse_reply_xattr(request, length);
-    else if (size < length)
-        fuse_reply_err(request, ERANGE);
-    else
-        fuse_reply_buf(request, value, length);
-}
-
 static void on_getxattr(fuse_req_t request, fuse_ino_t ino, const char *name, size_t size)
 {
-    struct filesystem *filesystem = filesystem_of(request);
-    const struct unshard_node *node = inode_table_node(filesystem->inodes, ino);
-    char *value = NULL;
-    ssize_t length = -ENODATA;
-    if (node && node->view != UNSHARD_NO_VIEW)
-        length = xattr_value(filesystem, node->view, name, &value);
-    if (length < 0)
-        fuse_reply_err(request, (int)-length);
-    else
-        reply_xattr(request, value, (size_t)length, size);
-    free(value);
+    opening_get_attribute(filesystem_of(request), request, ino, name, size);
 }
 
 static void on_listxattr(fuse_req_t request, fuse_ino_t ino, size_t size)
 {
-    const struct unshard_node *node = inode_table_node(filesystem_of(request)->inodes, ino);
-    size_t length = 0;
-    const char *names = "";
-    if (node && node->view != UNSHARD_NO_VIEW)
-        names = xattr_names(&length);
-    reply_xattr(request, names, length, size);
+    opening_list_attributes(filesystem_of(request), request, ino, size);
+}
+
+static void on_opendir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    directories_open(filesystem_of(request), request, ino, info);
+}
+
+static void on_releasedir(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info *info)
+{
+    (void)ino;
+    directories_release(request, info);
 }
 
 static void on_readdir(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
                        struct fuse_file_info *info)
 {
-    (void)info;
-    directories_read(filesystem_of(request), request, ino, size, offset, false);
+    directories_read(filesystem_of(request), request, ino, info, size, offset, false);
 }
 
 static void on_readdirplus(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offset,
                            struct fuse_file_info *info)
 {
-    (void)info;
-    directories_read(filesystem_of(request), request, ino, size, offset, true);
+    directories_read(filesystem_of(request), request, ino, info, size, offset, true);
 }
 
 static void on_retrieve_reply(fuse_req_t request, void *cookie, fuse_ino_t ino, off_t offset,
@@ -312,6 +227,8 @@ const struct fuse_lowlevel_ops *operations_table(void)
         .open = on_open,
         .release = on_release,
         .read = on_read,
+        .opendir = on_opendir,
+        .releasedir = on_releasedir,
         .readdir = on_readdir,
         .readdirplus = on_readdirplus,
         .statfs = on_statfs,

@@ -210,16 +210,14 @@ void status_snapshots_end(void)
     }
 }
 
-void status_file_attributes(int file, const struct unshard_checkpoint *checkpoint, struct stat *out)
+void status_file_attributes(int file, const struct stat *shown, struct stat *out)
 {
     memset(out, 0, sizeof *out);
     out->st_ino = FIRST_INODE + (uint64_t)(file + 1);
-    out->st_mode = S_IFDIR | 0555;
+    out->st_mode = shown->st_mode;
     out->st_nlink = 1;
-    out->st_uid = unshard_node(checkpoint, 0)->uid;
-    out->st_gid = unshard_node(checkpoint, 0)->gid;
-    if (file >= 0)
-        unshard_status_attributes(checkpoint, geteuid(), out);
+    out->st_uid = shown->st_uid;
+    out->st_gid = shown->st_gid;
     out->st_blksize = 4096;
     /* The length is known only once rendered; direct I/O makes readers go on to the real end. */
     clock_gettime(CLOCK_REALTIME, &out->st_mtim);

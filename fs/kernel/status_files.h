@@ -42,10 +42,8 @@ void status_snapshot_end_read(struct status_snapshot *snapshot);
 /* Frees those that are left when no request is served any more: a reader's RELEASE can come after
  * the mount has gone, that is, never. */
 void status_snapshots_end(void);
-/* Attributes of a file, or of the directory itself when file is -1, which has the owner and group
- * of the root of the checkpoint and tells nothing. The files tell of names everywhere below it:
- * they are for who may list them, and for who runs this. */
-void status_file_attributes(int file, const struct unshard_checkpoint *checkpoint,
-                            struct stat *out);
+/* Attributes of a file, or of the directory itself when file is -1, with the owner, group and mode
+ * of `shown`. */
+void status_file_attributes(int file, const struct stat *shown, struct stat *out);
 
 #endif

@@ -26,13 +26,15 @@
 #include "fs/host/privileges.h"
 #include "fs/host/service_manager.h"
 #include "fs/kernel/control.h"
+#include "fs/kernel/directories.h"
 #include "fs/kernel/filesystem.h"
 #include "fs/kernel/inode_table.h"
-#include "fs/kernel/nodes.h"
 #include "fs/kernel/publisher.h"
 #include "fs/kernel/retriever.h"
 #include "fs/kernel/session.h"
 #include "fs/kernel/status_files.h"
+#include "fs/kernel/waiting.h"
+#include "fs/kernel/whole.h"
 #include "fs/mount/monitor.h"
 #include "fs/mount/private_mount.h"
 #include "fs/mount/prober.h"
@@ -69,23 +71,76 @@ struct mount_run {
     bool failed;
 };
 
-static int open_checkpoint(struct mount_run *run)
+/* What all that is walked lets a user know: no more than each directory does. */
+static int narrow(void *context, const char *path, struct unshard_checkpoint *layout)
+{
+    struct stat one = {0}, *all = context;
+    (void)path;
+    unshard_status_attributes(layout, geteuid(), &one);
+    if (one.st_uid != all->st_uid)
+        all->st_uid = geteuid();
+    if (one.st_gid != all->st_gid && !(all->st_mode & S_IROTH && one.st_mode & S_IROTH))
+        all->st_mode &= (mode_t)~S_IRWXG;
+    all->st_mode &= one.st_mode | S_IRUSR;
+    return 0;
+}
+
+/* `.unshard` itself tells nothing. Its files tell of names everywhere below it: they are for who may
+ * list them, and for who runs this. Who may list what is looked at later is not known: then they are
+ * for the latter alone, and for root. */
+static void set_status_attributes(struct filesystem *filesystem,
+                                  const struct unshard_checkpoint *root)
+{
+    const struct unshard_node *top = unshard_node(root, 0);
+    struct stat *directory = &filesystem->status_directory, *file = &filesystem->status_file;
+    directory->st_mode = S_IFDIR | 0555;
+    directory->st_uid = top->uid;
+    directory->st_gid = top->gid;
+    file->st_uid = geteuid();
+    file->st_gid = getegid();
+    file->st_mode = S_IFREG | S_IRUSR;
+    if (!filesystem->whole)
+        return;
+    unshard_status_attributes(root, geteuid(), file);
+    whole_each(filesystem->whole, narrow, file);
+}
+
+/* Without a word about it, one model is prefetched as a whole, of many what is opened. */
+static void choose_prefetch(struct mount_run *run, bool one_model)
+{
+    struct unshard_fetch_options *fetch = &run->options.fetch;
+    if (!run->options.prefetch_said)
+        fetch->prefetch = one_model ? UNSHARD_PREFETCH_ALL : UNSHARD_PREFETCH_OPEN;
+    run->filesystem.prefetch_open = fetch->prefetch == UNSHARD_PREFETCH_OPEN;
+}
+
+static int look_at_source(struct mount_run *run)
 {
     struct filesystem *filesystem = &run->filesystem;
-    int result = unshard_checkpoint_open(run->source, &run->options.view, &filesystem->checkpoint,
-                                         &run->error);
+    struct unshard_place root;
+    bool one_model = unshard_tree_is_one_model(filesystem->tree);
+    choose_prefetch(run, one_model);
+    int result = unshard_tree_look(filesystem->tree, "", &root, &run->error);
     if (result)
         return result;
-    filesystem->inodes = inode_table_new(filesystem->checkpoint, nodes_extra_count());
-    filesystem->retriever = retriever_new();
+    filesystem->inodes = inode_table_new(root.layout);
     if (!filesystem->inodes)
-        return unshard_error_set(&run->error, "no-memory", ENOMEM, "out of memory");
-    for (uint32_t i = 0; i < unshard_node_count(filesystem->checkpoint); i++) {
-        const struct unshard_node *node = unshard_node(filesystem->checkpoint, i);
-        if (node->kind == UNSHARD_NODE_FILE)
-            filesystem->total_bytes += node->size;
-    }
-    return 0;
+        result = unshard_error_set(&run->error, "no-memory", ENOMEM, "out of memory");
+    if (!result && (one_model || run->options.fetch.prefetch == UNSHARD_PREFETCH_ALL))
+        result = whole_survey(filesystem->tree, &filesystem->whole, &run->error);
+    if (!result)
+        set_status_attributes(filesystem, root.layout);
+    unshard_layout_release(root.layout);
+    return result;
+}
+
+static int open_source(struct mount_run *run)
+{
+    struct filesystem *filesystem = &run->filesystem;
+    filesystem->retriever = retriever_new();
+    int result =
+        unshard_tree_open(run->source, &run->options.view, &filesystem->tree, &run->error);
+    return result ? result : look_at_source(run);
 }
 
 static int prepare_reports(struct mount_run *run)
@@ -171,7 +226,7 @@ static int prepare(struct mount_run *run)
     int result = resolve(run);
     if (!result)
         result = prepare_reports(run);
-    return result ? result : open_checkpoint(run);
+    return result ? result : open_source(run);
 }
 
 /* What lies on top is ours, since the place is claimed. */
@@ -203,7 +258,7 @@ static int find_connection(struct mount_run *run)
     if (run->visible && run->connection)
         result = mountpoint_check_alone(run->mountpoint, run->source, run->connection, &run->error);
     if (run->options.over)
-        unshard_checkpoint_cover(run->filesystem.checkpoint, makedev(0, run->connection));
+        unshard_tree_cover(run->filesystem.tree, makedev(0, run->connection));
     claim_release(run->claim);
     run->claim = -1;
     return result;
@@ -219,6 +274,11 @@ static void let_go_of_mount(struct mount_run *run)
     run->root = run->user_namespace = -1;
 }
 
+static void look_up(void *context, const char *path)
+{
+    prober_look_up(context, path);
+}
+
 /* Forks the helpers. They must come from the main thread, before there are others. */
 static int start_helpers(struct mount_run *run)
 {
@@ -229,8 +289,15 @@ static int start_helpers(struct mount_run *run)
     struct prober_place place = {.path = run->visible ? run->mountpoint : NULL,
                                  .root = run->root,
                                  .user_namespace = run->user_namespace};
+    /* In a command's namespace nobody of ours may stay: it would live as long as that. */
+    bool stays = run->visible && (run->options.fetch.prefetch == UNSHARD_PREFETCH_OPEN ||
+                                  run->options.fetch.prefetch == UNSHARD_PREFETCH_ALL);
     if (!result && (run->visible || run->private))
-        result = prober_start(&run->prober, run->filesystem.checkpoint, &place, &run->error);
+        result = prober_start(&run->prober, run->filesystem.whole, stays, &place, &run->error);
+    if (!result && stays) {
+        run->filesystem.look_up = look_up;
+        run->filesystem.look_up_context = &run->prober;
+    }
     let_go_of_mount(run);
     return result;
 }
@@ -251,7 +318,7 @@ static int prove(struct mount_run *run)
     if (!run->visible && !run->private)
         return wait_for_kernel(run);
     int result = prober_run(&run->prober, READY_TIMEOUT_MS, run->link.fd, &run->error);
-    if (!result)
+    if (!result && !run->prober.stays)
         prober_reap(&run->prober);
     return result;
 }
@@ -281,9 +348,29 @@ static void *announce(void *argument)
         shutdown_request(&run->shutdown);
         return NULL;
     }
-    log_line(LOG_NOTICE, "mount", "event=mounted source=\"%s\" mountpoint=\"%s\" views=%u",
-             run->source, place_of(run), unshard_view_count(run->filesystem.checkpoint));
+    log_line(LOG_NOTICE, "mount", "event=mounted source=\"%s\" mountpoint=\"%s\"", run->source,
+             place_of(run));
     return NULL;
+}
+
+/* What a manifest has digests of is checked at once. */
+static int note_chunks(void *context, const char *path, struct unshard_checkpoint *layout)
+{
+    struct unshard_fetch_options *fetch = context;
+    uint64_t bytes = unshard_digest_chunk_bytes(layout);
+    (void)path;
+    if (bytes > fetch->digest_chunk_bytes)
+        fetch->digest_chunk_bytes = bytes;
+    return 0;
+}
+
+static void see_source(const struct filesystem *filesystem)
+{
+    struct unshard_place root;
+    if (unshard_tree_look(filesystem->tree, "", &root, NULL))
+        return;
+    inode_table_see_root(filesystem->inodes, root.layout);
+    unshard_layout_release(root.layout);
 }
 
 static int start_threads(struct mount_run *run)
@@ -297,11 +384,20 @@ static int start_threads(struct mount_run *run)
     if (result)
         return unshard_error_set(&run->error, "threads", -result, "cannot start threads: %s",
                                  strerror(-result));
-    result = unshard_engine_start(filesystem->checkpoint, &run->options.fetch, &publisher,
-                                  &filesystem->engine, &run->error);
+    filesystem->waiting = waiting_room_new();
+    if (!filesystem->waiting)
+        return unshard_error_set(&run->error, "threads", EAGAIN, "cannot start threads");
+    if (filesystem->whole)
+        whole_each(filesystem->whole, note_chunks, &run->options.fetch);
+    result = unshard_engine_start(unshard_tree_root(filesystem->tree), &run->options.fetch,
+                                  &publisher, &filesystem->engine, &run->error);
     if (result)
         return result;
     inode_table_set_engine(filesystem->inodes, filesystem->engine);
+    see_source(filesystem);
+    result = filesystem->whole ? whole_attach(filesystem, &run->error) : 0;
+    if (result)
+        return result;
     result = control_start(filesystem);
     if (!result)
         result = reporter_start(run->reporter, filesystem->engine);
@@ -430,9 +526,13 @@ static void release(struct mount_run *run)
     claim_release(run->claim);
     end_reports(run);
     status_snapshots_end();
+    directories_end();
+    if (waiting_close(run->filesystem.waiting, 0) == 0) /* left when there was no engine */
+        waiting_room_free(run->filesystem.waiting);
+    whole_free(run->filesystem.whole);
     inode_table_free(run->filesystem.inodes);
     retriever_free(run->filesystem.retriever);
-    unshard_checkpoint_close(run->filesystem.checkpoint);
+    unshard_tree_close(run->filesystem.tree);
     free(run->groups);
     free(run->source);
     free(run->mountpoint);

@@ -11,21 +11,27 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fs/host/close_others.h"
 #include "fs/host/monotonic.h"
+#include "fs/kernel/nodes.h"
 #include "fs/kernel/status_files.h"
+#include "fs/kernel/whole.h"
 
 #define MOST_OTHERS 1000U
 #define MOST_MS 10000U
+#define LOOK_UP_MS 10000
+#define LATE (-1) /* no errno: the time is over */
 
 /* What the child reports: how it ended and, when it failed, with what. */
 struct report {
     int errno_value;
-    uint32_t view;
+    char path[256];
 };
 
 /* Looks one path of the mount up. 0 or a positive errno. No descriptor of a mount that others can
@@ -43,15 +49,6 @@ static int look_up(const struct prober_place *place, const char *name)
                                                                                            : 0;
 }
 
-/* Views that are prefetched need an inode. Of other files a few show that the mount works; who
- * reads one looks it up. */
-static bool is_wanted(const struct unshard_checkpoint *checkpoint, uint32_t view, unsigned *others)
-{
-    if (!unshard_view_listed(checkpoint, view))
-        return false;
-    return unshard_view_component(checkpoint, view) >= 0 || (*others)++ < MOST_OTHERS;
-}
-
 static bool is_past(const struct timespec *deadline)
 {
     struct timespec now;
@@ -60,23 +57,44 @@ static bool is_past(const struct timespec *deadline)
            (now.tv_sec == deadline->tv_sec && now.tv_nsec > deadline->tv_nsec);
 }
 
-/* Does not go on for ever: what it has not come to is prefetched when somebody looks it up. */
-static int look_up_views(const struct unshard_checkpoint *checkpoint,
-                         const struct prober_place *place, struct report *report)
+/* What has been looked up of a whole. */
+struct tour {
+    const struct prober_place *place;
+    struct report *report;
+    struct timespec end;
+    unsigned others;
+};
+
+/* Files that are prefetched need an inode. Of others a few show that the mount works; who reads one
+ * looks it up. Does not go on for ever: what it has not come to is prefetched when somebody looks it
+ * up. */
+static int look_up_files(void *context, const char *directory, struct unshard_checkpoint *layout)
 {
-    unsigned others = 0;
-    struct timespec end = monotonic_deadline(MOST_MS);
-    report->view = UNSHARD_NO_VIEW;
-    int result = look_up(place, STATUS_DIRECTORY_NAME);
-    for (uint32_t view = 0; !result && view < unshard_view_count(checkpoint); view++) {
-        if (!is_wanted(checkpoint, view, &others))
+    struct tour *tour = context;
+    int result = 0;
+    (void)directory;
+    for (uint32_t view = 0; !result && view < unshard_view_count(layout); view++) {
+        if (!unshard_view_listed(layout, view) ||
+            (unshard_view_component(layout, view) < 0 && tour->others++ >= MOST_OTHERS))
             continue;
-        report->view = view;
-        result = look_up(place, unshard_view_path(checkpoint, view));
-        if (is_past(&end))
-            break;
+        if (is_past(&tour->end))
+            return LATE;
+        const char *path = unshard_view_path(layout, view);
+        result = look_up(tour->place, path);
+        if (result)
+            snprintf(tour->report->path, sizeof tour->report->path, "%s", path);
     }
     return result;
+}
+
+static void look_around(const struct whole *whole, const struct prober_place *place,
+                        struct report *report)
+{
+    struct tour tour = {.place = place, .report = report, .end = monotonic_deadline(MOST_MS)};
+    int result = look_up(place, STATUS_DIRECTORY_NAME);
+    if (!result && whole)
+        result = whole_each(whole, look_up_files, &tour);
+    report->errno_value = result == LATE ? 0 : result;
 }
 
 /* The root gets a number that is not closed with the others. */
@@ -90,58 +108,74 @@ static void enter(struct prober_place *place)
         place->root = dup2(place->root, 0);
 }
 
-static void run(const struct unshard_checkpoint *checkpoint, struct prober_place place, int go_fd,
-                int result_fd)
+/* The kernel may remember for a moment that there was nothing. */
+static void look_up_late(const struct prober_place *place, const char *path)
+{
+    const struct timespec moment = {.tv_sec = (time_t)NODES_TIMEOUT, .tv_nsec = 100000000};
+    if (look_up(place, path) != ENOENT)
+        return;
+    nanosleep(&moment, NULL);
+    look_up(place, path);
+}
+
+/* A path at a time, until the daemon is gone. */
+static void stay(const struct prober_place *place, int talk)
+{
+    char path[PATH_MAX];
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    for (;;) {
+        ssize_t length = recv(talk, path, sizeof path - 1, 0);
+        if (length <= 0)
+            return;
+        path[length] = '\0';
+        look_up_late(place, path);
+        if (send(talk, "", 1, MSG_NOSIGNAL) != 1)
+            return;
+    }
+}
+
+static void run(const struct whole *whole, struct prober_place place, bool stays, int talk)
 {
     char go;
-    struct report report;
+    struct report report = {0};
     prctl(PR_SET_NAME, "unshard-prober");
-    signal(SIGPIPE, SIG_IGN);
     enter(&place);
-    close_others(place.path ? 0 : 1, go_fd, result_fd);
-    if (read(go_fd, &go, 1) != 1)
+    close_others(place.path ? 0 : 1, talk, -1);
+    if (recv(talk, &go, 1, 0) != 1)
         return;
-    report.errno_value = look_up_views(checkpoint, &place, &report);
-    if (write(result_fd, &report, sizeof report) < 0)
-        return; /* the daemon sees the end of the pipe */
+    look_around(whole, &place, &report);
+    if (send(talk, &report, sizeof report, MSG_NOSIGNAL) == sizeof report && stays)
+        stay(&place, talk);
 }
 
-static void close_if_open(int fd)
-{
-    if (fd >= 0)
-        close(fd);
-}
-
-int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpoint,
+int prober_start(struct prober *prober, const struct whole *whole, bool stays,
                  const struct prober_place *place, struct unshard_error *error)
 {
-    int go[2] = {-1, -1}, result[2] = {-1, -1};
+    int talk[2] = {-1, -1};
     pid_t child = -1;
-    if (pipe2(go, O_CLOEXEC) == 0 && pipe2(result, O_CLOEXEC) == 0)
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, talk) == 0)
         child = fork();
     int saved = errno;
     if (child == 0) {
-        run(checkpoint, *place, go[0], result[1]);
+        run(whole, *place, stays, talk[1]);
         _exit(0);
     }
-    close_if_open(go[0]);
-    close_if_open(result[1]);
+    if (talk[1] >= 0)
+        close(talk[1]);
     if (child < 0) {
-        close_if_open(go[1]);
-        close_if_open(result[0]);
-        return unshard_error_set(error, "prober", saved, "cannot fork the prober: %s",
-                                 strerror(saved));
+        if (talk[0] >= 0)
+            close(talk[0]);
+        return unshard_error_set(error, "prober", saved, "cannot fork: %s", strerror(saved));
     }
-    *prober = (struct prober){.started = true,
-                              .process_fd = pidfd_open(child, 0),
-                              .go_fd = go[1],
-                              .result_fd = result[0]};
+    prober->started = true;
+    prober->stays = stays;
+    prober->process_fd = pidfd_open(child, 0);
+    prober->talk = talk[0];
     if (prober->process_fd >= 0)
         return 0;
     saved = errno;
     prober->started = false;
-    close(go[1]); /* the end of the pipe ends it */
-    close(result[0]);
+    close(talk[0]); /* which ends it */
     waitpid(child, NULL, 0);
     return unshard_error_set(error, "prober", saved, "pidfd_open: %s", strerror(saved));
 }
@@ -149,8 +183,9 @@ int prober_start(struct prober *prober, const struct unshard_checkpoint *checkpo
 int prober_run(struct prober *prober, int timeout_ms, int waiting_fd, struct unshard_error *error)
 {
     struct report report;
-    struct pollfd entries[] = {{.fd = prober->result_fd, .events = POLLIN}, {.fd = waiting_fd}};
-    if (write(prober->go_fd, "g", 1) != 1)
+    char quoted[300];
+    struct pollfd entries[] = {{.fd = prober->talk, .events = POLLIN}, {.fd = waiting_fd}};
+    if (send(prober->talk, "g", 1, MSG_NOSIGNAL) != 1)
         return unshard_error_set(error, "prober", errno, "the prober is gone");
     /* Signals are blocked in every thread, so the wait is not cut short. */
     int ready = poll(entries, 2, timeout_ms);
@@ -159,19 +194,38 @@ int prober_run(struct prober *prober, int timeout_ms, int waiting_fd, struct uns
                                  timeout_ms / 1000);
     if (ready > 0 && !entries[0].revents)
         return unshard_error_set(error, "mount", EINTR, "unshard mount was ended");
-    if (ready < 0 || read(prober->result_fd, &report, sizeof report) != (ssize_t)sizeof report)
+    if (ready < 0 ||
+        recv(prober->talk, &report, sizeof report, MSG_DONTWAIT) != (ssize_t)sizeof report)
         return unshard_error_set(error, "mount", EIO, "looking at the new mount was cut short");
     if (report.errno_value)
         return unshard_error_set(error, "mount", report.errno_value,
-                                 "the new mount does not work: %s (view %d)",
-                                 strerror(report.errno_value), (int)report.view);
+                                 "the new mount does not work: %s (%s)",
+                                 strerror(report.errno_value),
+                                 unshard_quote(quoted, sizeof quoted, report.path,
+                                               strnlen(report.path, sizeof report.path)));
+    prober->waits = prober->stays;
     return 0;
+}
+
+void prober_look_up(struct prober *prober, const char *path)
+{
+    char done;
+    struct pollfd entry = {.fd = prober->talk, .events = POLLIN};
+    size_t length = strlen(path);
+    if (!prober->waits || length == 0 || length >= PATH_MAX ||
+        send(prober->talk, path, length, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)length)
+        return;
+    if (poll(&entry, 1, LOOK_UP_MS) > 0 && recv(prober->talk, &done, 1, MSG_DONTWAIT) == 1)
+        return;
+    shutdown(prober->talk, SHUT_RDWR); /* an answer would be taken for that of the next one */
 }
 
 void prober_kill(const struct prober *prober)
 {
-    if (prober->started)
-        pidfd_send_signal(prober->process_fd, SIGKILL, NULL, 0);
+    if (!prober->started)
+        return;
+    pidfd_send_signal(prober->process_fd, SIGKILL, NULL, 0);
+    shutdown(prober->talk, SHUT_RDWR); /* it may be waiting for the mount, unkillably */
 }
 
 void prober_reap(struct prober *prober)
@@ -189,7 +243,6 @@ void prober_close(struct prober *prober)
     if (!prober->reaped)
         prober_reap(prober);
     close(prober->process_fd);
-    close(prober->go_fd);
-    close(prober->result_fd);
+    close(prober->talk);
     prober->started = false;
 }

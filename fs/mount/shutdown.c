@@ -16,6 +16,7 @@
 #include "fs/host/service_manager.h"
 #include "fs/kernel/control.h"
 #include "fs/kernel/session.h"
+#include "fs/kernel/waiting.h"
 
 #define DRAIN_SLICE_MS 100u
 #define DRAIN_SLICES 100u /* 10 s in all */
@@ -263,7 +264,18 @@ static struct stopping *begin_stop(struct unshard_engine *engine)
     return stopping;
 }
 
-/* The control thread uses the engine, so it goes first. false: it hangs. */
+/* Who waits for the source is answered, and who looks at it uses tree and engine, so they go first.
+ * false: storage does not answer, and a thread hangs there. */
+static bool end_waiting(struct filesystem *filesystem)
+{
+    if (waiting_close(filesystem->waiting, AFTER_LOOP_MS))
+        return false;
+    waiting_room_free(filesystem->waiting);
+    filesystem->waiting = NULL;
+    return true;
+}
+
+/* The control thread uses the engine, so it goes before that. false: it hangs. */
 static bool end_control(struct filesystem *filesystem)
 {
     if (control_quiesce(filesystem->control, AFTER_LOOP_MS))
@@ -275,6 +287,12 @@ static bool end_control(struct filesystem *filesystem)
 
 bool shutdown_finish(struct shutdown *shutdown)
 {
+    if (!end_waiting(shutdown->filesystem)) {
+        session_unmount(shutdown->filesystem);
+        log_line(LOG_ERR, "mount", "event=stop-timeout reason=\"a look at the source does not "
+                                   "return\"");
+        return false;
+    }
     if (!end_control(shutdown->filesystem)) {
         session_unmount(shutdown->filesystem);
         log_line(LOG_ERR, "mount", "event=stop-timeout reason=\"dropping pages does not return\"");

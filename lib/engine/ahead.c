@@ -199,9 +199,15 @@ static void consume(struct unshard_engine *engine, uint32_t view, uint64_t offse
     readers_wake(engine);
 }
 
+/* The window is limited, or may be when another model is opened. */
+static bool credit_counts(const struct unshard_engine *engine)
+{
+    return engine->window.limited || engine->options.prefetch == UNSHARD_PREFETCH_OPEN;
+}
+
 void ahead_give_credit_back(struct unshard_engine *engine, const struct stream *ended)
 {
-    if (ended->number != 0 && engine->window.limited && ended->reached > ended->position)
+    if (ended->number != 0 && credit_counts(engine) && ended->reached > ended->position)
         consume(engine, ended->view, ended->position, ended->reached);
 }
 
@@ -222,7 +228,7 @@ void schedule_note_read(struct unshard_engine *engine, uint32_t view, uint64_t o
                         bool direct)
 {
     struct stream *stream = stream_for(engine, view, offset, direct);
-    if (engine->window.limited && stream->reads > 0 && end > stream->position)
+    if (credit_counts(engine) && stream->reads > 0 && end > stream->position)
         consume(engine, view, stream->position, end);
     stream_advance(stream, end, engine_now_ns());
 }

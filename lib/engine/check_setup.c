@@ -82,12 +82,6 @@ int check_possible(const struct unshard_engine *engine, uint32_t number, uint64_
                      (unsigned long long)size, (unsigned long long)expectation->size);
 }
 
-static bool is_possible(const struct unshard_engine *engine, uint32_t number,
-                        struct unshard_error *error)
-{
-    return check_possible(engine, number, engine->checkpoint->files[number].size, error) == 0;
-}
-
 /* Digests that an earlier mount has gained. */
 static void use_cached_digests(struct unshard_engine *engine, struct file_epoch *epoch)
 {
@@ -105,85 +99,16 @@ static void use_cached_digests(struct unshard_engine *engine, struct file_epoch 
     free(digests);
 }
 
-static int make_epochs(struct unshard_engine *engine)
+int check_make(struct unshard_engine *engine, uint32_t number)
 {
     struct unshard_error error;
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
-        struct file_epoch *epoch = file_epoch_make(engine, i);
-        if (epoch == NULL)
-            return -ENOMEM;
-        engine->files[i].epoch = epoch;
-        if (epoch->check->kind == CHECK_WHOLE && is_possible(engine, i, &error))
-            use_cached_digests(engine, epoch);
-    }
-    return 0;
-}
-
-/* Content that cannot be right is blocked before anybody reads it. */
-static void set_gates(struct unshard_engine *engine)
-{
-    struct unshard_error error;
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        gate_init(&engine->files[i].gate, file_must_wait(engine, i));
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        if (!is_possible(engine, i, &error))
-            file_block_at_start(engine, i, &error);
-}
-
-static void add_pass_file(struct unshard_engine *engine, uint32_t number)
-{
-    engine->passes.places[number] = engine->passes.count;
-    engine->passes.files[engine->passes.count++] = number;
-    pass_may_be_due(engine, number);
-}
-
-/* The file, or the shards that it is gathered from. Its chunks may have digests of an earlier mount
- * now: when it changes, a pass has to tell of the new content. */
-static void list_pass_file(struct unshard_engine *engine, bool *listed, uint32_t number)
-{
-    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
-    for (uint32_t i = 0; gathered != NULL && !listed[number] && i < gathered->source_count; i++)
-        list_pass_file(engine, listed, gathered->sources[i].file);
-    const struct file_state *file = &engine->files[number];
-    if (!listed[number] && file->epoch->whole != NULL && file->chunk_count > 0)
-        add_pass_file(engine, number);
-    listed[number] = true;
-}
-
-static int allocate_passes(struct unshard_engine *engine)
-{
-    uint32_t count = engine->checkpoint->file_count;
-    engine->passes.files = calloc(count + 1U, sizeof *engine->passes.files);
-    engine->passes.places = malloc((count + 1U) * sizeof *engine->passes.places);
-    engine->passes.due = calloc(count / 64 + 1U, sizeof *engine->passes.due);
-    if (engine->passes.files == NULL || engine->passes.places == NULL || engine->passes.due == NULL)
+    uint64_t size = engine->checkpoint->files[number].size;
+    struct file_epoch *epoch = file_epoch_make(engine, number);
+    if (epoch == NULL)
         return -ENOMEM;
-    memset(engine->passes.places, 0xff, (count + 1U) * sizeof *engine->passes.places);
-    int result = number_set_init(&engine->passes.under_way, count);
-    return result != 0 ? result : number_set_init(&engine->passes.demanded, count);
-}
-
-/* Files of views in the order of the plan, then the others that have a digest of the whole. */
-static int list_pass_files(struct unshard_engine *engine)
-{
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    bool *listed = calloc(checkpoint->file_count + 1U, sizeof *listed);
-    int result = allocate_passes(engine);
-    if (listed == NULL || result != 0) {
-        free(listed);
-        return -ENOMEM;
-    }
-    for (uint32_t p = 0; p < engine->plan.count; p++) {
-        const struct extent_map *map = &checkpoint->views[engine->plan.views[p]].map;
-        for (size_t i = 0; i < map->count; i++)
-            if (map->extents[i].source != EXTENT_LITERAL)
-                list_pass_file(engine, listed, map->extents[i].source);
-    }
-    engine->passes.planned = engine->passes.count;
-    for (uint32_t i = 0; i < checkpoint->file_count; i++)
-        if (engine->files[i].view_count > 0)
-            list_pass_file(engine, listed, i);
-    free(listed);
+    engine->files[number].epoch = epoch;
+    if (epoch->check->kind == CHECK_WHOLE && check_possible(engine, number, size, &error) == 0)
+        use_cached_digests(engine, epoch);
     return 0;
 }
 
@@ -202,24 +127,17 @@ int checks_init(struct unshard_engine *engine)
         engine->trust.secret = *digest_cache_secret(engine->trust.cache);
     else if (secret_random(&engine->trust.secret) != 0)
         return -EIO;
-    if (number_set_init(&engine->trust.to_keep, engine->checkpoint->file_count) != 0 ||
-        make_epochs(engine) != 0)
-        return -ENOMEM;
-    set_gates(engine);
-    int result = same_file_init(engine);
-    return result == 0 ? list_pass_files(engine) : result;
+    uint32_t room = checkpoint_file_room(engine->checkpoint);
+    int result = number_set_init(&engine->trust.to_keep, room);
+    if (result == 0)
+        result = same_files_init(engine);
+    return result == 0 ? passes_init(engine) : result;
 }
 
 void checks_free(struct unshard_engine *engine)
 {
-    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++)
-        pass_discard(engine, i);
     number_set_free(&engine->trust.to_keep);
-    free(engine->passes.files);
-    free(engine->passes.places);
-    free(engine->passes.due);
-    number_set_free(&engine->passes.under_way);
-    number_set_free(&engine->passes.demanded);
-    free(engine->trust.same_file);
+    passes_free(engine);
+    same_files_free(engine);
     digest_cache_close(engine->trust.cache);
 }

@@ -304,7 +304,8 @@ static void chunk_published(struct unshard_engine *engine, const struct fetch *f
     chunk->state = CHUNK_PUBLISHED;
     chunk->doubted = false;
     chunk->published_tick = engine_tick(engine, engine_now_ns());
-    chunk->consumed = passed && engine->window.limited;
+    chunk->consumed =
+        passed && (engine->window.limited || engine->options.prefetch == UNSHARD_PREFETCH_OPEN);
     if (!chunk_is_unshown(state, fetch->index))
         state->bytes_published += fetch->length;
     engine->window.published_bytes += fetch->length;

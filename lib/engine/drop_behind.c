@@ -19,10 +19,7 @@
 
 int drop_behind_init(struct unshard_engine *engine)
 {
-    size_t chunks = 0;
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        chunks += engine->files[i].chunk_count;
-    engine->window.passed.capacity = chunks < MOST_PASSED / 2 ? 2 * chunks + 2 : MOST_PASSED;
+    engine->window.passed.capacity = MOST_PASSED;
     engine->window.passed.chunks =
         lazy_array_new(engine->window.passed.capacity, sizeof *engine->window.passed.chunks);
     return engine->window.passed.chunks != NULL ? 0 : -ENOMEM;
@@ -96,9 +93,9 @@ void drop_behind(struct unshard_engine *engine)
     pthread_mutex_lock(&engine->lock);
     while (!engine->pages.no_stores && take_oldest(engine, &which)) {
         pthread_mutex_unlock(&engine->lock);
-        const struct file_state *file = &engine->files[which.file];
-        for (uint32_t i = 0; i < file->view_count; i++)
-            drop_from_view(engine, engine->file_views[file->first_view + i], which);
+        uint32_t view;
+        for (uint32_t i = 0; file_view(engine, which.file, i, &view); i++)
+            drop_from_view(engine, view, which);
         pthread_mutex_lock(&engine->lock);
         if (--engine->pages.stores_running == 0)
             pthread_cond_broadcast(&engine->pages.stores_done);

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
+#include "engine/admit.h"
+#include "engine/budget.h"
 #include "engine/engine_internal.h"
 
 #include "base/error.h"
+#include "base/lazy_array.h"
 #include "formats/gather.h"
 
 #include <errno.h>
@@ -32,135 +35,34 @@ void engine_log(struct unshard_engine *engine, int priority, const char *format,
     engine->publisher.log(engine->publisher.context, priority, line);
 }
 
-/* The end of the last byte that any view shows of each file: a file that is shorter than its header
- * says is asked for all the same, and answers with an error. */
-static void find_file_sizes(struct unshard_engine *engine)
+static void agenda_free(struct unshard_engine *engine)
 {
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    for (uint32_t i = 0; i < checkpoint->file_count; i++)
-        engine->files[i].size = source_file_is_too_large(&checkpoint->files[i])
-                                    ? 0 /* no view shows it */
-                                    : checkpoint->files[i].size;
-    for (uint32_t v = 0; v < checkpoint->view_count; v++) {
-        const struct extent_map *map = &checkpoint->views[v].map;
-        for (size_t e = 0; e < map->count; e++) {
-            const struct extent *extent = &map->extents[e];
-            uint64_t next = e + 1 < map->count ? extent[1].view_offset : map->size;
-            uint64_t end = extent->source_offset + (next - extent->view_offset);
-            if (extent->source != EXTENT_LITERAL && end > engine->files[extent->source].size)
-                engine->files[extent->source].size = end;
-        }
-    }
-}
-
-static int allocate_chunks(struct unshard_engine *engine)
-{
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
-        struct file_state *file = &engine->files[i];
-        int result = file_chunks_make(engine, file, file->size);
-        if (result != 0)
-            return result;
-    }
-    return 0;
-}
-
-/* Calls found(engine, file, view) once for each file that a view shows. */
-static void for_each_file_of_views(struct unshard_engine *engine,
-                                   void (*found)(struct unshard_engine *, uint32_t, uint32_t))
-{
-    for (uint32_t v = 0; v < engine->checkpoint->view_count; v++) {
-        const struct extent_map *map = &engine->checkpoint->views[v].map;
-        uint32_t last = EXTENT_LITERAL;
-        for (size_t i = 0; i < map->count; i++) {
-            uint32_t source = map->extents[map->by_source[i]].source;
-            if (source != EXTENT_LITERAL && source != last)
-                found(engine, source, v);
-            last = source;
-        }
-    }
-}
-
-static void count_view(struct unshard_engine *engine, uint32_t file, uint32_t view)
-{
-    (void)view;
-    engine->files[file].view_count++;
-}
-
-static void add_view(struct unshard_engine *engine, uint32_t file, uint32_t view)
-{
-    struct file_state *state = &engine->files[file];
-    engine->file_views[state->first_view + state->view_count++] = view;
-}
-
-static int index_views_by_file(struct unshard_engine *engine)
-{
-    uint32_t total = 0;
-    for_each_file_of_views(engine, count_view);
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
-        engine->files[i].first_view = total;
-        total += engine->files[i].view_count;
-        engine->files[i].view_count = 0;
-    }
-    engine->file_views = calloc(total + 1U, sizeof *engine->file_views);
-    if (engine->file_views == NULL)
-        return -ENOMEM;
-    for_each_file_of_views(engine, add_view);
-    return 0;
-}
-
-static int compare_load_order(const void *a, const void *b, void *context)
-{
-    const struct unshard_checkpoint *checkpoint = context;
-    const struct view *x = &checkpoint->views[*(const uint32_t *)a];
-    const struct view *y = &checkpoint->views[*(const uint32_t *)b];
-    unsigned order_x = checkpoint->components[x->component].load_order;
-    unsigned order_y = checkpoint->components[y->component].load_order;
-    if (order_x != order_y)
-        return order_x < order_y ? -1 : 1;
-    return strcmp(x->path, y->path);
-}
-
-static int make_plan(struct unshard_engine *engine)
-{
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    engine->plan.views = calloc(checkpoint->view_count + 1U, sizeof *engine->plan.views);
-    if (engine->plan.views == NULL)
-        return -ENOMEM;
-    for (uint32_t v = 0; v < checkpoint->view_count; v++)
-        if (checkpoint->views[v].prefetch && checkpoint->views[v].component != NO_COMPONENT) {
-            engine->plan.views[engine->plan.count++] = v;
-            engine->plan.total_bytes += checkpoint->views[v].size;
-        }
-    qsort_r(engine->plan.views, engine->plan.count, sizeof *engine->plan.views, compare_load_order,
-            (void *)checkpoint);
-    return 0;
+    struct agenda *agenda = &engine->agenda;
+    struct number_set *sets[] = {&agenda->suspects,    &agenda->holding,
+                                 &agenda->putting_off, &agenda->arrived,
+                                 &agenda->leaving,     &agenda->permissions_changed,
+                                 &agenda->resting,     &agenda->views_to_follow,
+                                 &agenda->unneeded,    &agenda->giving_back};
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
+        number_set_free(sets[i]);
 }
 
 static void engine_free(struct unshard_engine *engine)
 {
-    checks_free(engine);
     staging_free(&engine->staging);
-    for (uint32_t i = 0; engine->files != NULL && i < engine->checkpoint->file_count; i++) {
-        file_chunks_free(&engine->files[i]);
-        gate_free(&engine->files[i].gate);
-        free(engine->files[i].trouble);
-        epoch_release(engine->files[i].epoch);
-    }
+    engine_discard_all(engine);
+    checks_free(engine);
     buffers_destroy(&engine->buffers);
-    plain_files_free(engine);
-    free(engine->files);
-    free(engine->file_views);
-    free(engine->dependents);
-    free(engine->views);
-    free(engine->plan.views);
+    lazy_array_free(engine->files, checkpoint_file_room(engine->checkpoint), sizeof *engine->files);
+    lazy_array_free(engine->views, checkpoint_view_room(engine->checkpoint), sizeof *engine->views);
+    lazy_array_free(engine->plan.views, engine->plan.room, sizeof *engine->plan.views);
     drop_behind_free(engine);
     held_pages_free(&engine->held);
-    number_set_free(&engine->agenda.suspects);
-    number_set_free(&engine->agenda.holding);
-    number_set_free(&engine->agenda.putting_off);
-    number_set_free(&engine->agenda.resting);
-    view_permissions_free(engine);
+    agenda_free(engine);
     source_free(engine->source);
+    told_free(&engine->told);
+    registry_free(&engine->registry);
+    pthread_mutex_destroy(&engine->attaching);
     pthread_mutex_destroy(&engine->lock);
     pthread_cond_destroy(&engine->threads.work);
     pthread_cond_destroy(&engine->threads.store_work);
@@ -169,22 +71,34 @@ static void engine_free(struct unshard_engine *engine)
     free(engine);
 }
 
-/* A chunk is checked as a whole: it must not be smaller than what a manifest has digests of, as far
- * as buffers allow. */
-static void raise_chunk_size(struct unshard_engine *engine)
+uint64_t unshard_digest_chunk_bytes(const struct unshard_checkpoint *checkpoint)
 {
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
+    uint64_t most = 0;
     for (uint32_t i = 0; i < checkpoint->file_count; i++) {
         const struct expectation *expectation = checkpoint->files[i].expectation;
-        if (engine->options.verify != UNSHARD_VERIFY_OFF && expectation != NULL &&
-            expectation->chunks != NULL &&
-            expectation->chunks->chunk_bytes > engine->options.chunk_bytes &&
-            expectation->chunks->chunk_bytes <= engine->options.buffer_bytes / LEAST_BUFFERS)
-            engine->options.chunk_bytes = expectation->chunks->chunk_bytes;
+        if (expectation != NULL && expectation->chunks != NULL &&
+            expectation->chunks->chunk_bytes > most)
+            most = expectation->chunks->chunk_bytes;
     }
+    return most;
 }
 
-static void set_options(struct unshard_engine *engine, const struct unshard_fetch_options *options,
+/* A chunk is checked as a whole: it must not be smaller than what a manifest has digests of, as far
+ * as buffers allow. */
+static void raise_chunk_size(struct unshard_engine *engine,
+                             const struct unshard_checkpoint *checkpoint)
+{
+    struct unshard_fetch_options *options = &engine->options;
+    uint64_t needed = unshard_digest_chunk_bytes(checkpoint);
+    if (needed < options->digest_chunk_bytes)
+        needed = options->digest_chunk_bytes;
+    if (options->verify != UNSHARD_VERIFY_OFF && needed > options->chunk_bytes &&
+        needed <= options->buffer_bytes / LEAST_BUFFERS)
+        options->chunk_bytes = needed;
+}
+
+static void set_options(struct unshard_engine *engine, const struct unshard_checkpoint *checkpoint,
+                        const struct unshard_fetch_options *options,
                         const struct unshard_publisher *publisher)
 {
     engine->options = *options;
@@ -194,7 +108,7 @@ static void set_options(struct unshard_engine *engine, const struct unshard_fetc
         engine->options.buffer_bytes = DEFAULT_BUFFER_BYTES;
     if (engine->options.read_timeout_seconds <= 0)
         engine->options.read_timeout_seconds = DEFAULT_READ_TIMEOUT_SECONDS;
-    raise_chunk_size(engine);
+    raise_chunk_size(engine, checkpoint);
     engine->chunk_bytes = (uint32_t)engine->options.chunk_bytes;
     engine->pages.no_stores = publisher == NULL || publisher->store == NULL;
     if (publisher != NULL)
@@ -207,6 +121,7 @@ static void init_locks(struct unshard_engine *engine)
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&engine->attaching, NULL);
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->threads.work, &monotonic);
     pthread_cond_init(&engine->threads.store_work, &monotonic);
@@ -223,45 +138,66 @@ static uint64_t most_staged_bytes(const struct unshard_engine *engine)
     return stages ? (uint64_t)pages / 4 * PAGE_BYTES : 0;
 }
 
+static int agenda_init(struct unshard_engine *engine)
+{
+    struct agenda *agenda = &engine->agenda;
+    uint32_t files = checkpoint_file_room(engine->checkpoint);
+    uint32_t views = checkpoint_view_room(engine->checkpoint);
+    struct number_set *of_files[] = {&agenda->suspects,    &agenda->holding,
+                                     &agenda->putting_off, &agenda->arrived,
+                                     &agenda->leaving,     &agenda->permissions_changed};
+    struct number_set *of_views[] = {&agenda->resting, &agenda->unneeded, &agenda->views_to_follow,
+                                     &agenda->giving_back};
+    int result = 0;
+    for (size_t i = 0; i < sizeof of_files / sizeof of_files[0] && result == 0; i++)
+        result = number_set_init(of_files[i], files);
+    for (size_t i = 0; i < sizeof of_views / sizeof of_views[0] && result == 0; i++)
+        result = number_set_init(of_views[i], views);
+    return result;
+}
+
 static int allocate(struct unshard_engine *engine)
 {
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    engine->files = calloc(checkpoint->file_count + 1U, sizeof *engine->files);
-    engine->views = calloc(checkpoint->view_count + 1U, sizeof *engine->views);
-    if (engine->files == NULL || engine->views == NULL)
+    uint32_t files = checkpoint_file_room(engine->checkpoint);
+    uint32_t views = checkpoint_view_room(engine->checkpoint);
+    engine->files = lazy_array_new(files, sizeof *engine->files);
+    engine->views = lazy_array_new(views, sizeof *engine->views);
+    engine->plan.room = (size_t)views + 1;
+    engine->plan.views = lazy_array_new(engine->plan.room, sizeof *engine->plan.views);
+    if (engine->files == NULL || engine->views == NULL || engine->plan.views == NULL)
         return -ENOMEM;
-    for (uint32_t v = 0; v < checkpoint->view_count; v++)
-        atomic_init(&engine->views[v].map, &checkpoint->views[v].map);
-    find_file_sizes(engine);
-    int result = allocate_chunks(engine);
-    if (result == 0)
-        result = unread_mark(engine);
-    if (result == 0)
-        result = gathered_init(engine);
-    if (result == 0)
-        result = drop_behind_init(engine);
-    if (result == 0)
-        result = index_views_by_file(engine);
-    if (result == 0)
-        result = make_plan(engine);
+    int result = drop_behind_init(engine);
     if (result == 0)
         result = buffers_init(&engine->buffers, engine->options.buffer_bytes, engine->chunk_bytes,
                               most_staged_bytes(engine));
     if (result == 0)
-        result = staging_init(&engine->staging, &engine->buffers, checkpoint->file_count);
+        result = staging_init(&engine->staging, &engine->buffers, files);
     if (result == 0)
         result = held_pages_init(&engine->held, LEAST_HELD_PAGES);
+    return result == 0 ? agenda_init(engine) : result;
+}
+
+/* All but the threads. */
+static int engine_make(struct unshard_engine *engine, const struct unshard_checkpoint *checkpoint,
+                       const struct unshard_fetch_options *options,
+                       const struct unshard_publisher *publisher, struct unshard_error *error)
+{
+    int result = registry_init(&engine->registry, checkpoint);
+    engine->checkpoint = &engine->registry.all;
+    init_locks(engine);
+    set_options(engine, checkpoint, options, publisher);
     if (result == 0)
-        result = number_set_init(&engine->agenda.suspects, checkpoint->file_count);
+        result = allocate(engine);
+    if (result != 0)
+        return error_set(error, "no-memory", -result, "cannot allocate the prefetcher: %s",
+                         strerror(-result));
+    result = source_create(engine->checkpoint, &engine->source, error);
+    if (result != 0)
+        return result;
+    result = checks_init(engine);
     if (result == 0)
-        result = number_set_init(&engine->agenda.holding, checkpoint->file_count);
-    if (result == 0)
-        result = number_set_init(&engine->agenda.putting_off, checkpoint->file_count);
-    if (result == 0)
-        result = number_set_init(&engine->agenda.resting, checkpoint->view_count);
-    if (result == 0)
-        result = view_permissions_init(engine);
-    return result;
+        result = engine_admit_all(engine, checkpoint);
+    return result == 0 ? 0 : error_no_memory(error);
 }
 
 int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
@@ -272,17 +208,7 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
     struct unshard_engine *engine = calloc(1, sizeof *engine);
     if (engine == NULL)
         return error_no_memory(error);
-    engine->checkpoint = checkpoint;
-    init_locks(engine);
-    set_options(engine, options, publisher);
-    int result = allocate(engine);
-    if (result != 0)
-        error_set(error, "no-memory", -result, "cannot allocate the prefetcher: %s",
-                  strerror(-result));
-    if (result == 0)
-        result = source_create(checkpoint, &engine->source, error);
-    if (result == 0 && checks_init(engine) != 0)
-        result = error_no_memory(error);
+    int result = engine_make(engine, checkpoint, options, publisher, error);
     if (result != 0) {
         engine_free(engine);
         return result;
@@ -313,7 +239,7 @@ int unshard_engine_start(const struct unshard_checkpoint *checkpoint,
     return 0;
 }
 
-static void forget_view(struct unshard_engine *engine, uint32_t view)
+void view_forget(struct unshard_engine *engine, uint32_t view)
 {
     const struct extent_map *map = view_map(engine, view);
     uint32_t last = EXTENT_LITERAL;
@@ -336,7 +262,7 @@ void unshard_engine_view_known(struct unshard_engine *engine, uint32_t view, boo
     bool changed = engine->views[view].known != known;
     engine->views[view].known = known;
     if (changed && !known && engine->checkpoint->views[view].prefetch)
-        forget_view(engine, view);
+        view_forget(engine, view);
     if (changed && known) {
         schedule_note_store(engine, view, false);
         schedule_offer_view(engine, view);
@@ -366,7 +292,7 @@ int unshard_engine_view_evict(struct unshard_engine *engine, uint32_t view, unsi
     engine->views[view].evicted = true;
     while (engine->views[view].storing > 0 && result == 0)
         result = pthread_cond_timedwait(&engine->pages.stores_done, &engine->lock, &until);
-    forget_view(engine, view);
+    view_forget(engine, view);
     pthread_mutex_unlock(&engine->lock);
     held_pages_forget(&engine->held, view);
     return -result;
@@ -375,13 +301,10 @@ int unshard_engine_view_evict(struct unshard_engine *engine, uint32_t view, unsi
 /* Nothing of the view waits for a time, and the plan wants what readers have passed. */
 static void wake_view(struct unshard_engine *engine, uint32_t view)
 {
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++) {
+    const struct extent_map *map = view_map(engine, view);
+    for (uint32_t i = extent_map_next_source(map, 0); i != EXTENT_LITERAL;
+         i = extent_map_next_source(map, i + 1)) {
         struct file_state *file = &engine->files[i];
-        bool shown = false;
-        for (uint32_t k = 0; k < file->view_count; k++)
-            shown = shown || engine->file_views[file->first_view + k] == view;
-        if (!shown)
-            continue;
         wanted_wake(&file->wanted);
         file->rests = 0;
         for (uint32_t c = chunk_next_touched(file, 0); c < file->chunk_count;
@@ -396,7 +319,7 @@ void unshard_engine_view_warm(struct unshard_engine *engine, uint32_t view)
 {
     pthread_mutex_lock(&engine->lock);
     engine->views[view].evicted = false;
-    forget_view(engine, view);
+    view_forget(engine, view);
     wake_view(engine, view);
     schedule_offer_view(engine, view);
     pthread_mutex_unlock(&engine->lock);
@@ -425,12 +348,51 @@ bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view)
     return stale;
 }
 
+int unshard_engine_tell(struct unshard_engine *engine, struct unshard_checkpoint *layout)
+{
+    pthread_mutex_lock(&engine->lock);
+    int result = told_add(&engine->told, layout);
+    pthread_mutex_unlock(&engine->lock);
+    return result;
+}
+
+void unshard_engine_tell_no_more(struct unshard_engine *engine, struct unshard_checkpoint *layout)
+{
+    struct unshard_checkpoint *released;
+    pthread_mutex_lock(&engine->lock);
+    told_remove(&engine->told, layout, &released);
+    pthread_mutex_unlock(&engine->lock);
+    unshard_layout_release(released);
+}
+
+bool unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view, uint64_t model)
+{
+    if (engine->options.prefetch != UNSHARD_PREFETCH_OPEN || !plan_takes(engine, view))
+        return false;
+    uint64_t available = unshard_available_memory();
+    pthread_mutex_lock(&engine->lock);
+    struct view_state *state = &engine->views[view];
+    bool news = !state->planned;
+    state->model = model;
+    state->used_ns = engine_now_ns();
+    if (news) {
+        budget_make_room(engine, engine->checkpoint->views[view].size, model, available);
+        plan_add(engine, view);
+        passes_plan_view(engine, view);
+        window_update(engine, available);
+        schedule_offer_view(engine, view);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return news;
+}
+
 void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bool direct,
                                 int change)
 {
     pthread_mutex_lock(&engine->lock);
     engine->views[view].opened += (unsigned)change;
     engine->views[view].direct += direct ? (unsigned)change : 0U;
+    engine->views[view].used_ns = engine_now_ns();
     if (engine->views[view].opened == 0)
         schedule_closed(engine, view);
     pthread_mutex_unlock(&engine->lock);
@@ -439,7 +401,7 @@ void unshard_engine_view_opened(struct unshard_engine *engine, uint32_t view, bo
 struct unshard_view_facts unshard_engine_view_facts(struct unshard_engine *engine, uint32_t view)
 {
     const struct view *planned = &engine->checkpoint->views[view];
-    const struct unshard_node *node = &engine->checkpoint->nodes[planned->node];
+    const struct unshard_node *node = planned->shown_as;
     struct unshard_view_facts facts = {.size = planned->size, .mtime_ns = node->mtime_ns};
     pthread_mutex_lock(&engine->lock);
     if (engine->views[view].replaced) {
@@ -523,6 +485,7 @@ void unshard_engine_stop(struct unshard_engine *engine)
     fail_queue(engine, &engine->queues.demand);
     fail_queue(engine, &engine->queues.retries);
     for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        fail_queue(engine, &engine->files[i].held);
+        if (engine->files[i].used)
+            fail_queue(engine, &engine->files[i].held);
     engine_free(engine);
 }

@@ -7,9 +7,10 @@
  * the scheduler do concerns several of them, so they are given the engine; each has its own fields
  * in it and its own header, which says who calls it and how.
  *
- * Locks: engine->lock protects all that is not marked otherwise; held_pages has its own. Neither is
- * taken while the other is held. No lock is held across a source read, a store, a `done` or a log
- * call. One lock for all parts is enough: it is held for 7 to 9 microseconds a chunk.
+ * Locks: engine->attaching is taken before engine->lock, which protects all that is not marked
+ * otherwise; held_pages has its own, which is not taken while one of these is held. No lock is held
+ * across a source read, a store, a `done` or a log call. One lock for all parts is enough: it is
+ * held for 7 to 9 microseconds a chunk.
  */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
@@ -30,12 +31,15 @@
 #include "engine/staging.h"
 #include "engine/streams.h"
 #include "engine/threads.h"
+#include "engine/told.h"
 #include "engine/trust.h"
 #include "engine/window.h"
 #include "store/source.h"
 #include "tree/model.h"
+#include "tree/registry.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define PAGE_BYTES UINT64_C(4096)
 #define DEFAULT_CHUNK_BYTES (UINT64_C(2) << 20)
@@ -49,6 +53,10 @@ struct agenda {
     struct number_set putting_off; /* files of which something is wanted at a later time */
     struct number_set resting;     /* views with store_rest_ns */
     struct number_set suspects;    /* files to look at soon, and for as long as they are blocked */
+    struct number_set arrived;     /* files that are to be watched, perhaps */
+    struct number_set unneeded;    /* views: one of each group that may be needed by nobody */
+    struct number_set giving_back; /* views that left the plan, and whose pages go */
+    struct number_set leaving;     /* files that perhaps no view has any more */
     /* Of the watcher's thread: files whose permissions are others, and views to look at for that */
     struct number_set permissions_changed, views_to_follow;
 };
@@ -73,17 +81,19 @@ struct root_state {
 
 struct unshard_engine {
     /* const after start */
-    const struct unshard_checkpoint *checkpoint;
+    const struct unshard_checkpoint *checkpoint; /* what there is of all: registry.all */
     struct unshard_fetch_options options;
     struct unshard_publisher publisher;
     struct source *source;
     uint64_t start_ns;
     uint32_t chunk_bytes;
-    unsigned processors;  /* that there are */
-    uint32_t *file_views; /* numbers of the views that show each file */
-    uint32_t *dependents; /* numbers of the gathered files that take bytes from each file */
+    unsigned processors; /* that there are */
 
     struct held_pages held; /* has a lock of its own */
+    atomic_uint observers;  /* statuses that point into registry */
+
+    pthread_mutex_t attaching; /* of what comes and what leaves, see admit.c */
+    struct registry registry;  /* counts, and what is needed, change under both locks */
 
     pthread_mutex_t lock; /* of all that follows */
     struct file_state *files;
@@ -103,6 +113,7 @@ struct unshard_engine {
     struct agenda agenda;
     struct traffic traffic;
     struct root_state root;
+    struct told told;
     struct threads threads;
     bool stopping;
 };

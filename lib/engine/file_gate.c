@@ -78,8 +78,8 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
 static void drop_pages(struct unshard_engine *engine, uint32_t number, bool from_readers)
 {
     const struct file_state *file = &engine->files[number];
-    for (uint32_t i = 0; i < file->view_count; i++) {
-        uint32_t view = engine->file_views[file->first_view + i];
+    uint32_t view;
+    for (uint32_t i = 0; file_view(engine, number, i, &view); i++) {
         const struct extent_map *map = view_map(engine, view);
         struct extent_map_images images = extent_map_images_of(map, number, 0, file->size);
         struct extent_piece image;
@@ -116,8 +116,8 @@ static void forget_neighbours(struct unshard_engine *engine, uint32_t view, uint
 static void republish_seams(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
-    for (uint32_t i = 0; i < file->view_count; i++) {
-        uint32_t view = engine->file_views[file->first_view + i];
+    for (uint32_t i = 0; i < file->views.count; i++) { /* the caller holds engine->lock */
+        uint32_t view = file->views.numbers[i];
         struct extent_map_images images =
             extent_map_images_of(view_map(engine, view), number, 0, file->size);
         struct extent_piece image;
@@ -181,9 +181,9 @@ void file_block(struct unshard_engine *engine, const struct file_epoch *epoch,
     pthread_mutex_lock(&engine->lock);
     if (epoch == file->epoch) {
         news = shut(engine, number, reason, &stamped, mismatch, &waiters);
-        for (size_t i = 0; i < file->dependent_count; i++)
-            shut(engine, engine->dependents[file->first_dependent + i], GATE_SHARD,
-                 gate_error(&file->gate), NULL, &waiters);
+        for (size_t i = 0; i < file->dependents.count; i++)
+            shut(engine, file->dependents.numbers[i], GATE_SHARD, gate_error(&file->gate), NULL,
+                 &waiters);
         storers_wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
@@ -207,9 +207,14 @@ void file_block_at_start(struct unshard_engine *engine, uint32_t number,
     struct file_state *file = &engine->files[number];
     block_at_start(file, GATE_IMPOSSIBLE, error);
     number_set_add(&engine->agenda.suspects, number);
-    for (size_t i = 0; i < file->dependent_count; i++)
-        block_at_start(&engine->files[engine->dependents[file->first_dependent + i]], GATE_SHARD,
-                       error);
+    for (size_t i = 0; i < file->dependents.count; i++)
+        block_at_start(&engine->files[file->dependents.numbers[i]], GATE_SHARD, error);
+}
+
+void file_block_dependent_at_start(struct unshard_engine *engine, uint32_t number,
+                                   const struct unshard_error *error)
+{
+    block_at_start(&engine->files[number], GATE_SHARD, error);
 }
 
 bool file_drop_next(struct unshard_engine *engine)
@@ -217,7 +222,7 @@ bool file_drop_next(struct unshard_engine *engine)
     uint32_t number = 0;
     if (engine->pages.drops_due == 0)
         return false;
-    while (!gate_pages_are_due(&engine->files[number].gate))
+    while (!engine->files[number].used || !gate_pages_are_due(&engine->files[number].gate))
         number++;
     struct file_state *file = &engine->files[number];
     gate_take_pages(&file->gate);
@@ -262,7 +267,7 @@ static void begin_dependent_anew(struct unshard_engine *engine, struct file_epoc
 }
 
 /* Those of the file, and of the gathered files that depend on it, so many in all; NULL when memory
- * is short. */
+ * is short. The caller holds engine->attaching: no others come to depend on it. */
 static struct file_epoch **make_epochs(const struct unshard_engine *engine, uint32_t number,
                                        size_t count)
 {
@@ -272,7 +277,7 @@ static struct file_epoch **make_epochs(const struct unshard_engine *engine, uint
     if (epochs == NULL)
         return NULL;
     for (; made < count; made++) {
-        uint32_t which = made == 0 ? number : engine->dependents[file->first_dependent + made - 1];
+        uint32_t which = made == 0 ? number : file->dependents.numbers[made - 1];
         if ((epochs[made] = file_epoch_make(engine, which)) == NULL)
             break;
     }
@@ -284,10 +289,9 @@ static struct file_epoch **make_epochs(const struct unshard_engine *engine, uint
     return NULL;
 }
 
-int file_reset(struct unshard_engine *engine, uint32_t number)
+static int begin_all_anew(struct unshard_engine *engine, uint32_t number)
 {
-    char path[512];
-    size_t dependents = engine->files[number].dependent_count;
+    size_t dependents = engine->files[number].dependents.count;
     struct file_epoch **next = make_epochs(engine, number, 1 + dependents);
     if (next == NULL)
         return -ENOMEM;
@@ -297,9 +301,19 @@ int file_reset(struct unshard_engine *engine, uint32_t number)
         begin_dependent_anew(engine, next[1 + i]);
     pthread_mutex_unlock(&engine->lock);
     free(next);
-    engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
-               error_field(path, sizeof path, engine->checkpoint->files[number].path));
     return 0;
+}
+
+int file_reset(struct unshard_engine *engine, uint32_t number)
+{
+    char path[512];
+    pthread_mutex_lock(&engine->attaching);
+    int result = begin_all_anew(engine, number);
+    pthread_mutex_unlock(&engine->attaching);
+    if (result == 0)
+        engine_log(engine, 5, "event=shard-replaced shard=\"%s\"",
+                   error_field(path, sizeof path, engine->checkpoint->files[number].path));
+    return result;
 }
 
 const struct unshard_error *file_error(const struct unshard_engine *engine, uint32_t number)
@@ -343,8 +357,8 @@ void file_cancel_held(struct unshard_engine *engine, uint32_t number, struct wai
         fetch_list_remove(&file->held, held);
         fetch_cancel(engine, held, waiters);
     }
-    for (size_t i = 0; i < file->dependent_count; i++)
-        file_cancel_held(engine, engine->dependents[file->first_dependent + i], waiters);
+    for (size_t i = 0; i < file->dependents.count; i++)
+        file_cancel_held(engine, file->dependents.numbers[i], waiters);
 }
 
 bool view_is_served(const struct unshard_engine *engine, uint32_t view, uint64_t offset,

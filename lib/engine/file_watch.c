@@ -10,6 +10,7 @@
  * are blocked, those of which a read has failed, and where the kernel does not tell of changes
  * those that are being read.
  */
+#include "engine/admit.h"
 #include "engine/engine_internal.h"
 
 #include "base/error.h"
@@ -40,8 +41,9 @@ static bool wait_a_moment(struct unshard_engine *engine)
     struct timespec until = in_a_moment();
     pthread_mutex_lock(&engine->lock);
     int result = 0;
-    while (!engine->stopping && result == 0)
+    while (!engine->stopping && !engine->threads.look_now && result == 0)
         result = pthread_cond_timedwait(&engine->threads.tick, &engine->lock, &until);
+    engine->threads.look_now = false;
     bool stopping = engine->stopping;
     pthread_mutex_unlock(&engine->lock);
     return stopping;
@@ -50,8 +52,8 @@ static bool wait_a_moment(struct unshard_engine *engine)
 /* Somebody has a view of the file open. Caller holds engine->lock. */
 static bool is_open(const struct unshard_engine *engine, const struct file_state *file)
 {
-    for (uint32_t i = 0; i < file->view_count; i++)
-        if (engine->views[engine->file_views[file->first_view + i]].opened > 0)
+    for (uint32_t i = 0; i < file->views.count; i++)
+        if (engine->views[file->views.numbers[i]].opened > 0)
             return true;
     return false;
 }
@@ -62,8 +64,8 @@ static bool is_open(const struct unshard_engine *engine, const struct file_state
 static bool is_clear(const struct unshard_engine *engine, const struct file_state *file)
 {
     bool clear = gate_is_clear(&file->gate);
-    for (size_t i = 0; i < file->dependent_count && clear; i++)
-        clear = gate_is_clear(&engine->files[engine->dependents[file->first_dependent + i]].gate);
+    for (size_t i = 0; i < file->dependents.count && clear; i++)
+        clear = gate_is_clear(&engine->files[file->dependents.numbers[i]].gate);
     return clear;
 }
 
@@ -92,9 +94,8 @@ static bool may_begin_anew(struct unshard_engine *engine, uint32_t number)
     const struct file_state *file = &engine->files[number];
     pthread_mutex_lock(&engine->lock);
     bool opened = is_open(engine, file);
-    for (size_t i = 0; i < file->dependent_count; i++)
-        opened = opened ||
-                 is_open(engine, &engine->files[engine->dependents[file->first_dependent + i]]);
+    for (size_t i = 0; i < file->dependents.count; i++)
+        opened = opened || is_open(engine, &engine->files[file->dependents.numbers[i]]);
     bool clear = is_clear(engine, file) &&
                  (!plain_file(engine, number) || plain_file_is_quiet(engine, number));
     bool one_content = serves_one_content(engine, file);
@@ -151,7 +152,10 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
         block(engine, number, GATE_IMPOSSIBLE, &error);
         return;
     }
-    if (plain_file(engine, number)) {
+    pthread_mutex_lock(&engine->lock);
+    bool plain = plain_file(engine, number);
+    pthread_mutex_unlock(&engine->lock);
+    if (plain) {
         take_plain_file(engine, number);
         return;
     }
@@ -170,8 +174,10 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
     }
 }
 
-static void look_at(struct unshard_engine *engine, uint32_t number, const struct timespec *patience)
+static void look_at(struct unshard_engine *engine, struct watch *watch, uint32_t number,
+                    const struct timespec *patience)
 {
+    const char *path = source_path(engine->source, number);
     pthread_mutex_lock(&engine->lock);
     bool blocked = gate_is_blocked(&engine->files[number].gate);
     pthread_mutex_unlock(&engine->lock);
@@ -179,6 +185,8 @@ static void look_at(struct unshard_engine *engine, uint32_t number, const struct
     struct permissions before = source_permissions(engine->source, number);
     int changed = source_poll(engine->source, number, blocked);
     struct permissions after = source_permissions(engine->source, number);
+    if (source_path(engine->source, number) != path)
+        watch_rename(watch, number, source_path(engine->source, number));
     if (!permissions_same(&before, &after))
         view_permissions_note(engine, number);
     if (changed == -ENOENT && engine->root.followed && !blocked)
@@ -228,11 +236,12 @@ static void look_at_source(struct unshard_engine *engine, struct watch *watch)
         watch_look_at_all(watch);
 }
 
+/* The caller holds engine->lock. */
 static bool is_watched(const struct unshard_engine *engine, uint32_t number)
 {
     const struct source_file *file = &engine->checkpoint->files[number];
     const struct file_state *state = &engine->files[number];
-    bool shown = state->view_count > 0 || state->dependent_count > 0;
+    bool shown = state->views.count > 0 || state->dependents.count > 0;
     return file->gathered == NULL && shown &&
            (file->component != NO_COMPONENT || plain_file(engine, number));
 }
@@ -241,12 +250,35 @@ static struct watch *watch_begin(struct unshard_engine *engine)
 {
     struct notices_options options = {0};
     struct watch *watch = NULL;
-    if (watch_create(engine->checkpoint, &options, &watch) != 0)
-        return NULL;
-    for (uint32_t i = 0; i < engine->checkpoint->file_count; i++)
-        if (is_watched(engine, i))
-            watch_add(watch, i);
-    return watch;
+    return watch_create(engine->checkpoint, &options, &watch) == 0 ? watch : NULL;
+}
+
+/* A file that has come, or that another view has come to show. */
+static bool take_arrived(struct unshard_engine *engine, uint32_t *number, bool *watched)
+{
+    struct number_set *arrived = &engine->agenda.arrived;
+    pthread_mutex_lock(&engine->lock);
+    bool any = arrived->count > 0;
+    *number = any ? arrived->numbers[arrived->count - 1] : 0;
+    *watched = any && is_watched(engine, *number);
+    if (any)
+        number_set_remove(arrived, *number);
+    pthread_mutex_unlock(&engine->lock);
+    return any;
+}
+
+static void watch_arrived(struct unshard_engine *engine, struct watch *watch)
+{
+    uint32_t number;
+    bool watched;
+    while (take_arrived(engine, &number, &watched))
+        if (watched)
+            watch_add(watch, number);
+}
+
+static void end_watching(void *context, uint32_t file)
+{
+    watch_remove(context, file);
 }
 
 /* What is being read of the file may be of another one by now. Caller holds engine->lock. */
@@ -279,12 +311,14 @@ static void look_round(struct unshard_engine *engine, struct watch *watch)
 {
     struct timespec patience;
     const uint32_t *files;
+    engine_leave(engine, end_watching, watch);
+    watch_arrived(engine, watch);
     look_at_source(engine, watch);
     look_soon(engine, watch);
     uint32_t count = watch_round(watch, &files);
     patience = in_a_moment(); /* for all of them together */
     for (uint32_t i = 0; i < count; i++)
-        look_at(engine, files[i], &patience);
+        look_at(engine, watch, files[i], &patience);
     view_permissions_follow(engine);
 }
 

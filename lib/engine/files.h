@@ -7,6 +7,7 @@
 #ifndef ENGINE_FILES_H
 #define ENGINE_FILES_H
 
+#include "base/number_list.h"
 #include "digest/expectation.h"
 #include "engine/chunk_runs.h"
 #include "engine/chunks.h"
@@ -17,6 +18,7 @@
 
 #include <stdatomic.h>
 
+struct adoption;
 struct check_pass;
 struct chunk_tag;
 
@@ -35,6 +37,7 @@ struct file_trouble {
 };
 
 struct file_state {
+    bool used;                  /* the number is that of a file; in arrays of the engine only */
     struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
     struct chunk_tag *digests;  /* of chunks that are `seen`; lazy too */
     uint64_t *touched;          /* see chunk_next_touched */
@@ -51,10 +54,11 @@ struct file_state {
     bool pass_demanded;     /* a reader waits for it */
     uint64_t pass_retry_ns; /* not to be tried again before */
     uint32_t chunk_count;
-    uint32_t first_view, view_count;         /* in engine->file_views */
-    size_t first_dependent, dependent_count; /* in engine->dependents */
-    uint32_t stalled;                        /* reads in flight that hang */
-    uint64_t size; /* bytes that views may ask for: past the end reads fail */
+    /* These change under engine->attaching and engine->lock: either is enough to read them. */
+    struct number_list views;      /* that show some of it */
+    struct number_list dependents; /* gathered files that take bytes from it */
+    uint32_t stalled;              /* reads in flight that hang */
+    uint64_t size;                 /* bytes that views may ask for: past the end reads fail */
     uint64_t bytes_read, bytes_published; /* published: without unshown ones */
     uint64_t given_ns;                    /* when storage last gave some of it */
     uint64_t reading_ns;                  /* that its reads have taken, each by itself */
@@ -84,9 +88,12 @@ struct view_state {
     int64_t mtime_ns; /* of the file, when `replaced` */
     bool replaced;    /* it is not the file that discovery saw */
     bool known;       /* the kernel has the inode: stores find it */
+    bool planned;     /* it is in the plan */
     bool evicted;     /* by request: not prefetched */
     bool others_may;  /* owner, group or mode are not those of its node: these are */
     struct permissions permissions;
+    uint64_t model;          /* views of one model leave the plan together */
+    uint64_t used_ns;        /* when it was read last, opened or closed */
     unsigned opened;         /* handles */
     unsigned direct;         /* ... of these with O_DIRECT */
     unsigned storing;        /* stores into it that run */
@@ -95,6 +102,10 @@ struct view_state {
     uint64_t planned_to;     /* before here the plan has nothing to fetch now */
     bool plan_waits;         /* ... but will have, when something changes that is told of */
 };
+
+/* The view in a place of the file's list; false: there are no more. Takes engine->lock: for who
+ * does something with each of them without the lock. Those that come meanwhile may be missed. */
+bool file_view(struct unshard_engine *engine, uint32_t file, uint32_t place, uint32_t *view);
 
 /* No view shows any of it. */
 static inline bool chunk_is_unshown(const struct file_state *file, uint32_t index)
@@ -108,6 +119,10 @@ static inline bool chunk_is_unshown(const struct file_state *file, uint32_t inde
  * then nothing is left of it. */
 int file_chunks_make(const struct unshard_engine *engine, struct file_state *file, uint64_t size);
 void file_chunks_free(struct file_state *file);
+
+/* Nothing of what the view shows is believed to be in the page cache any more. The caller holds
+ * engine->lock. */
+void view_forget(struct unshard_engine *engine, uint32_t view);
 
 /* ---- errors (chunk.c); the caller holds engine->lock ---- */
 
@@ -133,6 +148,9 @@ void file_block(struct unshard_engine *engine, const struct file_epoch *epoch,
 /* The same of what cannot be right, before anything is served. */
 void file_block_at_start(struct unshard_engine *engine, uint32_t file,
                          const struct unshard_error *error);
+/* The same of one that is gathered from a file that is blocked. */
+void file_block_dependent_at_start(struct unshard_engine *engine, uint32_t file,
+                                   const struct unshard_error *error);
 /* Takes the pages of one file away, if those of any are due: true. The caller, a storer, holds
  * engine->lock, which is released meanwhile. Waits for running stores of the file, and for readers
  * as a store does. */
@@ -157,8 +175,9 @@ void file_cancel_held(struct unshard_engine *engine, uint32_t file, struct waite
 
 /* ---- gathered files (gathered.c) ---- */
 
-/* Finds who depends on whom. Before any thread runs. 0 or -ENOMEM. */
-int gathered_init(struct unshard_engine *engine);
+/* A new one whose shards are blocked already is blocked with them. The caller holds engine->lock.
+ */
+void gathered_block_at_start(struct unshard_engine *engine, uint32_t file);
 /* A reader waits for the passes over its shards. The caller holds engine->lock. */
 void gathered_demand(struct unshard_engine *engine, const struct gathered *gathered);
 /* A shard was opened: opens the gathered files that no other one keeps closed. The caller holds
@@ -174,7 +193,7 @@ int gathered_read(struct unshard_engine *engine, struct fetch *fetch, struct uns
 /* ---- files that are shown as they are and belong to no component, such as config.json: what is on
  * disk is what readers get, whatever its length (plain_file.c) ---- */
 
-/* It is one. For the watcher's thread. */
+/* It is one. The caller holds engine->lock. */
 bool plain_file(const struct unshard_engine *engine, uint32_t file);
 /* Nothing of the file is read, stored or hashed; of a blocked file that stays so. The caller holds
  * engine->lock. */
@@ -182,12 +201,17 @@ bool plain_file_is_quiet(const struct unshard_engine *engine, uint32_t file);
 /* The file is blocked and quiet, and source_reopen has brought another one: it is begun anew, and
  * readers are told. No lock held; waits for readers as a store does. 0 or a negative errno. */
 int plain_file_replace(struct unshard_engine *engine, uint32_t file);
-void plain_files_free(struct unshard_engine *engine);
+void plain_maps_free(struct view_state *view);
 
 /* ---- names of the same file (same_file.c) ---- */
 
-/* Finds files that are names of the same file. Before there are threads. 0 or -ENOMEM. */
-int same_file_init(struct unshard_engine *engine);
+/* Before there are threads, and files. 0 or -ENOMEM. */
+int same_files_init(struct unshard_engine *engine);
+void same_files_free(struct unshard_engine *engine);
+/* A new file, of which a pass has to tell: joins the ring of its names. The caller holds
+ * engine->lock. */
+void same_file_add(struct unshard_engine *engine, uint32_t file);
+void same_file_remove(struct unshard_engine *engine, uint32_t file);
 /* The name of the file `number` that comes after its name `at`; `number` itself when there is none
  * any more. The caller holds engine->lock. */
 uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, uint32_t at);
@@ -196,9 +220,6 @@ uint32_t same_file_next(const struct unshard_engine *engine, uint32_t number, ui
 
 /* Owner, group and mode of the view as its files are now. Caller holds engine->lock. */
 struct permissions view_permissions(const struct unshard_engine *engine, uint32_t view);
-/* Before there are threads. 0 or -ENOMEM. */
-int view_permissions_init(struct unshard_engine *engine);
-void view_permissions_free(struct unshard_engine *engine);
 /* The file's are not what they were. For the watcher's thread. */
 void view_permissions_note(struct unshard_engine *engine, uint32_t file);
 /* Tells the publisher of the views that are concerned by what was noted. No lock held; for the
@@ -207,9 +228,9 @@ void view_permissions_follow(struct unshard_engine *engine);
 
 /* ---- what nobody will read (unread.c) ---- */
 
-/* Finds the chunks that views show, and those that are gathered. Before any thread runs. 0 or
- * -ENOMEM. */
-int unread_mark(struct unshard_engine *engine);
+/* Finds the chunks of new files that views show, and those that are gathered. Before anybody knows
+ * of them. 0 or -ENOMEM. */
+int unread_mark(struct unshard_engine *engine, const struct adoption *new);
 /* Of a file that is checked by chunks: what nobody will read of it although the views were planned
  * from it, once. For the file that discovery saw. No lock held. 0, or an error as of check_chunk.
  */

@@ -20,31 +20,22 @@
 /* ---- what depends on what ----------------------------------------------------------------------
  */
 
-int gathered_init(struct unshard_engine *engine)
+bool file_view(struct unshard_engine *engine, uint32_t number, uint32_t place, uint32_t *view)
 {
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    size_t total = 0;
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct gathered *gathered = checkpoint->files[i].gathered;
-        for (uint32_t k = 0; gathered != NULL && k < gathered->source_count; k++)
-            engine->files[gathered->sources[k].file].dependent_count++;
-    }
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        engine->files[i].first_dependent = total;
-        total += engine->files[i].dependent_count;
-        engine->files[i].dependent_count = 0;
-    }
-    engine->dependents = calloc(total + 1, sizeof *engine->dependents);
-    if (engine->dependents == NULL)
-        return -ENOMEM;
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct gathered *gathered = checkpoint->files[i].gathered;
-        for (uint32_t k = 0; gathered != NULL && k < gathered->source_count; k++) {
-            struct file_state *source = &engine->files[gathered->sources[k].file];
-            engine->dependents[source->first_dependent + source->dependent_count++] = i;
-        }
-    }
-    return 0;
+    pthread_mutex_lock(&engine->lock);
+    const struct number_list *views = &engine->files[number].views;
+    bool there = place < views->count;
+    *view = there ? views->numbers[place] : UNSHARD_NO_VIEW;
+    pthread_mutex_unlock(&engine->lock);
+    return there;
+}
+
+void gathered_block_at_start(struct unshard_engine *engine, uint32_t number)
+{
+    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
+    const struct unshard_error *error = gathered != NULL ? gathered_error(engine, gathered) : NULL;
+    if (error != NULL)
+        file_block_dependent_at_start(engine, number, error);
 }
 
 static bool is_closed(const struct unshard_engine *engine, const struct gathered *gathered)
@@ -64,8 +55,8 @@ void gathered_demand(struct unshard_engine *engine, const struct gathered *gathe
 void gathered_source_opened(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *source = &engine->files[number];
-    for (size_t i = 0; i < source->dependent_count; i++) {
-        uint32_t dependent = engine->dependents[source->first_dependent + i];
+    for (size_t i = 0; i < source->dependents.count; i++) {
+        uint32_t dependent = source->dependents.numbers[i];
         struct file_state *file = &engine->files[dependent];
         if (gate_is_closed(&file->gate) &&
             !is_closed(engine, engine->checkpoint->files[dependent].gathered))

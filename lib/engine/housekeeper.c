@@ -3,6 +3,7 @@
  * The engine's timer: due retries, reads that hang, how many reads and storers there are,
  * the window, the rate.
  */
+#include "engine/budget.h"
 #include "engine/engine_internal.h"
 
 #include "base/error.h"
@@ -154,6 +155,8 @@ void *housekeeper(void *argument)
             pthread_mutex_unlock(&engine->lock);
             uint64_t available = unshard_available_memory();
             pthread_mutex_lock(&engine->lock);
+            if (engine->options.prefetch == UNSHARD_PREFETCH_OPEN)
+                budget_make_room(engine, 0, UINT64_MAX, available);
             window_update(engine, available);
             pass_unstage(engine, engine_now_ns());
             give_spare_memory_back(engine);

@@ -18,6 +18,7 @@ struct pages {
     pthread_cond_t stores_done; /* of a file or a view, or the pages of a file are gone */
     unsigned stores_running;
     bool no_stores;
+    unsigned giving_back; /* views whose pages are being taken away, see budget.c */
     unsigned drops_due;   /* files whose pages are, see gate.h */
     size_t most_queued;   /* `stores` that wait: with more of them nothing is fetched unasked */
     size_t storing;       /* fetches that storers have */

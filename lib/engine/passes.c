@@ -6,9 +6,46 @@
  */
 #include "engine/engine_internal.h"
 
+#include "base/lazy_array.h"
+#include "formats/gather.h"
+
+#include <errno.h>
+
 #define MOST_UNASKED (UINT64_C(64) << 20)
 /* So many whose turn it is are tried to be begun, before the next search. */
 #define MOST_TRIES 64U
+
+static size_t words_of(size_t room)
+{
+    return room / 64 + 1;
+}
+
+int passes_init(struct unshard_engine *engine)
+{
+    struct passes *passes = &engine->passes;
+    uint32_t files = checkpoint_file_room(engine->checkpoint);
+    passes->room = (size_t)files + 1;
+    passes->files = lazy_array_new(passes->room, sizeof *passes->files);
+    passes->places = lazy_array_new(passes->room, sizeof *passes->places);
+    passes->planned = lazy_array_new(passes->room, sizeof *passes->planned);
+    passes->due = lazy_array_new(words_of(passes->room), sizeof *passes->due);
+    if (passes->files == NULL || passes->places == NULL || passes->planned == NULL ||
+        passes->due == NULL)
+        return -ENOMEM;
+    int result = number_set_init(&passes->under_way, files);
+    return result != 0 ? result : number_set_init(&passes->demanded, files);
+}
+
+void passes_free(struct unshard_engine *engine)
+{
+    struct passes *passes = &engine->passes;
+    lazy_array_free(passes->files, passes->room, sizeof *passes->files);
+    lazy_array_free(passes->places, passes->room, sizeof *passes->places);
+    lazy_array_free(passes->planned, passes->room, sizeof *passes->planned);
+    lazy_array_free(passes->due, words_of(passes->room), sizeof *passes->due);
+    number_set_free(&passes->under_way);
+    number_set_free(&passes->demanded);
+}
 
 static bool window_is_full(const struct unshard_engine *engine)
 {
@@ -36,7 +73,7 @@ static uint32_t find_running(struct unshard_engine *engine, uint32_t number)
 static bool may_pass(const struct unshard_engine *engine, uint32_t place)
 {
     const struct file_state *file = &engine->files[engine->passes.files[place]];
-    return place < engine->passes.planned || file->size <= MOST_UNASKED;
+    return engine->passes.planned[place] || file->size <= MOST_UNASKED;
 }
 
 void pass_demand(struct unshard_engine *engine, uint32_t number)
@@ -48,11 +85,76 @@ void pass_demand(struct unshard_engine *engine, uint32_t number)
     number_set_add(&engine->passes.demanded, number);
 }
 
+static void set_due(struct unshard_engine *engine, uint32_t place, bool due)
+{
+    uint64_t bit = UINT64_C(1) << place % 64, *word = &engine->passes.due[place / 64];
+    *word = due ? *word | bit : *word & ~bit;
+}
+
+static bool is_due(const struct unshard_engine *engine, uint32_t place)
+{
+    return (engine->passes.due[place / 64] >> place % 64 & 1) != 0;
+}
+
 void pass_may_be_due(struct unshard_engine *engine, uint32_t number)
 {
     uint32_t place = engine->passes.places[number];
-    if (place != UINT32_MAX)
-        engine->passes.due[place / 64] |= UINT64_C(1) << place % 64;
+    if (place != 0)
+        set_due(engine, place - 1, true);
+}
+
+/* Its chunks may have digests of an earlier mount now: when it changes, a pass has to tell of the
+ * new content. */
+static void add_place(struct unshard_engine *engine, uint32_t number, bool planned)
+{
+    struct passes *passes = &engine->passes;
+    uint32_t place = passes->places[number];
+    if (place == 0) {
+        place = passes->places[number] = passes->count + 1;
+        passes->files[passes->count] = number;
+        passes->planned[passes->count++] = planned;
+    }
+    passes->planned[place - 1] = passes->planned[place - 1] || planned;
+    set_due(engine, place - 1, true);
+}
+
+void passes_add(struct unshard_engine *engine, uint32_t number, bool planned)
+{
+    const struct gathered *gathered = engine->checkpoint->files[number].gathered;
+    const struct file_state *file = &engine->files[number];
+    for (uint32_t i = 0; gathered != NULL && i < gathered->source_count; i++)
+        passes_add(engine, gathered->sources[i].file, planned);
+    if (file->epoch->whole != NULL && file->chunk_count > 0)
+        add_place(engine, number, planned);
+}
+
+void passes_plan_view(struct unshard_engine *engine, uint32_t view)
+{
+    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    uint32_t last = EXTENT_LITERAL;
+    for (size_t i = 0; i < map->count; i++) {
+        if (map->extents[i].source != EXTENT_LITERAL && map->extents[i].source != last)
+            passes_add(engine, map->extents[i].source, true);
+        last = map->extents[i].source;
+    }
+}
+
+void passes_remove(struct unshard_engine *engine, uint32_t number)
+{
+    struct passes *passes = &engine->passes;
+    uint32_t place = passes->places[number];
+    number_set_remove(&passes->demanded, number);
+    if (place-- == 0)
+        return;
+    passes->places[number] = 0;
+    passes->count--;
+    for (uint32_t i = place; i < passes->count; i++) {
+        passes->files[i] = passes->files[i + 1];
+        passes->places[passes->files[i]] = i + 1;
+        passes->planned[i] = passes->planned[i + 1];
+        set_due(engine, i, is_due(engine, i + 1));
+    }
+    set_due(engine, passes->count, false);
 }
 
 /* The first place from `place` on that may be due, or pass_count. */
@@ -95,7 +197,7 @@ static struct fetch *next_of_set(struct unshard_engine *engine, const struct num
     for (uint32_t place = 0, next;; place = next + 1) {
         next = UINT32_MAX;
         for (uint32_t i = 0; i < set->count; i++) {
-            uint32_t other = engine->passes.places[set->numbers[i]];
+            uint32_t other = engine->passes.places[set->numbers[i]] - 1;
             if (other >= place && other < next)
                 next = other;
         }
@@ -136,7 +238,7 @@ static struct fetch *begin_next(struct unshard_engine *engine)
             return NULL;
         uint32_t number = engine->passes.files[place];
         if (is_done(engine, place)) {
-            engine->passes.due[place / 64] &= ~(UINT64_C(1) << place % 64);
+            set_due(engine, place, false);
             continue;
         }
         if (engine->files[number].pass != NULL || !is_wanted_from(engine, number, false))
@@ -157,7 +259,7 @@ struct fetch *pass_next_demanded(struct unshard_engine *engine)
 
 struct fetch *pass_next(struct unshard_engine *engine)
 {
-    bool unasked = engine->options.prefetch == UNSHARD_PREFETCH_ALL && !engine->pages.no_stores;
+    bool unasked = plan_is_followed(engine) && !engine->pages.no_stores;
     struct fetch *fetch = pass_next_demanded(engine);
     if (fetch != NULL || !unasked || window_is_full(engine))
         return fetch;

@@ -16,16 +16,22 @@
 struct hasher;
 
 struct passes {
-    uint32_t *files;  /* with a digest of the whole, in the order of the plan; const after start */
-    uint32_t *places; /* of each file: its place there, or UINT32_MAX; const after start */
+    uint32_t *files;  /* with a digest of the whole, in the order in which they came; lazy, as the
+                       * others */
+    uint32_t *places; /* of each file: its place there and one, or 0 */
     uint64_t *due;    /* a bit for each place where a pass may have to be begun unasked */
+    bool *planned;    /* of each place: the file is of the plan */
+    size_t room;      /* of each of these */
     uint32_t count;   /* of places */
-    uint32_t planned; /* the first ones, of the plan; the rest of other files */
     struct number_set under_way; /* files with a pass */
     struct number_set demanded;  /* some of these with pass_demanded are all that have it */
     unsigned running, reading, most;
     unsigned in_memory; /* running ones that wait for nothing but a processor */
 };
+
+/* Before there are threads, and files. 0 or -ENOMEM. */
+int passes_init(struct unshard_engine *engine);
+void passes_free(struct unshard_engine *engine);
 
 /* Everywhere but where it is said the caller holds engine->lock, and nothing blocks. */
 
@@ -37,6 +43,13 @@ struct fetch *pass_next_demanded(struct unshard_engine *engine);
 /* A reader waits for the file: if a pass has to tell of it, it is not to wait for its turn. The
  * caller holds engine->lock. */
 void pass_demand(struct unshard_engine *engine, uint32_t file);
+/* A file is there now: if it has a digest of the whole, or is gathered from files that have, passes
+ * are made over them. planned: it is of the plan, and comes before others that are not. */
+void passes_add(struct unshard_engine *engine, uint32_t file, bool planned);
+/* The same of all files that a view of the plan shows. */
+void passes_plan_view(struct unshard_engine *engine, uint32_t view);
+/* The file is about to go. It has no pass. */
+void passes_remove(struct unshard_engine *engine, uint32_t file);
 /* The file has begun anew. The caller holds engine->lock. */
 void pass_may_be_due(struct unshard_engine *engine, uint32_t file);
 /* The content that the pass is made over is not to be served any more: it comes to its end without

@@ -14,7 +14,7 @@
 static struct view_state *only_view(const struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
-    return file->view_count == 1 ? &engine->views[engine->file_views[file->first_view]] : NULL;
+    return file->views.count == 1 ? &engine->views[file->views.numbers[0]] : NULL;
 }
 
 bool plain_file(const struct unshard_engine *engine, uint32_t number)
@@ -23,8 +23,7 @@ bool plain_file(const struct unshard_engine *engine, uint32_t number)
     const struct view_state *view = only_view(engine, number);
     if ((file->component != NO_COMPONENT && !file->as_is) || file->gathered != NULL || view == NULL)
         return false;
-    const struct extent_map *map =
-        view_map(engine, engine->file_views[engine->files[number].first_view]);
+    const struct extent_map *map = view_map(engine, engine->files[number].views.numbers[0]);
     return map->count == 0 ||
            (map->count == 1 && map->extents[0].source == number &&
             map->extents[0].source_offset == 0 && map->size == engine->files[number].size);
@@ -125,7 +124,9 @@ int plain_file_replace(struct unshard_engine *engine, uint32_t number)
 {
     struct source_identity identity = source_identity(engine->source, number);
     struct file_state *file = &engine->files[number];
-    uint32_t view = engine->file_views[file->first_view];
+    uint32_t view;
+    if (!file_view(engine, number, 0, &view))
+        return -ENOENT;
     struct view_state *state = &engine->views[view];
     struct replacement new;
     int result = replacement_make(engine, number, identity.size, &new);
@@ -146,13 +147,12 @@ int plain_file_replace(struct unshard_engine *engine, uint32_t number)
     return file_reset(engine, number);
 }
 
-void plain_files_free(struct unshard_engine *engine)
+void plain_maps_free(struct view_state *view)
 {
-    for (uint32_t v = 0; engine->views != NULL && v < engine->checkpoint->view_count; v++)
-        for (struct plain_map *plain = engine->views[v].plain, *older; plain != NULL;
-             plain = older) {
-            older = plain->older;
-            extent_map_free(&plain->map);
-            free(plain);
-        }
+    for (struct plain_map *plain = view->plain, *older; plain != NULL; plain = older) {
+        older = plain->older;
+        extent_map_free(&plain->map);
+        free(plain);
+    }
+    view->plain = NULL;
 }

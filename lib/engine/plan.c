@@ -5,6 +5,7 @@
  * time; whatever makes a chunk fetchable again has it searched anew (schedule_offer).
  */
 #include "engine/ahead.h"
+#include "engine/budget.h"
 #include "engine/engine_internal.h"
 #include "engine/search.h"
 
@@ -13,6 +14,43 @@
 
 /* Stores that fail so many times in a row are no accident. */
 #define FAILURES_TO_TELL 4U
+
+bool plan_is_followed(const struct unshard_engine *engine)
+{
+    return engine->options.prefetch == UNSHARD_PREFETCH_ALL ||
+           engine->options.prefetch == UNSHARD_PREFETCH_OPEN;
+}
+
+bool plan_takes(const struct unshard_engine *engine, uint32_t view)
+{
+    const struct view *of = &engine->checkpoint->views[view];
+    return of->prefetch && of->component != NO_COMPONENT;
+}
+
+void plan_add(struct unshard_engine *engine, uint32_t view)
+{
+    struct plan *plan = &engine->plan;
+    if (engine->views[view].planned)
+        return;
+    engine->views[view].planned = true;
+    plan->views[plan->count++] = view;
+    plan->total_bytes += engine->checkpoint->views[view].size;
+}
+
+void plan_remove(struct unshard_engine *engine, uint32_t view)
+{
+    struct plan *plan = &engine->plan;
+    uint32_t kept = 0;
+    if (!engine->views[view].planned)
+        return;
+    engine->views[view].planned = false;
+    for (uint32_t i = 0; i < plan->count; i++)
+        if (plan->views[i] != view)
+            plan->views[kept++] = plan->views[i];
+    plan->count = kept;
+    plan->first = 0;
+    plan->total_bytes -= engine->checkpoint->views[view].size;
+}
 
 /* The next chunk of one view of the plan. *steps as of a search. */
 static struct fetch *next_of_view(struct unshard_engine *engine, unsigned self, uint32_t view,
@@ -138,8 +176,12 @@ static bool hashing_needs_processors(const struct unshard_engine *engine)
 
 bool plan_may(struct unshard_engine *engine)
 {
-    if (engine->options.prefetch != UNSHARD_PREFETCH_ALL || engine->plan.done)
+    if (!plan_is_followed(engine) || engine->plan.done)
         return false;
+    if (budget_is_short(engine)) {
+        engine->plan.paused_reason = "another model gives its memory back";
+        return false;
+    }
     if (jobs_read_memory(&engine->jobs) && ahead_is_all_direct(engine)) {
         engine->plan.paused_reason = "readers with O_DIRECT go first";
         return false;

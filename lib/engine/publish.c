@@ -182,7 +182,7 @@ static bool wants_pages(const struct unshard_engine *engine, uint32_t view)
 {
     const struct view_state *state = &engine->views[view];
     bool prefetched = engine->checkpoint->views[view].prefetch && !state->evicted;
-    bool planned = prefetched && engine->options.prefetch == UNSHARD_PREFETCH_ALL;
+    bool planned = prefetched && state->planned && plan_is_followed(engine);
     bool only_direct = state->opened > 0 && state->direct == state->opened;
     return state->known && (planned || (!only_direct && (prefetched || state->opened > 0)));
 }
@@ -237,18 +237,17 @@ static void end_store(struct unshard_engine *engine, const struct fetch *fetch, 
 bool publish_is_wanted(const struct unshard_engine *engine, const struct fetch *fetch)
 {
     const struct file_state *file = &engine->files[fetch->file];
-    for (uint32_t i = 0; i < file->view_count && !engine->pages.no_stores; i++)
-        if (wants_pages(engine, engine->file_views[file->first_view + i]))
+    for (uint32_t i = 0; i < file->views.count && !engine->pages.no_stores; i++)
+        if (wants_pages(engine, file->views.numbers[i]))
             return true;
     return false;
 }
 
 bool publish_chunk(struct unshard_engine *engine, struct fetch *fetch, bool *failed)
 {
-    const struct file_state *file = &engine->files[fetch->file];
     bool stored = false;
-    for (uint32_t i = 0; i < file->view_count; i++) {
-        uint32_t view = engine->file_views[file->first_view + i];
+    uint32_t view;
+    for (uint32_t i = 0; file_view(engine, fetch->file, i, &view); i++) {
         uint64_t sentinel_pages;
         if (!begin_store(engine, fetch, view, &sentinel_pages))
             continue;

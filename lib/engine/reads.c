@@ -370,11 +370,12 @@ enum read_kind { READ_PLAIN, READ_AHEAD, READ_UNCACHED };
 static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t offset, size_t size,
                         enum read_kind kind, unshard_read_done done, void *cookie)
 {
-    if (view >= engine->checkpoint->view_count || engine->checkpoint->views[view].unreadable) {
-        done(cookie, view >= engine->checkpoint->view_count ? EINVAL : EIO, NULL, 0);
+    const struct extent_map *map =
+        view < checkpoint_view_room(engine->checkpoint) ? view_map(engine, view) : NULL;
+    if (map == NULL || engine->checkpoint->views[view].unreadable) {
+        done(cookie, map == NULL ? EINVAL : EIO, NULL, 0);
         return;
     }
-    const struct extent_map *map = view_map(engine, view);
     if (offset >= map->size || size == 0) {
         done(cookie, 0, "", 0);
         return;
@@ -405,6 +406,7 @@ static void engine_read(struct unshard_engine *engine, uint32_t view, uint64_t o
     bool current = is_laid_out(engine, request);
     if (current)
         schedule_note_read(engine, view, offset, offset + size, request->uncached);
+    engine->views[view].used_ns = engine->traffic.asked_ns;
     bool split = current && request->ahead && waits_in_part(engine, view, offset, size);
     pthread_mutex_unlock(&engine->lock);
     if (split) {

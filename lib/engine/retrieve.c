@@ -25,15 +25,12 @@ static bool stands_in_view(const struct unshard_engine *engine, const struct fet
            image->source_offset - start <= MOST_HEAD_BYTES;
 }
 
-static bool find_view(const struct unshard_engine *engine, const struct fetch *fetch,
-                      uint32_t *view, struct extent_piece *image)
+static bool find_view(struct unshard_engine *engine, const struct fetch *fetch, uint32_t *view,
+                      struct extent_piece *image)
 {
-    const struct file_state *file = &engine->files[fetch->file];
-    for (uint32_t i = 0; i < file->view_count; i++) {
-        *view = engine->file_views[file->first_view + i];
+    for (uint32_t i = 0; file_view(engine, fetch->file, i, view); i++)
         if (stands_in_view(engine, fetch, *view, image))
             return true;
-    }
     return false;
 }
 

@@ -91,16 +91,16 @@ static void plan_again(struct unshard_engine *engine)
 void schedule_offer(struct unshard_engine *engine, uint32_t file)
 {
     const struct file_state *state = &engine->files[file];
-    for (uint32_t i = 0; i < state->view_count; i++)
-        search_again(engine, engine->file_views[state->first_view + i]);
+    for (uint32_t i = 0; i < state->views.count; i++)
+        search_again(engine, state->views.numbers[i]);
     plan_again(engine);
 }
 
 void schedule_dropped(struct unshard_engine *engine, uint32_t file)
 {
     const struct file_state *state = &engine->files[file];
-    for (uint32_t i = 0; i < state->view_count; i++)
-        streams_search_again(&engine->streams, engine->file_views[state->first_view + i]);
+    for (uint32_t i = 0; i < state->views.count; i++)
+        streams_search_again(&engine->streams, state->views.numbers[i]);
 }
 
 void schedule_offer_view(struct unshard_engine *engine, uint32_t view)

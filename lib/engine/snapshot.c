@@ -21,6 +21,7 @@
 struct taken_file {
     struct unshard_file_status status;
     bool taken, shown; /* shown: a view shows some of it as it lies there */
+    bool counted;      /* in the sums of all */
 };
 
 struct taking {
@@ -30,10 +31,27 @@ struct taking {
     struct arena *arena;
     struct taken_file *files; /* by the numbers of the source files, gathered ones too */
     uint32_t *numbers;        /* of those that are taken */
+    uint32_t file_room;       /* of both */
     uint32_t count;
+    uint32_t old_problems; /* that are not of the source, but of what is in it */
     bool plan_done, no_stores;
     bool failed; /* memory is short */
 };
+
+/* Takes the lock, with room for what is taken of each file that there is then. */
+static void lock_with_room(struct taking *taking)
+{
+    pthread_mutex_lock(&taking->engine->lock);
+    for (uint32_t needed; (needed = taking->checkpoint->file_count) > taking->file_room;) {
+        pthread_mutex_unlock(&taking->engine->lock);
+        free(taking->numbers);
+        taking->files = arena_alloc_array(taking->arena, needed, sizeof *taking->files);
+        taking->numbers = calloc(needed, sizeof *taking->numbers);
+        taking->failed = taking->files == NULL || taking->numbers == NULL;
+        taking->file_room = taking->failed ? UINT32_MAX : needed;
+        pthread_mutex_lock(&taking->engine->lock);
+    }
+}
 
 /* ---- under the lock ----------------------------------------------------------------------------
  */
@@ -176,15 +194,16 @@ static void take_files_of_view(struct taking *taking, uint32_t number)
     }
     for (uint32_t i = 0, count = taking->count; i < count; i++) {
         const struct file_state *file = &taking->engine->files[taking->numbers[i]];
-        for (size_t k = 0; k < file->dependent_count; k++)
-            take_file(taking, taking->engine->dependents[file->first_dependent + k]);
+        for (size_t k = 0; k < file->dependents.count; k++)
+            take_file(taking, file->dependents.numbers[k]);
     }
 }
 
 static void take_all_files(struct taking *taking)
 {
-    for (uint32_t i = 0; i < taking->checkpoint->file_count; i++)
-        take_file(taking, i);
+    for (uint32_t i = 0; !taking->failed && i < taking->checkpoint->file_count; i++)
+        if (taking->engine->files[i].used)
+            take_file(taking, i);
     taking->status->file_count = taking->count;
 }
 
@@ -241,22 +260,121 @@ static void take_figures(struct taking *taking)
     taking->no_stores = engine->pages.no_stores;
 }
 
-/* What the whole checkpoint has, and the source. */
+/* What is told of layouts is copied: they may go before the status does. */
+static const char *copy_if(struct taking *taking, const char *string)
+{
+    return string != NULL ? copy_string(taking, string) : NULL;
+}
+
+static const char *const *copy_strings(struct taking *taking, const char *const *strings,
+                                       uint32_t count)
+{
+    const char **copies = arena_alloc_array(taking->arena, count, sizeof *copies);
+    taking->failed |= copies == NULL;
+    for (uint32_t i = 0; copies != NULL && i < count; i++)
+        copies[i] = copy_string(taking, strings[i]);
+    return copies;
+}
+
+/* The source, what the whole checkpoint has, and the layouts that are told of. */
 static void take_problems(struct taking *taking)
 {
     const struct unshard_checkpoint *checkpoint = taking->checkpoint;
+    const struct told *told = &taking->engine->told;
     uint32_t gone = taking->engine->root.gone, count = checkpoint->problem_count;
+    for (uint32_t i = 0; i < told->count; i++)
+        count += told->layouts[i].layout->problem_count;
     struct unshard_error *problems =
         arena_alloc_array(taking->arena, gone + count, sizeof *problems);
     taking->failed |= problems == NULL;
     if (problems == NULL)
         return;
-    if (gone > 0)
-        problems[0] = taking->engine->root.error;
-    if (count > 0)
-        memcpy(problems + gone, checkpoint->problems, count * sizeof *problems);
     taking->status->problems = problems;
     taking->status->problem_count = gone + count;
+    taking->old_problems = count;
+    if (gone > 0)
+        *problems++ = taking->engine->root.error;
+    for (uint32_t i = 0; i < checkpoint->problem_count; i++)
+        *problems++ = checkpoint->problems[i];
+    for (uint32_t i = 0; i < told->count; i++)
+        for (uint32_t k = 0; k < told->layouts[i].layout->problem_count; k++)
+            *problems++ = told->layouts[i].layout->problems[k];
+}
+
+static void take_notes(struct taking *taking)
+{
+    const struct unshard_checkpoint *checkpoint = taking->checkpoint;
+    const struct told *told = &taking->engine->told;
+    uint32_t count = checkpoint->note_count;
+    for (uint32_t i = 0; i < told->count; i++)
+        count += told->layouts[i].layout->note_count;
+    const char **notes = arena_alloc_array(taking->arena, count, sizeof *notes);
+    taking->failed |= notes == NULL;
+    if (notes == NULL)
+        return;
+    taking->status->notes = notes;
+    taking->status->note_count = count;
+    for (uint32_t i = 0; i < checkpoint->note_count; i++)
+        *notes++ = checkpoint->notes[i];
+    for (uint32_t i = 0; i < told->count; i++)
+        for (uint32_t k = 0; k < told->layouts[i].layout->note_count; k++)
+            *notes++ = copy_string(taking, told->layouts[i].layout->notes[k]);
+}
+
+static uint32_t count_told_components(const struct taking *taking)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < taking->engine->told.count; i++)
+        count += taking->engine->told.layouts[i].components.count;
+    return count;
+}
+
+/* Nothing of it is the engine's: what is known is what the layout says. */
+static const struct unshard_file_status *const *
+take_told_shards(struct taking *taking, const struct unshard_checkpoint *layout,
+                 const struct component *component, const char *name)
+{
+    struct unshard_file_status *shards =
+        arena_alloc_array(taking->arena, component->file_count, sizeof *shards);
+    const struct unshard_file_status **list = arena_alloc_array(
+        taking->arena, component->file_count, sizeof(struct unshard_file_status *));
+    taking->failed |= shards == NULL || list == NULL;
+    for (uint32_t i = 0; !taking->failed && i < component->file_count; i++) {
+        const struct source_file *file = &layout->files[component->files[i]];
+        shards[i] = (struct unshard_file_status){
+            .path = copy_string(taking, file->path),
+            .component = name,
+            .state = file->failed ? UNSHARD_STATE_FAILED : UNSHARD_STATE_PENDING,
+            .error = file->error != NULL ? copy_error(taking, file->error) : NULL};
+        list[i] = &shards[i];
+    }
+    return list;
+}
+
+static void take_told_component(struct taking *taking, const struct unshard_checkpoint *layout,
+                                uint32_t number, struct unshard_component_status *out)
+{
+    const struct component *component = &layout->components[number];
+    *out = (struct unshard_component_status){
+        .name = copy_string(taking, component->name),
+        .view = copy_if(taking, component->view_path),
+        .format = copy_if(taking, component->format),
+        .prefix = copy_if(taking, component->prefix),
+        .state = component->failed ? UNSHARD_STATE_FAILED : UNSHARD_STATE_UNVERIFIED,
+        .error = component->failed ? copy_error(taking, &component->error) : NULL,
+        .notes = copy_strings(taking, component->notes, component->note_count),
+        .note_count = component->note_count,
+        .shard_count = component->file_count};
+    out->shards = take_told_shards(taking, layout, component, out->name);
+}
+
+static void take_told_components(struct taking *taking, struct unshard_component_status *out)
+{
+    const struct told *told = &taking->engine->told;
+    for (uint32_t i = 0; i < told->count; i++)
+        for (uint32_t k = 0; k < told->layouts[i].components.count; k++)
+            take_told_component(taking, told->layouts[i].layout,
+                                told->layouts[i].components.numbers[k], out++);
 }
 
 /* ---- from what was taken -----------------------------------------------------------------------
@@ -338,7 +456,8 @@ static void list_files(struct taking *taking)
     taking->failed |= files == NULL;
     if (files == NULL)
         return;
-    qsort(taking->numbers, candidates, sizeof *taking->numbers, compare_numbers);
+    if (candidates > 0)
+        qsort(taking->numbers, candidates, sizeof *taking->numbers, compare_numbers);
     for (uint32_t i = 0; i < candidates; i++)
         if (taking->checkpoint->files[taking->numbers[i]].gathered == NULL)
             files[out->file_count++] = &taking->files[taking->numbers[i]].status;
@@ -405,14 +524,18 @@ static void fill_component(struct taking *taking, const struct component *compon
 }
 
 /* A file counts once, however many components it holds. */
-static void sum_up(struct unshard_status *status)
+static void sum_up(struct taking *taking, const struct number_list *numbers)
 {
-    for (uint32_t i = 0; i < status->file_count; i++) {
-        const struct unshard_file_status *file = status->files[i];
-        if (file->component == NULL)
-            continue;
-        status->bytes_total += file->bytes_total;
-        status->bytes_published += file->bytes_published;
+    for (uint32_t i = 0; i < numbers->count; i++) {
+        const struct component *component = &taking->checkpoint->components[numbers->numbers[i]];
+        for (uint32_t k = 0; k < component->file_count; k++) {
+            struct taken_file *file = &taking->files[component->files[k]];
+            if (file->counted)
+                continue;
+            file->counted = true;
+            taking->status->bytes_total += file->status.bytes_total;
+            taking->status->bytes_published += file->status.bytes_published;
+        }
     }
 }
 
@@ -447,7 +570,7 @@ static enum unshard_mount_state mount_state(const struct taking *taking, unsigne
         return UNSHARD_MOUNT_PAUSED;
     /* A chunk that was read and is not yet stored still has its buffer. */
     bool busy = status->in_flight > 0 || status->buffer_used_bytes > 0;
-    bool planned = status->prefetch == UNSHARD_PREFETCH_ALL && !taking->plan_done;
+    bool planned = plan_is_followed(taking->engine) && !taking->plan_done;
     return planned || busy ? UNSHARD_MOUNT_PREFETCHING : UNSHARD_MOUNT_READY;
 }
 
@@ -456,7 +579,7 @@ static void judge(struct taking *taking)
     struct unshard_status *status = taking->status;
     unsigned failed = count_failed_components(status);
     unsigned other = count_other_failed_files(status);
-    unsigned gone = status->problem_count - taking->checkpoint->problem_count;
+    unsigned gone = status->problem_count - taking->old_problems;
     status->state = mount_state(taking, failed, other + gone);
     status->errors = failed + other + status->problem_count;
 }
@@ -481,47 +604,101 @@ static void fill_constants(struct taking *taking)
     out->time = (int64_t)time(NULL);
     out->verify = engine->options.verify;
     out->prefetch = engine->options.prefetch;
-    out->notes = taking->checkpoint->notes;
-    out->note_count = taking->checkpoint->note_count;
 }
 
 /* By request, and of any of its views. The caller holds engine->lock. */
-static void take_evicted(struct taking *taking, struct unshard_component_status *components)
+static void take_evicted(struct taking *taking, const struct number_list *numbers,
+                         struct unshard_component_status *components)
 {
     for (uint32_t v = 0; v < taking->checkpoint->view_count; v++) {
+        if (!taking->engine->views[v].evicted)
+            continue;
         uint32_t component = taking->checkpoint->views[v].component;
-        if (component != NO_COMPONENT && taking->engine->views[v].evicted)
-            components[component].evicted = true;
+        for (uint32_t i = 0; i < numbers->count; i++)
+            if (numbers->numbers[i] == component)
+                components[i].evicted = true;
     }
+}
+
+/* Those that somebody reads. NULL when memory is short. */
+static bool *find_opened(const struct taking *taking)
+{
+    const struct unshard_checkpoint *checkpoint = taking->checkpoint;
+    bool *opened = calloc((size_t)checkpoint->component_count + 1, sizeof *opened);
+    for (uint32_t v = 0; opened != NULL && v < checkpoint->view_count; v++)
+        if (taking->engine->views[v].opened > 0 && checkpoint->views[v].component != NO_COMPONENT)
+            opened[checkpoint->views[v].component] = true;
+    return opened;
+}
+
+/* Where another one has the place of a component by now, that is of interest for as long as somebody
+ * reads it. The caller holds engine->lock. */
+static void leave_replaced_out(struct taking *taking, struct number_list *numbers)
+{
+    const struct registry *registry = &taking->engine->registry;
+    bool *stays = find_opened(taking);
+    uint32_t kept = 0;
+    taking->failed |= stays == NULL;
+    for (uint32_t i = 0; stays != NULL && i < numbers->count; i++) {
+        uint32_t number = numbers->numbers[i];
+        bool replaced = false;
+        for (uint32_t k = 0; k < numbers->count && !replaced; k++)
+            replaced = registry_component_replaces(registry, numbers->numbers[k], number);
+        stays[number] |= !replaced;
+    }
+    for (uint32_t i = 0; stays != NULL && i < numbers->count; i++)
+        if (stays[numbers->numbers[i]])
+            numbers->numbers[kept++] = numbers->numbers[i];
+    numbers->count = kept;
+    free(stays);
+}
+
+/* Room for the components that there are now, and their numbers. The caller holds engine->lock. */
+static struct unshard_component_status *take_components(struct taking *taking,
+                                                        struct number_list *numbers)
+{
+    uint32_t most = taking->checkpoint->component_count;
+    struct unshard_component_status *components = arena_alloc_array(
+        taking->arena, most + count_told_components(taking), sizeof *components);
+    taking->failed |= components == NULL || number_list_reserve(numbers, most) != 0;
+    if (taking->failed)
+        return NULL;
+    registry_list_components(&taking->engine->registry, numbers);
+    leave_replaced_out(taking, numbers);
+    take_evicted(taking, numbers, components);
+    take_told_components(taking, components + numbers->count);
+    return components;
 }
 
 static void take_whole(struct taking *taking)
 {
     struct unshard_engine *engine = taking->engine;
     struct unshard_status *out = taking->status;
-    uint32_t count = taking->checkpoint->component_count;
-    struct unshard_component_status *components =
-        arena_alloc_array(taking->arena, count, sizeof *components);
+    struct number_list numbers = {0};
     fill_constants(taking);
-    taking->failed |= components == NULL;
-    if (components == NULL)
-        return;
-    pthread_mutex_lock(&engine->lock);
+    lock_with_room(taking);
     uint64_t now = engine_now_ns();
+    struct unshard_component_status *components = take_components(taking, &numbers);
     take_all_files(taking);
-    take_evicted(taking, components);
     take_reading(taking, now);
     take_figures(taking);
     take_problems(taking);
+    take_notes(taking);
+    uint32_t told = count_told_components(taking);
     pthread_mutex_unlock(&engine->lock);
+    if (taking->failed) {
+        number_list_free(&numbers);
+        return;
+    }
     out->uptime_seconds = seconds_of(now - engine->start_ns);
     fold_gathered(taking);
     list_files(taking);
-    for (uint32_t i = 0; i < count; i++)
-        fill_component(taking, &taking->checkpoint->components[i], &components[i]);
+    for (uint32_t i = 0; i < numbers.count; i++)
+        fill_component(taking, &taking->checkpoint->components[numbers.numbers[i]], &components[i]);
     out->components = components;
-    out->component_count = count;
-    sum_up(out);
+    out->component_count = numbers.count + told;
+    sum_up(taking, &numbers);
+    number_list_free(&numbers);
     judge(taking);
 }
 
@@ -546,9 +723,12 @@ static void take_one_view(struct taking *taking, uint32_t number)
     taking->failed |= component == NULL;
     if (component == NULL)
         return;
-    pthread_mutex_lock(&engine->lock);
-    take_files_of_view(taking, number);
+    lock_with_room(taking);
+    if (!taking->failed)
+        take_files_of_view(taking, number);
     pthread_mutex_unlock(&engine->lock);
+    if (taking->failed)
+        return;
     fold_gathered(taking);
     list_files(taking);
     if (view->component != NO_COMPONENT) {
@@ -561,19 +741,25 @@ static void take_one_view(struct taking *taking, uint32_t number)
     out->view_state = view_state(taking, view);
 }
 
+static void end_observing(void *context)
+{
+    struct unshard_engine *engine = context;
+    atomic_fetch_sub(&engine->observers, 1);
+}
+
 struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view)
 {
-    const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    struct taking taking = {.engine = engine, .checkpoint = checkpoint};
+    struct taking taking = {.engine = engine, .checkpoint = engine->checkpoint};
+    atomic_fetch_add(&engine->observers, 1);
     taking.status = status_new(0, &taking.arena);
-    if (taking.status == NULL)
+    if (taking.status == NULL) {
+        end_observing(engine);
         return NULL;
-    taking.files = arena_alloc_array(taking.arena, checkpoint->file_count, sizeof *taking.files);
-    taking.numbers = calloc(checkpoint->file_count + 1U, sizeof *taking.numbers);
-    taking.failed = taking.files == NULL || taking.numbers == NULL;
-    if (!taking.failed && view < checkpoint->view_count)
+    }
+    status_on_free(taking.status, end_observing, engine);
+    if (view != UNSHARD_NO_VIEW)
         take_one_view(&taking, view);
-    else if (!taking.failed)
+    else
         take_whole(&taking);
     free(taking.numbers);
     if (!taking.failed)

@@ -13,15 +13,15 @@
 int staging_init(struct staging *staging, struct buffers *buffers, uint32_t file_count)
 {
     *staging = (struct staging){.buffers = buffers, .file_count = file_count};
-    staging->files = calloc((size_t)file_count + 1, sizeof *staging->files);
+    staging->files = lazy_array_new((size_t)file_count + 1, sizeof *staging->files);
     return staging->files != NULL ? 0 : -ENOMEM;
 }
 
 void staging_free(struct staging *staging)
 {
-    for (uint32_t i = 0; staging->files != NULL && i < staging->file_count; i++)
+    for (uint32_t i = 0; staging->files != NULL && i < staging->file_end; i++)
         staging_forget(staging, i);
-    free(staging->files);
+    lazy_array_free(staging->files, (size_t)staging->file_count + 1, sizeof *staging->files);
     staging->files = NULL;
 }
 
@@ -104,6 +104,7 @@ bool staging_put(struct staging *staging, uint32_t file, uint64_t size, uint32_t
     uint64_t length = chunk_length(staging, size, index);
     if (!make_room(staging, staged, size))
         return false;
+    staging->file_end = file >= staging->file_end ? file + 1 : staging->file_end;
     char *bytes = NULL;
     if (is_copied(staging, length))
         bytes = copy(staging, buffer, length);

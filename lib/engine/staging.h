@@ -23,11 +23,12 @@ struct staged_file {
 
 struct staging {
     struct buffers *buffers;
-    struct staged_file *files;
-    uint32_t file_count;
-    uint64_t bytes;    /* of memory that is held */
-    uint64_t reserved; /* ... and that passes under way may take, */
-    uint64_t budget;   /* ... and that both together should not exceed */
+    struct staged_file *files; /* lazy */
+    uint32_t file_count;       /* there may be so many */
+    uint32_t file_end;         /* those that have been staged are below */
+    uint64_t bytes;            /* of memory that is held */
+    uint64_t reserved;         /* ... and that passes under way may take, */
+    uint64_t budget;           /* ... and that both together should not exceed */
 };
 
 /* 0 or -ENOMEM; either way staging_free. */

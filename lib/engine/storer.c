@@ -6,6 +6,7 @@
  * A few at a time store into one view: more only wait for the lock of its page cache. When all of
  * them are blocked for long, by readers of files whose storage hangs, there are more of them.
  */
+#include "engine/budget.h"
 #include "engine/engine_internal.h"
 
 /* As many as one page cache takes. */
@@ -21,8 +22,8 @@ void storers_wake(struct unshard_engine *engine)
 static bool is_crowded(const struct unshard_engine *engine, const struct fetch *fetch)
 {
     const struct file_state *file = &engine->files[fetch->file];
-    for (uint32_t i = 0; i < file->view_count; i++)
-        if (engine->views[engine->file_views[file->first_view + i]].storing >= MOST_INTO_A_VIEW)
+    for (uint32_t i = 0; i < file->views.count; i++)
+        if (engine->views[file->views.numbers[i]].storing >= MOST_INTO_A_VIEW)
             return true;
     return false;
 }
@@ -64,7 +65,7 @@ static void *storer(void *argument)
     struct unshard_engine *engine = argument;
     pthread_mutex_lock(&engine->lock);
     while (!engine->stopping) {
-        if (file_drop_next(engine))
+        if (file_drop_next(engine) || budget_drop_next(engine))
             continue;
         struct fetch *fetch = next_store(engine);
         if (fetch == NULL) {
@@ -92,7 +93,8 @@ static void spawn(struct unshard_engine *engine, unsigned wanted)
 
 void storers_spawn(struct unshard_engine *engine)
 {
-    bool blocked = engine->queues.stores.count + engine->pages.drops_due > 0 &&
+    bool blocked = (engine->queues.stores.count + engine->pages.drops_due > 0 ||
+                    engine->agenda.giving_back.count > 0) &&
                    engine->threads.idle_storers == 0 &&
                    engine->pages.done_count == engine->pages.done_before;
     engine->pages.done_before = engine->pages.done_count;

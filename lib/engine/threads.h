@@ -35,6 +35,7 @@ struct threads {
     unsigned readers_running; /* readers that have their number */
     unsigned idle_readers, idle_storers;
     bool housekeeper_running, watcher_running;
+    bool look_now; /* the watcher need not wait for its next round */
     struct run run_of[MAX_READERS];
 };
 

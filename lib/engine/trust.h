@@ -14,21 +14,31 @@
 
 struct file_state;
 
+/* Names of one file, see same_file.c. Lazy arrays by file. */
+struct same_files {
+    size_t room;       /* of each of the first two */
+    uint32_t *next;    /* in its ring of names, and one; 0: itself */
+    uint32_t *by_name; /* with the same hash of device and inode: the next, and one; 0: none */
+    uint32_t *buckets; /* ... and the first */
+};
+
 struct trust {
     struct secret secret;       /* of the digests of chunks made here; const after start */
     struct digest_cache *cache; /* chunk digests of earlier mounts; NULL: none; const after start */
     struct number_set to_keep;  /* files whose gained digests are to be written to it */
-    uint32_t *same_file;        /* of each file: the next in its ring of names; const after start */
+    struct same_files same_files;
 };
 
 /* The code of the error for a file whose header was read otherwise when the views were planned:
  * none of it can be served. */
 #define HEADER_MISMATCH "header-mismatch"
 
-/* Decides what each file is checked by, and blocks what cannot be right. Before there are threads.
- * 0 or -ENOMEM. */
+/* Before there are threads, and files. 0 or a negative errno. */
 int checks_init(struct unshard_engine *engine);
 void checks_free(struct unshard_engine *engine);
+/* Decides what a new file is checked by, before anybody knows of it: its first epoch. No lock held;
+ * blocks on the cache of digests. 0 or -ENOMEM. */
+int check_make(struct unshard_engine *engine, uint32_t file);
 /* What a file cannot be, whatever it holds: origins contradict each other about it, or it is not as
  * long as it must be. 0, or -EIO with *error. Takes no lock. */
 int check_possible(const struct unshard_engine *engine, uint32_t file, uint64_t size,

@@ -27,7 +27,8 @@ static bool mark_all_shown(struct unshard_engine *engine, const struct extent_ma
 {
     bool marked = true;
     for (size_t e = 0; e < map->count && marked; e++)
-        marked = map->extents[e].source == EXTENT_LITERAL || mark_shown(engine, map, e);
+        marked = map->extents[e].source == EXTENT_LITERAL ||
+                 engine->files[map->extents[e].source].used || mark_shown(engine, map, e);
     return marked;
 }
 
@@ -37,6 +38,8 @@ static bool mark_gathered(struct unshard_engine *engine, const struct gather *ga
     for (uint32_t i = 0; i < gather->box_count && marked; i++) {
         const struct gather_box *box = &gather->boxes[i];
         struct file_state *file = &engine->files[box->file];
+        if (file->used)
+            continue;
         uint64_t last = (box->source + gather_box_span(box) - 1) / engine->chunk_bytes;
         if (last >= file->chunk_count) /* what is missing of a truncated file */
             last = file->chunk_count - 1U;
@@ -68,21 +71,25 @@ static bool is_beside(const struct unshard_checkpoint *checkpoint, uint32_t numb
             checkpoint->files[view->map.extents[0].source].component != NO_COMPONENT);
 }
 
-int unread_mark(struct unshard_engine *engine)
+/* What was there before shows what it has shown: its bytes that are shown are a part of what it is
+ * known by (tree/identity.h). */
+int unread_mark(struct unshard_engine *engine, const struct adoption *new)
 {
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
     bool marked = true;
-    for (uint32_t v = 0; v < checkpoint->view_count && marked; v++)
-        marked = is_beside(checkpoint, v) || mark_all_shown(engine, &checkpoint->views[v].map);
-    for (uint32_t i = 0; i < checkpoint->file_count && marked; i++) {
-        const struct gathered *gathered = checkpoint->files[i].gathered;
+    for (uint32_t v = 0; v < new->views.count &&marked; v++)
+        marked = is_beside(checkpoint, new->views.numbers[v]) ||
+                 mark_all_shown(engine, &checkpoint->views[new->views.numbers[v]].map);
+    for (uint32_t i = 0; i < new->files.count &&marked; i++) {
+        const struct gathered *gathered = checkpoint->files[new->files.numbers[i]].gathered;
         for (uint32_t k = 0; gathered != NULL && k < gathered->count && marked; k++)
             marked = mark_gathered(engine, gathered->pieces[k].gather);
     }
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        chunk_runs_settle(&engine->files[i].shown);
-        chunk_runs_settle(&engine->files[i].gathered);
-        count_unshown(engine, &engine->files[i]);
+    for (uint32_t i = 0; i < new->files.count; i++) {
+        struct file_state *file = &engine->files[new->files.numbers[i]];
+        chunk_runs_settle(&file->shown);
+        chunk_runs_settle(&file->gathered);
+        count_unshown(engine, file);
     }
     return marked ? 0 : -ENOMEM;
 }

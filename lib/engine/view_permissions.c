@@ -56,8 +56,7 @@ static void combine_view(struct unshard_engine *engine, uint32_t view,
 
 static struct permissions of_node(const struct unshard_engine *engine, uint32_t view)
 {
-    const struct unshard_node *node =
-        &engine->checkpoint->nodes[engine->checkpoint->views[view].node];
+    const struct unshard_node *node = engine->checkpoint->views[view].shown_as;
     return (struct permissions){node->uid, node->gid, node->mode & 0777};
 }
 
@@ -96,21 +95,6 @@ static void follow(struct unshard_engine *engine, uint32_t view, const struct co
     pthread_mutex_unlock(&engine->lock);
 }
 
-int view_permissions_init(struct unshard_engine *engine)
-{
-    int result =
-        number_set_init(&engine->agenda.permissions_changed, engine->checkpoint->file_count);
-    return result != 0
-               ? result
-               : number_set_init(&engine->agenda.views_to_follow, engine->checkpoint->view_count);
-}
-
-void view_permissions_free(struct unshard_engine *engine)
-{
-    number_set_free(&engine->agenda.permissions_changed);
-    number_set_free(&engine->agenda.views_to_follow);
-}
-
 void view_permissions_note(struct unshard_engine *engine, uint32_t file)
 {
     number_set_add(&engine->agenda.permissions_changed, file);
@@ -120,10 +104,10 @@ void view_permissions_note(struct unshard_engine *engine, uint32_t file)
 static void find_views(struct unshard_engine *engine, uint32_t number)
 {
     const struct file_state *file = &engine->files[number];
-    for (uint32_t i = 0; i < file->view_count; i++)
-        number_set_add(&engine->agenda.views_to_follow, engine->file_views[file->first_view + i]);
-    for (size_t i = 0; i < file->dependent_count; i++)
-        find_views(engine, engine->dependents[file->first_dependent + i]);
+    for (uint32_t i = 0; i < file->views.count; i++)
+        number_set_add(&engine->agenda.views_to_follow, file->views.numbers[i]);
+    for (size_t i = 0; i < file->dependents.count; i++)
+        find_views(engine, file->dependents.numbers[i]);
 }
 
 static bool has_changed(const struct unshard_engine *engine, const struct component *component)
@@ -145,18 +129,33 @@ static void follow_component(struct unshard_engine *engine, const struct compone
     }
 }
 
-void view_permissions_follow(struct unshard_engine *engine)
+/* Whom the files concern: views, and *components. Memory that is short is found again with the next
+ * change. */
+static void find_concerned(struct unshard_engine *engine, struct number_list *components)
 {
+    const struct number_set *files = &engine->agenda.permissions_changed;
     const struct unshard_checkpoint *checkpoint = engine->checkpoint;
-    struct number_set *files = &engine->agenda.permissions_changed,
-                      *views = &engine->agenda.views_to_follow;
-    if (files->count == 0)
-        return;
+    pthread_mutex_lock(&engine->attaching);
     for (uint32_t i = 0; i < files->count; i++)
         find_views(engine, files->numbers[i]);
     for (uint32_t i = 0; i < checkpoint->component_count; i++)
-        if (has_changed(engine, &checkpoint->components[i]))
-            follow_component(engine, &checkpoint->components[i]);
+        if (has_changed(engine, &checkpoint->components[i]) &&
+            number_list_reserve(components, 1) == 0)
+            number_list_add(components, i);
+    pthread_mutex_unlock(&engine->attaching);
+}
+
+void view_permissions_follow(struct unshard_engine *engine)
+{
+    struct number_set *files = &engine->agenda.permissions_changed,
+                      *views = &engine->agenda.views_to_follow;
+    struct number_list components = {0};
+    if (files->count == 0)
+        return;
+    find_concerned(engine, &components);
+    for (uint32_t i = 0; i < components.count; i++)
+        follow_component(engine, &engine->checkpoint->components[components.numbers[i]]);
+    number_list_free(&components);
     while (views->count > 0) {
         follow(engine, views->numbers[views->count - 1], NULL);
         number_set_remove(views, views->numbers[views->count - 1]);

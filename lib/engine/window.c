@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
  * How far the prefetcher may run ahead of readers. A checkpoint that fits in memory is prefetched
- * whole. Of a larger one at most a quarter of what page cache can take is published ahead, and
- * another quarter is kept of what readers have passed (drop_behind.c): the kernel then never has a
- * reason to reclaim, and would take what nobody has read yet first.
+ * whole. Of a larger one at most a third of the budget (budget.c: three quarters of what page cache
+ * can take) is published ahead, and another third is kept of what readers have passed
+ * (drop_behind.c): the kernel then never has a reason to reclaim, and would take what nobody has
+ * read yet first.
  */
+#include "engine/budget.h"
 #include "engine/engine_internal.h"
 
 #define MOST_SENTINEL_BYTES (UINT64_C(256) << 20)
@@ -23,12 +25,13 @@ static size_t held_pages_for(uint64_t available)
 void window_update(struct unshard_engine *engine, uint64_t available)
 {
     uint64_t window = engine->options.window_bytes;
-    bool fits = engine->plan.total_bytes <= available / 4 * 3;
+    uint64_t budget = budget_of(engine, available);
+    bool fits = engine->plan.total_bytes <= budget;
     if (window == 0)
-        window = fits ? UINT64_MAX / 4 : available / 4;
+        window = fits ? UINT64_MAX / 4 : budget / 3;
     uint64_t least = 4 * (uint64_t)engine->chunk_bytes;
     engine->window.bytes = window < least ? least : window;
-    engine->window.keep_bytes = available / 2;
+    engine->window.keep_bytes = budget / 3 * 2;
     engine->staging.budget = available / 4;
     held_pages_set_limit(&engine->held, held_pages_for(available));
     engine->window.limited = engine->window.bytes < engine->plan.total_bytes;

@@ -6,6 +6,8 @@
 struct status_memory {
     struct arena arena;
     struct memory_budget budget;
+    void (*freed)(void *context); /* or NULL */
+    void *context;
 };
 
 struct unshard_status *status_new(size_t most_bytes, struct arena **arena)
@@ -25,11 +27,20 @@ struct unshard_status *status_new(size_t most_bytes, struct arena **arena)
     return status;
 }
 
+void status_on_free(struct unshard_status *status, void (*freed)(void *context), void *context)
+{
+    struct status_memory *memory = status->memory;
+    memory->freed = freed;
+    memory->context = context;
+}
+
 void unshard_status_free(struct unshard_status *status)
 {
     if (status == NULL)
         return;
     struct status_memory *memory = status->memory; /* the status lies in it, too */
     arena_free(&memory->arena);
+    if (memory->freed != NULL)
+        memory->freed(memory->context);
     free(memory);
 }

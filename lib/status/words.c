@@ -26,6 +26,7 @@ static const char *const modes[] = {
     [UNSHARD_PREFETCH_ALL] = "all",
     [UNSHARD_PREFETCH_FOLLOW] = "follow",
     [UNSHARD_PREFETCH_OFF] = "off",
+    [UNSHARD_PREFETCH_OPEN] = "open",
 };
 
 /* The place of a word among `count`, or `otherwise`. */
@@ -70,12 +71,12 @@ enum unshard_verify verify_of_name(const char *name)
 
 const char *prefetch_name(enum unshard_prefetch prefetch)
 {
-    return modes[prefetch < UNSHARD_PREFETCH_OFF ? prefetch : UNSHARD_PREFETCH_OFF];
+    return modes[prefetch <= UNSHARD_PREFETCH_OPEN ? prefetch : UNSHARD_PREFETCH_OFF];
 }
 
 enum unshard_prefetch prefetch_of_name(const char *name)
 {
-    return place_of(name, modes, UNSHARD_PREFETCH_OFF, UNSHARD_PREFETCH_OFF);
+    return place_of(name, modes, UNSHARD_PREFETCH_OPEN + 1, UNSHARD_PREFETCH_OFF);
 }
 
 #define TIME_FORMAT "%Y-%m-%dT%H:%M:%SZ"

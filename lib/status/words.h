@@ -14,7 +14,7 @@ enum unshard_mount_state mount_state_of_name(const char *name);
 /* "strict", "async", "off"; the last one for what is none of these. */
 const char *verify_name(enum unshard_verify verify);
 enum unshard_verify verify_of_name(const char *name);
-/* "all", "follow", "off"; likewise. */
+/* "all", "follow", "off", "open"; likewise. */
 const char *prefetch_name(enum unshard_prefetch prefetch);
 enum unshard_prefetch prefetch_of_name(const char *name);
 

@@ -2,6 +2,7 @@
 #include "store/source.h"
 
 #include "base/error.h"
+#include "base/lazy_array.h"
 #include "base/read_fully.h"
 #include "store/file_read.h"
 #include "store/open_files.h"
@@ -17,8 +18,14 @@
 struct source {
     const struct unshard_checkpoint *checkpoint;
     struct open_files *open;
-    struct permissions *permissions; /* of each file, as polled; of the thread that polls */
+    struct permissions *permissions; /* of each file, as polled; lazy */
+    size_t room;                     /* of permissions */
 };
+
+static struct permissions permissions_seen(const struct source_file *file)
+{
+    return (struct permissions){file->uid, file->gid, file->mode};
+}
 
 int source_create(const struct unshard_checkpoint *checkpoint, struct source **out,
                   struct unshard_error *error)
@@ -27,17 +34,16 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
     if (source == NULL)
         return error_no_memory(error);
     source->checkpoint = checkpoint;
-    source->permissions = calloc(checkpoint->file_count + 1U, sizeof *source->permissions);
+    source->room = (size_t)checkpoint_file_room(checkpoint) + 1;
+    source->permissions = lazy_array_new(source->room, sizeof *source->permissions);
     if (source->permissions == NULL ||
         open_files_create(checkpoint, open_files_limit(), &source->open) != 0) {
-        free(source->permissions);
+        lazy_array_free(source->permissions, source->room, sizeof *source->permissions);
         free(source);
         return error_no_memory(error);
     }
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct source_file *file = &checkpoint->files[i];
-        source->permissions[i] = (struct permissions){file->uid, file->gid, file->mode};
-    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        source->permissions[i] = permissions_seen(&checkpoint->files[i]);
     *out = source;
     return 0;
 }
@@ -47,8 +53,19 @@ void source_free(struct source *source)
     if (source == NULL)
         return;
     open_files_free(source->open);
-    free(source->permissions);
+    lazy_array_free(source->permissions, source->room, sizeof *source->permissions);
     free(source);
+}
+
+void source_add(struct source *source, uint32_t number)
+{
+    source->permissions[number] = permissions_seen(&source->checkpoint->files[number]);
+    open_files_add(source->open, number);
+}
+
+void source_remove(struct source *source, uint32_t number)
+{
+    open_files_remove(source->open, number);
 }
 
 void source_cancel(struct source *source)
@@ -81,18 +98,47 @@ struct source_identity source_identity(const struct source *source, uint32_t fil
     return open_files_identity(source->open, file);
 }
 
-int source_poll(struct source *source, uint32_t number, bool closely)
+/* As source_poll, of one of its names; the first one's permissions count in any case. */
+static int poll_name(struct source *source, uint32_t number, const char *path, bool first,
+                     bool closely)
 {
     struct stat status;
-    int fd =
-        path_policy_resolve(source->checkpoint, source->checkpoint->files[number].path, &status);
+    int fd = path_policy_resolve(source->checkpoint, path, &status);
     if (fd < 0)
         return fd;
     close(fd);
-    source->permissions[number] =
-        (struct permissions){status.st_uid, status.st_gid, status.st_mode};
     struct source_identity now = source_identity_of(&status), was = source_identity(source, number);
-    return !source_same_content(&now, &was) || (closely && now.ctime_ns != was.ctime_ns);
+    int result = !source_same_content(&now, &was) || (closely && now.ctime_ns != was.ctime_ns);
+    if (first || result == 0)
+        source->permissions[number] =
+            (struct permissions){status.st_uid, status.st_gid, status.st_mode};
+    return result;
+}
+
+int source_poll(struct source *source, uint32_t number, bool closely)
+{
+    const char *path = open_files_name(source->open, number, 0);
+    int result = poll_name(source, number, path, true, closely);
+    for (uint32_t place = 1; result != 0; place++) {
+        path = open_files_name(source->open, number, place);
+        if (path == NULL)
+            break;
+        if (poll_name(source, number, path, false, closely) == 0) {
+            open_files_prefer(source->open, number, place);
+            result = 0;
+        }
+    }
+    return result;
+}
+
+const char *source_path(struct source *source, uint32_t file)
+{
+    return open_files_name(source->open, file, 0);
+}
+
+void source_add_name(struct source *source, uint32_t file, const char *path)
+{
+    open_files_add_name(source->open, file, path);
 }
 
 struct permissions source_permissions(const struct source *source, uint32_t file)

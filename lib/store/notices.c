@@ -9,6 +9,7 @@
  */
 #include "store/notices.h"
 
+#include "base/lazy_array.h"
 #include "base/string_map.h"
 #include "base/xxh3.h"
 #include "tree/covered.h"
@@ -38,6 +39,7 @@
 #define OTHER_INTERESTS 4096U
 /* Reads of what was told in one go, of 16 KiB each: the kernel may have ever more to tell. */
 #define MOST_READS 128U
+#define FIRST_BUCKETS 64U
 #define NONE UINT32_MAX
 #define OF_FOLDER (UINT32_C(1) << 31)
 
@@ -55,14 +57,19 @@ struct notices {
     bool (*tells)(int directory);
     int inotify; /* -1: not open */
     uint32_t most_directories, directories;
-    int newest;             /* number of the watch that was made last */
-    uint8_t *fates;         /* enum fate of each watch, while what was told is taken */
-    size_t fate_count;      /* numbers that it has room for */
-    uint32_t *folder_of;    /* of each file */
-    bool *folder_elsewhere; /* of each folder, while what was told is taken */
-    uint32_t folder_count;
+    int newest;                /* number of the watch that was made last */
+    uint8_t *fates;            /* enum fate of each watch, while what was told is taken */
+    size_t fate_count;         /* numbers that it has room for */
+    size_t room;               /* of the arrays of files and folders, which are lazy */
+    const char **paths;        /* of each file; NULL: that of the checkpoint */
+    uint32_t *folder_of;       /* of each file: number of its folder and one; 0: not added */
+    bool *folder_elsewhere;    /* of each folder, while what was told is taken */
+    char **folders;            /* their paths */
+    struct string_map numbers; /* of folders by their paths */
+    uint32_t folder_count, file_count;
+    uint32_t file_end; /* files that have been added are below */
     struct interest *interests;
-    uint32_t interest_count, interest_capacity, most_interests;
+    uint32_t interest_count, interest_capacity;
     uint32_t *buckets, bucket_mask;
 };
 
@@ -98,30 +105,58 @@ static void link_interest(struct notices *notices, uint32_t number)
     *bucket = number;
 }
 
+static void empty_buckets(struct notices *notices)
+{
+    for (uint32_t i = 0; i <= notices->bucket_mask; i++)
+        notices->buckets[i] = NONE;
+}
+
+/* As many buckets as there may be interests, where there is memory for them. */
+static void add_buckets(struct notices *notices)
+{
+    uint32_t count = notices->bucket_mask + 1;
+    while (count < notices->interest_capacity)
+        count *= 2;
+    uint32_t *grown = calloc(count, sizeof *grown);
+    if (grown == NULL)
+        return;
+    free(notices->buckets);
+    notices->buckets = grown;
+    notices->bucket_mask = count - 1;
+    empty_buckets(notices);
+    for (uint32_t i = 0; i < notices->interest_count; i++)
+        link_interest(notices, i);
+}
+
+static bool reserve_interest(struct notices *notices)
+{
+    if (notices->interest_count < notices->interest_capacity)
+        return true;
+    uint32_t capacity = notices->interest_capacity * 2 + 64;
+    struct interest *grown = reallocarray(notices->interests, capacity, sizeof *grown);
+    if (grown == NULL)
+        return false;
+    notices->interests = grown;
+    notices->interest_capacity = capacity;
+    add_buckets(notices);
+    return true;
+}
+
+static uint32_t most_interests(const struct notices *notices)
+{
+    return MOST_INTERESTS_EACH * (notices->file_count + notices->folder_count) + OTHER_INTERESTS;
+}
+
 static bool add_interest(struct notices *notices, int directory, const char *text, uint32_t who)
 {
     uint32_t name = (uint32_t)hash_name(directory, text, strlen(text));
     if (has_interest(notices, directory, name, who))
         return true;
-    if (notices->interest_count == notices->most_interests)
+    if (notices->interest_count == most_interests(notices) || !reserve_interest(notices))
         return false;
-    if (notices->interest_count == notices->interest_capacity) {
-        uint32_t capacity = notices->interest_capacity * 2 + 64;
-        struct interest *grown = reallocarray(notices->interests, capacity, sizeof *grown);
-        if (grown == NULL)
-            return false;
-        notices->interests = grown;
-        notices->interest_capacity = capacity;
-    }
     notices->interests[notices->interest_count] = (struct interest){directory, name, who, NONE};
     link_interest(notices, notices->interest_count++);
     return true;
-}
-
-static void empty_buckets(struct notices *notices)
-{
-    for (uint32_t i = 0; i <= notices->bucket_mask; i++)
-        notices->buckets[i] = NONE;
 }
 
 /* ---- directories -------------------------------------------------------------------------------
@@ -367,7 +402,8 @@ static bool go(struct walk *walk)
 
 static const char *path_of(const struct notices *notices, uint32_t file)
 {
-    return notices->checkpoint->files[file].path;
+    const char *path = notices->paths[file];
+    return path != NULL ? path : notices->checkpoint->files[file].path;
 }
 
 static size_t folder_length(const char *path)
@@ -421,8 +457,8 @@ static void watch_files(struct notices *notices, const uint32_t *files, uint32_t
     uint32_t folder = NONE;
     bool there = false, folder_told = false;
     for (uint32_t i = 0; i < count; i++) {
-        if (notices->folder_of[files[i]] != folder) {
-            folder = notices->folder_of[files[i]];
+        if (notices->folder_of[files[i]] - 1 != folder) {
+            folder = notices->folder_of[files[i]] - 1;
             walk.folder = OF_FOLDER | folder;
             there = go_to_folder(&walk, path_of(notices, files[i]));
             folder_told = walk.told;
@@ -534,8 +570,8 @@ static void tell_fates(struct telling *telling)
 static void tell_folders(struct telling *telling)
 {
     struct notices *notices = telling->notices;
-    for (uint32_t i = 0; i < notices->checkpoint->file_count; i++)
-        if (notices->folder_of[i] != NONE && notices->folder_elsewhere[notices->folder_of[i]])
+    for (uint32_t i = 0; i < notices->file_end; i++)
+        if (notices->folder_of[i] != 0 && notices->folder_elsewhere[notices->folder_of[i] - 1])
             telling->told(telling->context, i, true);
     memset(notices->folder_elsewhere, 0, notices->folder_count * sizeof(bool));
 }
@@ -584,38 +620,66 @@ static uint32_t share_of_watches(void)
     return (uint32_t)most / SHARE_OF_WATCHES;
 }
 
-/* Numbers the folders of all paths. */
-static int find_folders(struct notices *notices)
+/* The number of the folder of a path. 0 or -ENOMEM. */
+static int find_folder(struct notices *notices, const char *path, uint32_t *number)
 {
-    struct string_map folders = {0};
-    int result = 0;
-    for (uint32_t i = 0; i < notices->checkpoint->file_count && result >= 0; i++) {
-        const char *path = path_of(notices, i);
-        notices->folder_of[i] = NONE;
-        if (notices->checkpoint->files[i].gathered != NULL)
-            continue;
-        result = string_map_add(&folders, path, folder_length(path), notices->folder_count,
-                                &notices->folder_of[i]);
-        notices->folder_count += result == 1;
+    size_t length = folder_length(path);
+    if (string_map_find(&notices->numbers, path, length, number))
+        return 0;
+    char *folder = strndup(path, length);
+    int result = folder == NULL ? -ENOMEM
+                                : string_map_add(&notices->numbers, folder, length,
+                                                 notices->folder_count, number);
+    if (result < 0) {
+        free(folder);
+        return result;
     }
-    string_map_free(&folders);
-    return result < 0 ? result : 0;
+    notices->folders[notices->folder_count++] = folder;
+    return 0;
+}
+
+int notices_add(struct notices *notices, uint32_t file)
+{
+    uint32_t folder;
+    if (notices->folder_of[file] != 0)
+        return 0;
+    /* Folders that nobody needs any more keep their numbers. */
+    int result = notices->folder_count < notices->room
+                     ? find_folder(notices, path_of(notices, file), &folder)
+                     : -ENOMEM;
+    if (result != 0)
+        return result;
+    notices->folder_of[file] = folder + 1;
+    notices->file_count++;
+    notices->file_end = file >= notices->file_end ? file + 1 : notices->file_end;
+    return 0;
+}
+
+int notices_rename(struct notices *notices, uint32_t file, const char *path)
+{
+    notices_remove(notices, file);
+    notices->paths[file] = path;
+    return notices_add(notices, file);
+}
+
+void notices_remove(struct notices *notices, uint32_t file)
+{
+    notices->paths[file] = NULL;
+    notices->file_count -= notices->folder_of[file] != 0;
+    notices->folder_of[file] = 0;
 }
 
 static int allocate(struct notices *notices)
 {
-    uint32_t files = notices->checkpoint->file_count, buckets = 64;
-    notices->folder_of = calloc((size_t)files + 1, sizeof *notices->folder_of);
-    if (notices->folder_of == NULL || find_folders(notices) != 0)
-        return -ENOMEM;
-    while (buckets < files)
-        buckets *= 2;
-    notices->most_interests =
-        MOST_INTERESTS_EACH * (files + notices->folder_count) + OTHER_INTERESTS;
-    notices->bucket_mask = buckets - 1;
-    notices->folder_elsewhere = calloc((size_t)notices->folder_count + 1, sizeof(bool));
-    notices->buckets = calloc(buckets, sizeof *notices->buckets);
-    if (notices->folder_elsewhere == NULL || notices->buckets == NULL)
+    notices->room = (size_t)checkpoint_file_room(notices->checkpoint) + 1;
+    notices->folder_of = lazy_array_new(notices->room, sizeof *notices->folder_of);
+    notices->paths = lazy_array_new(notices->room, sizeof *notices->paths);
+    notices->folder_elsewhere = lazy_array_new(notices->room, sizeof(bool));
+    notices->folders = lazy_array_new(notices->room, sizeof *notices->folders);
+    notices->bucket_mask = FIRST_BUCKETS - 1;
+    notices->buckets = calloc(FIRST_BUCKETS, sizeof *notices->buckets);
+    if (notices->folder_of == NULL || notices->paths == NULL || notices->folder_elsewhere == NULL ||
+        notices->folders == NULL || notices->buckets == NULL)
         return -ENOMEM;
     empty_buckets(notices);
     return 0;
@@ -647,8 +711,13 @@ void notices_free(struct notices *notices)
     if (notices->inotify >= 0)
         close(notices->inotify);
     free(notices->fates);
-    free(notices->folder_of);
-    free(notices->folder_elsewhere);
+    for (uint32_t i = 0; i < notices->folder_count; i++)
+        free(notices->folders[i]);
+    string_map_free(&notices->numbers);
+    lazy_array_free(notices->folder_of, notices->room, sizeof *notices->folder_of);
+    lazy_array_free(notices->paths, notices->room, sizeof *notices->paths);
+    lazy_array_free(notices->folder_elsewhere, notices->room, sizeof(bool));
+    lazy_array_free(notices->folders, notices->room, sizeof *notices->folders);
     free(notices->interests);
     free(notices->buckets);
     free(notices);

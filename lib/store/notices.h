@@ -35,6 +35,14 @@ int notices_create(const struct unshard_checkpoint *checkpoint,
                    const struct notices_options *options, struct notices **out);
 void notices_free(struct notices *notices);
 
+/* A file that the checkpoint has and that is to be watched; before notices_watch. 0 or -ENOMEM. */
+int notices_add(struct notices *notices, uint32_t file);
+/* It is found by another path than the checkpoint has, which must be valid until notices_remove. 0
+ * or -ENOMEM. */
+int notices_rename(struct notices *notices, uint32_t file, const char *path);
+/* The kernel may go on telling of it, which is not passed on. */
+void notices_remove(struct notices *notices, uint32_t file);
+
 /* Has the kernel tell of these files from now on; of what happened before, the caller learns by
  * looking at them afterwards. Watching one again is right whenever its path may lead elsewhere.
  * told[i]: it does tell of files[i], but for the exceptions above. Blocks on storage. */

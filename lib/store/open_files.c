@@ -15,6 +15,7 @@
 #include "store/open_files.h"
 
 #include "base/error.h"
+#include "base/lazy_array.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
@@ -43,6 +44,9 @@
 struct slot {
     struct source_identity identity;
     struct open_file *handles; /* of that content */
+    char **names;              /* others than the checkpoint's, malloc'd; in the order of adding */
+    uint32_t name_count;
+    uint32_t first; /* of all names, the checkpoint's being 0, that by which it is opened */
     bool was_direct;
 };
 
@@ -50,7 +54,8 @@ struct open_files {
     const struct unshard_checkpoint *checkpoint;
     pthread_mutex_t lock;   /* of everything below */
     pthread_cond_t changed; /* a place was given back, or a file became idle; or cancelled */
-    struct slot *slots;     /* one per source file */
+    struct slot *slots;     /* one per source file; lazy */
+    size_t room;            /* of slots */
     size_t most, count;     /* places, and those taken */
     struct open_file *oldest, *newest; /* idle ones */
     bool cancelled;
@@ -68,6 +73,12 @@ size_t open_files_limit(void)
     return (limit.rlim_cur - OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
 }
 
+static struct source_identity identity_seen(const struct source_file *file)
+{
+    return (struct source_identity){file->device, file->inode, file->size, file->mtime_ns,
+                                    file->ctime_ns};
+}
+
 int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
                       struct open_files **out)
 {
@@ -77,16 +88,14 @@ int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
         return -ENOMEM;
     files->checkpoint = checkpoint;
     files->most = most;
-    files->slots = calloc(checkpoint->file_count + 1U, sizeof *files->slots);
+    files->room = (size_t)checkpoint_file_room(checkpoint) + 1;
+    files->slots = lazy_array_new(files->room, sizeof *files->slots);
     if (files->slots == NULL) {
         free(files);
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < checkpoint->file_count; i++) {
-        const struct source_file *file = &checkpoint->files[i];
-        files->slots[i].identity = (struct source_identity){file->device, file->inode, file->size,
-                                                            file->mtime_ns, file->ctime_ns};
-    }
+    for (uint32_t i = 0; i < checkpoint->file_count; i++)
+        files->slots[i].identity = identity_seen(&checkpoint->files[i]);
     pthread_mutex_init(&files->lock, NULL);
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
@@ -186,10 +195,9 @@ static bool is_in_memory(int fd)
 }
 
 /* Opens both descriptors of what is at the path now. -EMFILE and -ENFILE come without an error. */
-static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t number,
+static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t number, const char *path,
                      struct open_file **out, struct unshard_error *error)
 {
-    const char *path = checkpoint->files[number].path;
     struct open_file *file = calloc(1, sizeof *file);
     if (file == NULL) {
         error_no_memory(error);
@@ -197,10 +205,10 @@ static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t numbe
     }
     file->number = number;
     file->direct = -1;
-    file->buffered = checkpoint_open_file_now(checkpoint, number, 0);
+    file->buffered = checkpoint_open_path_now(checkpoint, path, 0);
     int result = file->buffered < 0 ? file->buffered : 0;
     if (result == 0)
-        file->direct = checkpoint_open_file_now(checkpoint, number, O_DIRECT);
+        file->direct = checkpoint_open_path_now(checkpoint, path, O_DIRECT);
     if (is_shortage(file->direct))
         result = file->direct;
     if (result < 0 && !is_shortage(result))
@@ -214,6 +222,41 @@ static int open_file(const struct unshard_checkpoint *checkpoint, uint32_t numbe
     file->in_memory = is_in_memory(file->buffered);
     *out = file;
     return 0;
+}
+
+/* ---- names; the caller holds the lock ----------------------------------------------------------
+ */
+
+static const char *name_at(const struct open_files *files, uint32_t number, uint32_t place)
+{
+    const struct slot *slot = &files->slots[number];
+    if (place > slot->name_count)
+        return NULL;
+    uint32_t which = (slot->first + place) % (slot->name_count + 1);
+    return which == 0 ? files->checkpoint->files[number].path : slot->names[which - 1];
+}
+
+static void prefer(struct slot *slot, uint32_t place)
+{
+    slot->first = (slot->first + place) % (slot->name_count + 1);
+}
+
+static bool has_name(const struct open_files *files, uint32_t number, const char *path)
+{
+    const char *name;
+    for (uint32_t i = 0; (name = name_at(files, number, i)) != NULL; i++)
+        if (strcmp(name, path) == 0)
+            return true;
+    return false;
+}
+
+static void forget_names(struct slot *slot)
+{
+    for (uint32_t i = 0; i < slot->name_count; i++)
+        free(slot->names[i]);
+    free(slot->names);
+    slot->names = NULL;
+    slot->name_count = slot->first = 0;
 }
 
 /* ---- the list of idle ones; the caller holds the lock ------------------------------------------
@@ -353,14 +396,14 @@ static void wait_out_shortage(struct open_files *files)
 
 /* Opens what is at the path, in a place of its own. Caller holds the lock, which is released
  * meanwhile. */
-static int open_in_place(struct open_files *files, uint32_t number, struct open_file **out,
-                         struct unshard_error *error)
+static int open_in_place(struct open_files *files, uint32_t number, const char *path,
+                         struct open_file **out, struct unshard_error *error)
 {
     for (;;) {
         int result = take_place(files);
         if (result == 0) {
             pthread_mutex_unlock(&files->lock);
-            result = open_file(files->checkpoint, number, out, error);
+            result = open_file(files->checkpoint, number, path, out, error);
             pthread_mutex_lock(&files->lock);
             if (result == 0)
                 return 0;
@@ -371,8 +414,7 @@ static int open_in_place(struct open_files *files, uint32_t number, struct open_
             continue;
         }
         if (is_shortage(result) || result == -ECANCELED)
-            error_set(error, "cancelled", ECANCELED, "%s: not opened: it is being stopped",
-                      files->checkpoint->files[number].path);
+            error_set(error, "cancelled", ECANCELED, "%s: not opened: it is being stopped", path);
         return result;
     }
 }
@@ -386,25 +428,44 @@ static void close_in_place(struct open_files *files, struct open_file *file)
     give_place_back(files);
 }
 
-/* Opens one more handle of the slot's content, idle. Caller holds the lock, which is released
+/* One more handle of the slot's content, by that name. Caller holds the lock, which is released
  * meanwhile. */
+static int open_by_name(struct open_files *files, uint32_t number, const char *path,
+                        struct open_file **out, struct unshard_error *error)
+{
+    int result = open_in_place(files, number, path, out, error);
+    if (result == 0)
+        result = compare_identity(files->slots[number].identity, (*out)->identity, path, error);
+    else
+        *out = NULL;
+    if (result != 0 && *out != NULL)
+        close_in_place(files, *out);
+    return result;
+}
+
+/* Opens one more handle, idle; of a file with several names by the first that leads to it. Caller
+ * holds the lock, which is released meanwhile. */
 static int open_handle(struct open_files *files, uint32_t number, struct open_file **out,
                        struct unshard_error *error)
 {
-    struct slot *slot = &files->slots[number];
-    struct open_file *file;
-    int result = open_in_place(files, number, &file, error);
+    struct unshard_error of_others;
+    uint32_t place = 0;
+    const char *path = name_at(files, number, place);
+    int result = open_by_name(files, number, path, out, error);
+    for (int other = result; other != 0 && !files->cancelled && !is_shortage(other);) {
+        path = name_at(files, number, ++place);
+        if (path == NULL)
+            return result;
+        other = open_by_name(files, number, path, out, &of_others);
+        if (other == 0) {
+            prefer(&files->slots[number], place);
+            result = 0;
+        }
+    }
     if (result != 0)
         return result;
-    const char *path = files->checkpoint->files[number].path;
-    result = compare_identity(slot->identity, file->identity, path, error);
-    if (result != 0) {
-        close_in_place(files, file);
-        return result;
-    }
-    add_handle(files, file);
-    list_idle(files, file);
-    *out = file;
+    add_handle(files, *out);
+    list_idle(files, *out);
     return 0;
 }
 
@@ -468,7 +529,7 @@ int open_files_renew(struct open_files *files, uint32_t number, struct unshard_e
     struct slot *slot = &files->slots[number];
     struct open_file *file;
     pthread_mutex_lock(&files->lock);
-    int result = open_in_place(files, number, &file, error);
+    int result = open_in_place(files, number, name_at(files, number, 0), &file, error);
     if (result == 0) {
         struct open_file *old = retire_handles(files, slot);
         slot->identity = file->identity;
@@ -482,6 +543,58 @@ int open_files_renew(struct open_files *files, uint32_t number, struct unshard_e
     }
     pthread_mutex_unlock(&files->lock);
     return result;
+}
+
+void open_files_add(struct open_files *files, uint32_t number)
+{
+    pthread_mutex_lock(&files->lock);
+    files->slots[number] =
+        (struct slot){.identity = identity_seen(&files->checkpoint->files[number])};
+    pthread_mutex_unlock(&files->lock);
+}
+
+void open_files_remove(struct open_files *files, uint32_t number)
+{
+    pthread_mutex_lock(&files->lock);
+    struct open_file *old = retire_handles(files, &files->slots[number]);
+    forget_names(&files->slots[number]);
+    for (struct open_file *next; old != NULL; old = next) {
+        next = old->next;
+        close_in_place(files, old);
+    }
+    pthread_mutex_unlock(&files->lock);
+}
+
+void open_files_add_name(struct open_files *files, uint32_t number, const char *path)
+{
+    pthread_mutex_lock(&files->lock);
+    struct slot *slot = &files->slots[number];
+    bool takes = slot->name_count < MOST_NAMES && !has_name(files, number, path);
+    char *name = takes ? strdup(path) : NULL;
+    char **grown =
+        name != NULL ? reallocarray(slot->names, slot->name_count + 1, sizeof(char *)) : NULL;
+    if (grown != NULL) {
+        slot->names = grown;
+        slot->names[slot->name_count++] = name;
+    } else {
+        free(name);
+    }
+    pthread_mutex_unlock(&files->lock);
+}
+
+const char *open_files_name(struct open_files *files, uint32_t number, uint32_t place)
+{
+    pthread_mutex_lock(&files->lock);
+    const char *name = name_at(files, number, place);
+    pthread_mutex_unlock(&files->lock);
+    return name;
+}
+
+void open_files_prefer(struct open_files *files, uint32_t number, uint32_t place)
+{
+    pthread_mutex_lock(&files->lock);
+    prefer(&files->slots[number], place);
+    pthread_mutex_unlock(&files->lock);
 }
 
 void open_files_close_idle(struct open_files *files, uint64_t before_ns)
@@ -531,13 +644,14 @@ void open_files_free(struct open_files *files)
 {
     if (files == NULL)
         return;
+    for (struct open_file *file = files->oldest, *next; file != NULL; file = next) {
+        next = file->newer; /* nothing is pinned: all are idle */
+        close_file(file);
+    }
     for (uint32_t i = 0; i < files->checkpoint->file_count; i++)
-        for (struct open_file *file = files->slots[i].handles, *next; file != NULL; file = next) {
-            next = file->next;
-            close_file(file);
-        }
+        forget_names(&files->slots[i]);
     pthread_mutex_destroy(&files->lock);
     pthread_cond_destroy(&files->changed);
-    free(files->slots);
+    lazy_array_free(files->slots, files->room, sizeof *files->slots);
     free(files);
 }

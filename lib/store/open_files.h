@@ -47,6 +47,21 @@ size_t open_files_limit(void);
  * checkpoint must outlive *out. */
 int open_files_create(const struct unshard_checkpoint *checkpoint, size_t most,
                       struct open_files **out);
+/* A file that the checkpoint has got since. Before anything else is done with its number.
+ * Thread-safe. */
+void open_files_add(struct open_files *files, uint32_t number);
+/* The file has another name as well, by which it is opened when the first one leads to it no more.
+ * Beyond MOST_NAMES, and when memory is short, names are not kept. Thread-safe. */
+#define MOST_NAMES 64U
+void open_files_add_name(struct open_files *files, uint32_t number, const char *path);
+/* The names: that by which it was opened last, or that the checkpoint has, then the others; NULL
+ * from some place on. Valid until open_files_remove. Thread-safe. */
+const char *open_files_name(struct open_files *files, uint32_t number, uint32_t place);
+/* The name in that place leads to the file: it comes first from now on. Thread-safe. */
+void open_files_prefer(struct open_files *files, uint32_t number, uint32_t place);
+/* Closes what is open of the file, of which nothing may be pinned: its number may be another one's
+ * from now on. May block. Thread-safe. */
+void open_files_remove(struct open_files *files, uint32_t number);
 /* Closes all. Nothing may be pinned. NULL is allowed. */
 void open_files_free(struct open_files *files);
 /* Ends the waiting for descriptors: open_files_pin fails with -ECANCELED where it would wait.

@@ -19,6 +19,11 @@ int source_create(const struct unshard_checkpoint *checkpoint, struct source **o
                   struct unshard_error *error);
 /* Closes every descriptor. No read may be running. NULL is allowed. */
 void source_free(struct source *source);
+/* The checkpoint has got a file of this number, of which nobody else knows yet. */
+void source_add(struct source *source, uint32_t file);
+/* Closes what is open of a file that nobody reads or will read: its number may become another
+ * one's. May block. */
+void source_remove(struct source *source, uint32_t file);
 /* Reads that wait for descriptors fail from now on. Thread-safe. */
 void source_cancel(struct source *source);
 
@@ -40,6 +45,10 @@ static inline bool source_same_content(const struct source_identity *a,
 struct source_identity source_identity_of(const struct stat *status);
 /* That of the file as it is read: what discovery saw, or the last source_reopen. Thread-safe. */
 struct source_identity source_identity(const struct source *source, uint32_t file);
+/* The file has another name as well: it counts as long as one of them leads to it. Thread-safe. */
+void source_add_name(struct source *source, uint32_t file, const char *path);
+/* That by which it was found last. Valid until source_remove. Thread-safe. */
+const char *source_path(struct source *source, uint32_t file);
 /* Looks at the file's path: 0 it is that file still; 1 another one, or changed, with `closely` also
  * in a way that size and mtime do not tell; a negative errno when it cannot be looked at (a file
  * that is gone can be read on while it is open). Blocks. For one thread. */

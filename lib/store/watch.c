@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "store/watch.h"
 
+#include "base/lazy_array.h"
+
 #include <errno.h>
 #include <stdlib.h>
 
@@ -21,8 +23,9 @@ enum {
 
 struct watch {
     struct notices *notices;
-    uint8_t *files; /* flags */
-    uint32_t count;
+    uint8_t *files; /* flags; as all arrays here, lazy and of `room` elements */
+    size_t room;
+    uint32_t count;                      /* numbers that have been watched are below */
     uint32_t watched, told, looks, soon; /* how many have the flag */
     bool named;                          /* names are watched, where all files could not be yet */
     uint32_t next_soon, next_look, next_told, next_untold; /* where to go on */
@@ -34,15 +37,14 @@ struct watch {
 int watch_create(const struct unshard_checkpoint *checkpoint, const struct notices_options *options,
                  struct watch **out)
 {
-    size_t room = (size_t)checkpoint->file_count + 1;
     struct watch *watch = calloc(1, sizeof *watch);
     if (watch == NULL)
         return -ENOMEM;
-    watch->count = checkpoint->file_count;
-    watch->files = calloc(room, sizeof *watch->files);
-    watch->round = calloc(room, sizeof *watch->round);
-    watch->anew = calloc(room, sizeof *watch->anew);
-    watch->answers = calloc(room, sizeof *watch->answers);
+    watch->room = (size_t)checkpoint_file_room(checkpoint) + 1;
+    watch->files = lazy_array_new(watch->room, sizeof *watch->files);
+    watch->round = lazy_array_new(watch->room, sizeof *watch->round);
+    watch->anew = lazy_array_new(watch->room, sizeof *watch->anew);
+    watch->answers = lazy_array_new(watch->room, sizeof *watch->answers);
     if (watch->files == NULL || watch->round == NULL || watch->anew == NULL ||
         watch->answers == NULL || notices_create(checkpoint, options, &watch->notices) != 0) {
         watch_free(watch);
@@ -57,10 +59,10 @@ void watch_free(struct watch *watch)
     if (watch == NULL)
         return;
     notices_free(watch->notices);
-    free(watch->files);
-    free(watch->round);
-    free(watch->anew);
-    free(watch->answers);
+    lazy_array_free(watch->files, watch->room, sizeof *watch->files);
+    lazy_array_free(watch->round, watch->room, sizeof *watch->round);
+    lazy_array_free(watch->anew, watch->room, sizeof *watch->anew);
+    lazy_array_free(watch->answers, watch->room, sizeof *watch->answers);
     free(watch);
 }
 
@@ -79,10 +81,30 @@ static void mark(struct watch *watch, uint32_t file, uint8_t flags)
 
 void watch_add(struct watch *watch, uint32_t file)
 {
+    if (notices_add(watch->notices, file) != 0)
+        return; /* memory is short: whoever has it read finds out about it all the same */
     watch->named = false;
+    watch->count = file >= watch->count ? file + 1 : watch->count;
     watch->watched += (watch->files[file] & WATCHED) == 0;
     watch->files[file] |= WATCHED;
     mark(watch, file, LOOK | ANEW);
+}
+
+void watch_rename(struct watch *watch, uint32_t file, const char *path)
+{
+    if (notices_rename(watch->notices, file, path) == 0)
+        mark(watch, file, LOOK | ANEW);
+}
+
+void watch_remove(struct watch *watch, uint32_t file)
+{
+    uint8_t flags = watch->files[file];
+    watch->watched -= (flags & WATCHED) != 0;
+    watch->told -= (flags & TOLD) != 0;
+    watch->looks -= (flags & LOOK) != 0;
+    watch->soon -= (flags & SOON) != 0;
+    watch->files[file] = flags & CHOSEN;
+    notices_remove(watch->notices, file);
 }
 
 void watch_look(struct watch *watch, uint32_t file)

@@ -27,12 +27,18 @@ struct watch;
 /* Of what is known to have changed, or is asked for, the rest waits for the next round. */
 #define WATCH_AT_ONCE 4096U
 
-/* Watches no file yet. The checkpoint must outlive *out. 0 or -ENOMEM. */
+/* Watches no file yet. The checkpoint, which may get further files, must outlive *out. 0 or
+ * -ENOMEM. */
 int watch_create(const struct unshard_checkpoint *checkpoint, const struct notices_options *options,
                  struct watch **out);
 void watch_free(struct watch *watch);
-/* The file is to be watched: the next rounds have it looked at for the first time. */
+/* The file is to be watched: the next rounds have it looked at for the first time. What is watched
+ * already is looked at once more. */
 void watch_add(struct watch *watch, uint32_t file);
+/* A file that is watched is found by this path from now on, which must be valid as long. */
+void watch_rename(struct watch *watch, uint32_t file, const char *path);
+/* It is not to be watched any more; its number may become another one's. */
+void watch_remove(struct watch *watch, uint32_t file);
 /* A file that is watched is looked at in the next round. Others are ignored. */
 void watch_look(struct watch *watch, uint32_t file);
 /* All of them are: what their paths lead to may be something else. */

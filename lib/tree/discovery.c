@@ -7,6 +7,7 @@
 #include "formats/gather.h"
 #include "tree/added_views.h"
 #include "tree/hub_markers.h"
+#include "tree/identity.h"
 #include "tree/inherited.h"
 #include "tree/outcome.h"
 #include "tree/path_policy.h"
@@ -437,6 +438,8 @@ static int discover(struct unshard_checkpoint *checkpoint, const struct layout_c
     struct discovery discovery = {
         .checkpoint = checkpoint, .context = context, .budget = {.limit = HEADERS_MEMORY}};
     int result = run(&discovery, directory, error);
+    if (result == 0 && identities_make(checkpoint) != 0)
+        result = error_no_memory(error);
     bool much = atomic_load(&discovery.budget.taken) > MUCH_MEMORY;
     discovery_free(&discovery);
     if (much || context == NULL)

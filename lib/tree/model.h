@@ -86,6 +86,8 @@ struct view {
     struct extent_map map;
     uint32_t component; /* NO_COMPONENT for other files */
     uint32_t node;
+    const struct unshard_node *shown_as; /* in a registry: of the layout that it is from */
+    bool lent;                           /* in a registry: the map is that of a checkpoint */
     bool prefetch;   /* part of what prefetch=all fills: files of weights, merged where they are */
     bool unlisted;   /* as its node says */
     bool replaced;   /* it is shown beside a merged file that holds the same: not exported */
@@ -143,9 +145,22 @@ struct unshard_checkpoint {
 
     struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
+    XXH128_hash_t *file_identities, *view_identities; /* see identity.h; NULL: none were made */
+    uint32_t file_room, view_room; /* how many files and views there may be one day; 0: those that
+                                    * there are */
     uint32_t note_count, problem_count, missing_count;
     atomic_uint holders; /* of a layout, but for the first one; the last field, see retouch.c */
 };
+
+/* What is kept of each file or view is made for so many. */
+static inline uint32_t checkpoint_file_room(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->file_room != 0 ? checkpoint->file_room : checkpoint->file_count;
+}
+static inline uint32_t checkpoint_view_room(const struct unshard_checkpoint *checkpoint)
+{
+    return checkpoint->view_room != 0 ? checkpoint->view_room : checkpoint->view_count;
+}
 
 /* Opens a source of which nothing is looked at but that it is a directory: a checkpoint without
  * nodes, of which directories can be laid out. Owned by the caller, unshard_checkpoint_close.
@@ -198,7 +213,8 @@ static inline bool layout_is_shared(const struct unshard_checkpoint *layout)
  * negative errno; refuses what is no regular file with -EINVAL. May block on I/O, and waits some
  * seconds when all descriptors are in use, in the process or the system. Thread-safe. */
 int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
-/* The same without that wait: -EMFILE, -ENFILE. */
-int checkpoint_open_file_now(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags);
+/* The same of a path, without that wait: -EMFILE, -ENFILE. */
+int checkpoint_open_path_now(const struct unshard_checkpoint *checkpoint, const char *path,
+                             int flags);
 
 #endif

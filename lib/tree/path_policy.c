@@ -281,10 +281,11 @@ bool path_policy_is_private(const char *path)
     return private;
 }
 
-int checkpoint_open_file_now(const struct unshard_checkpoint *checkpoint, uint32_t file, int flags)
+int checkpoint_open_path_now(const struct unshard_checkpoint *checkpoint, const char *path,
+                             int flags)
 {
     struct stat status = {0};
-    int path_fd = resolve(checkpoint, checkpoint->files[file].path, &status);
+    int path_fd = resolve(checkpoint, path, &status);
     if (path_fd < 0)
         return path_fd;
     int fd = S_ISREG(status.st_mode) ? reopen(path_fd, flags) : -EINVAL;
@@ -297,7 +298,7 @@ int checkpoint_open_file(const struct unshard_checkpoint *checkpoint, uint32_t f
     unsigned waits = 0;
     int fd;
     do /* all of it: a path that is held while waiting takes a descriptor from somebody */
-        fd = checkpoint_open_file_now(checkpoint, file, flags);
+        fd = checkpoint_open_path_now(checkpoint, checkpoint->files[file].path, flags);
     while (wait_out_shortage(fd, &waits));
     return fd;
 }

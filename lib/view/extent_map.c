@@ -210,6 +210,32 @@ void extent_map_free(struct extent_map *map)
     *map = (struct extent_map){0};
 }
 
+int extent_map_renumber(const struct extent_map *map, const uint32_t *numbers,
+                        struct extent_map *out)
+{
+    *out = *map;
+    out->by_source = NULL;
+    out->source_ends = NULL;
+    out->extents = calloc(map->count + 1, sizeof *out->extents);
+    if (out->extents == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < map->count; i++) {
+        out->extents[i] = map->extents[i];
+        if (map->extents[i].source != EXTENT_LITERAL)
+            out->extents[i].source = numbers[map->extents[i].source];
+    }
+    int result = build_reverse_index(out);
+    if (result != 0)
+        extent_map_free_renumbered(out);
+    return result;
+}
+
+void extent_map_free_renumbered(struct extent_map *map)
+{
+    map->literal = NULL;
+    extent_map_free(map);
+}
+
 /* ---- looking up --------------------------------------------------------------------------------
  */
 

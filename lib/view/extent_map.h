@@ -57,6 +57,12 @@ int extent_map_append_zeros(struct extent_map_builder *builder, size_t length);
 int extent_map_finish(struct extent_map_builder *builder, struct extent_map *map);
 void extent_map_builder_free(struct extent_map_builder *builder);
 void extent_map_free(struct extent_map *map);
+/* A map of the same view in which source file i is numbers[i]. It has arrays of its own, but the
+ * literal bytes of `map`, which must outlive it; extent_map_free_renumbered frees it. 0 or -ENOMEM.
+ */
+int extent_map_renumber(const struct extent_map *map, const uint32_t *numbers,
+                        struct extent_map *out);
+void extent_map_free_renumbered(struct extent_map *map);
 /* Bytes that it takes. */
 size_t extent_map_memory(const struct extent_map *map);
 

@@ -81,7 +81,7 @@ class Bench:
         print(f"\n{case.group}: {case.name}", flush=True)
 
     def done(self, case):
-        if case.group in ("warm", "scale"):
+        if case.group == "warm" or case.group in tables.OWN:
             self.begin(case)
         print(tables.text(case), flush=True)
         self.cases.append(case)

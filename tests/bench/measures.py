@@ -4,6 +4,7 @@
 import candidates
 import ceilings
 import checkpoints
+import node
 import scale
 import storage
 import warm
@@ -109,5 +110,6 @@ def verify(bench):
 
 
 GROUPS = {"field": field, "ways": ways, "readers": readers, "warm": warm.measure,
-          "pickles": pickles, "run": run_programs, "verify": verify, "scale": scale.measure}
-QUICK = ["field", "ways", "scale"]
+          "pickles": pickles, "run": run_programs, "verify": verify, "scale": scale.measure,
+          "node": node.measure}
+QUICK = ["field", "ways", "scale", "node"]

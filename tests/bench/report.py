@@ -41,7 +41,23 @@ def ways(cases):
 
 
 def scale(cases):
-    return ["Large checkpoints (sparse files) that nobody reads yet:", tables.scale_table(cases)]
+    titles = ["until it answers, s", "memory, MiB", "idle, ms of a processor a s", "look-ups a s",
+              "change noticed, s"]
+    return ["Large checkpoints (sparse files) that nobody reads yet:",
+            tables.own_table(cases, "checkpoint", tables.SCALE, titles)]
+
+
+def node(cases):
+    titles = ["until it answers, s", "first look into a model, ms",
+              "memory when all were listed, MiB", "a new model is there, s"]
+    return ["One mount of many models (sparse files):",
+            tables.own_table(cases, "root", tables.NODE, titles)]
+
+
+def budget(cases):
+    titles = ["GB/s", "page cache at most, of the budget", "reads of each byte"]
+    return ["Models loaded in turn, three times:",
+            tables.own_table(cases, "models", tables.BUDGET, titles)]
 
 
 def simple(words, columns=(("", "rate", 1),)):
@@ -57,7 +73,7 @@ SECTIONS = {
     "run": simple("A whole program, with its start and its end: one that maps all files and adds up their "
                   "bytes, one that imports torch and loads them; GB/s:"),
     "verify": simple("Verification; GB/s, and processor seconds a GB:", COSTS),
-    "scale": scale,
+    "scale": scale, "node": node, "budget": budget,
 }
 
 

@@ -29,10 +29,16 @@ SCALE = [("mount s", "mount", 1), ("resident MiB", "resident", MIB), ("idle ms/s
          ("look-ups/s", "look-ups", 1), ("noticed s", "noticed", 1)]
 
 
+NODE = [("mount s", "mount", 1), ("first look ms", "look", 1), ("resident MiB", "resident", MIB),
+        ("visible s", "visible", 1)]
+BUDGET = [("GB/s", "rate", 1), ("of the budget", "peak", 1), ("source read", "source", 1)]
+OWN = {"scale": SCALE, "node": NODE, "budget": BUDGET}  # groups with columns of their own
+
+
 def text(case):
     """All that is known of a case."""
-    if case.group == "scale":
-        return scale_text(case)
+    if case.group in OWN:
+        return own_text(case, OWN[case.group])
     lines = [f"{'':36}{'GB/s':>6} {'':13} n" + "".join(f"{name:>13}" for name, *_ in COLUMNS)]
     for name in case.runs:
         rates = case.values(name)
@@ -46,11 +52,11 @@ def text(case):
     return "\n".join(lines)
 
 
-def scale_text(case):
-    lines = [f"{'':36}" + "".join(f"{name:>13}" for name, *_ in SCALE)]
+def own_text(case, columns):
+    lines = [f"{'':36}" + "".join(f"{name:>15}" for name, *_ in columns)]
     for name in case.runs:
         lines.append(f"{name:36}" + "".join(
-            f"{number(share(case.median(name, what), unit)):>13}" for _, what, unit in SCALE))
+            f"{number(share(case.median(name, what), unit)):>15}" for _, what, unit in columns))
     return "\n".join(lines)
 
 
@@ -81,9 +87,8 @@ def by_candidate(cases, first, columns):
                         for name in names_of(cases)])
 
 
-def scale_table(cases):
+def own_table(cases, first, columns, titles):
     rows = [[case.name + ("" if name == "unshard" else f", {name}"),
-             *(number(share(case.median(name, what), unit)) for _, what, unit in SCALE)]
+             *(number(share(case.median(name, what), unit)) for _, what, unit in columns)]
             for case in cases for name in case.runs]
-    return table(["checkpoint", "until it answers, s", "memory, MiB", "idle, ms of a processor a s",
-                  "look-ups a s", "change noticed, s"], rows)
+    return table([first, *titles], rows)

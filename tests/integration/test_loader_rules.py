@@ -82,7 +82,7 @@ def odd_files(folder):
 
 def test_what_is_no_dict_of_tensors_is_as_on_disk(tmp_path):
     source = odd_files(tmp_path / "source")
-    with mounted(source) as mount:
+    with mounted(source, "prefetch=all") as mount:
         assert files_below(mount.path) == files_below(source)
         for name in files_below(source):
             assert (mount / name).read_bytes() == (source / name).read_bytes(), name

@@ -195,7 +195,7 @@ def test_subdirectories_and_names(tmp_path):
         (tmp_path / "source" / name / "zz").mkdir(parents=True)
         save_file(tensors, tmp_path / "source" / name / "one.safetensors", metadata=metadata)
         (tmp_path / "source" / name / "zz/readme.txt").write_text(name)
-    with mounted(tmp_path / "source") as mount:
+    with mounted(tmp_path / "source", "prefetch=all", "split=auto") as mount:
         found = {one["name"]: one for one in mount.status()["components"]}
         assert {"x", "x/transformer", "x/video_vae", "y/unet"} <= set(found)
         assert found["x/video_vae"]["prefix"] == "video_vae." and found["x"]["prefix"] is None

@@ -117,7 +117,7 @@ def test_names_that_are_no_utf8(llama, tmp_path):
     os.makedirs(name)
     for file in llama.glob("*.safetensors*"):
         shutil.copy(os.fsencode(file), name)
-    with mounted(tmp_path / "source") as mount:
+    with mounted(tmp_path / "source", "prefetch=all") as mount:
         raw = (mount / ".unshard/status.json").read_bytes()
         status = json.loads(raw.decode("utf-8"))
         check_schema(status)
@@ -473,6 +473,7 @@ def test_list_does_not_hang(llama):
     try:
         assert stopped.result == 0 and dead.result == 0
         os.kill(stopped.pid, signal.SIGSTOP)
+        os.kill(dead.pid, signal.SIGSTOP)  # it would replace its monitor
         children = pathlib.Path(f"/proc/{dead.pid}/task/{dead.pid}/children")
         for child in map(int, children.read_text().split()):
             os.kill(child, signal.SIGKILL)

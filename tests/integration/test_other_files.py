@@ -86,7 +86,8 @@ def test_no_mixture_for_who_has_it_open(source):
             assert caught.value.errno == errno.EIO
             assert "nobody has it open" in (mount / ".unshard/errors").read_text()
         wait_for(lambda: read(mount / NAME) == CONTENTS["longer"], what="the new content")
-        assert (mount / ".unshard/errors").read_text() == ""
+        wait_for(lambda: (mount / ".unshard/errors").read_text() == "",
+                 what="the kernel to have forgotten the old one")
 
 
 @pytest.mark.parametrize("content", [b"x" * LENGTH, b"{}", b"", b"o" * 4096],

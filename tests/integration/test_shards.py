@@ -188,7 +188,7 @@ KINDS = [safetensors_shards, numbered_without_index, other_numbers, variant_in_t
 def test_every_kind_is_as_it_is_on_disk(tmp_path, make):
     source = tmp_path / "source"
     make(source)
-    with mounted(source, SHARDS) as mount:
+    with mounted(source, SHARDS, "prefetch=all") as mount:
         done = run("wait", mount.path)
         assert done.returncode == 0, done.stdout + done.stderr
         status = mount.status()

@@ -17,7 +17,7 @@ SCHEMA = 1
 
 MountState = Literal["prefetching", "ready", "paused", "degraded", "failed", "stopping"]
 DataState = Literal["pending", "reading", "verified", "unverified", "failed"]
-PrefetchWord = Literal["all", "follow", "off"]
+PrefetchWord = Literal["all", "follow", "off", "open"]
 VerifyWord = Literal["strict", "async", "off"]
 
 

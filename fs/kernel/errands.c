@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+#define FUSE_USE_VERSION 312
+#include "fs/kernel/errands.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/kernel/nodes.h"
+#include "fs/kernel/whole.h"
+
+static void end(struct errand *errand)
+{
+    inode_table_put(errand->filesystem->inodes, errand->inode);
+    free(errand->directory);
+    free(errand->name);
+    free(errand->more);
+}
+
+static void release(struct waiting_job *job)
+{
+    struct errand *errand = (struct errand *)job;
+    end(errand);
+    free(errand);
+}
+
+/* From the directory to what is looked for in there. */
+static int find_name(const struct errand *errand, struct unshard_place *place)
+{
+    if (!errand->name)
+        return 0;
+    const struct unshard_node *child =
+        unshard_node_child(place->layout, place->node, errand->name);
+    if (child)
+        place->node = unshard_node_number(place->layout, child);
+    return child ? 0 : -ENOENT;
+}
+
+/* After a look that gave `result`, and the place if that is 0. */
+static void answer_look(struct errand *errand, struct fuse_req *request, int result,
+                        struct unshard_place *place)
+{
+    if (result != 0)
+        *place = (struct unshard_place){0};
+    else
+        whole_seen(errand->filesystem, errand->directory, place);
+    if (result == 0 && !*errand->directory)
+        inode_table_see_root(errand->filesystem->inodes, place->layout);
+    if (result == 0)
+        result = find_name(errand, place);
+    struct unshard_checkpoint *held = place->layout;
+    errand->answer(errand, request, result, place);
+    if (held && place->layout)
+        unshard_layout_release(held);
+}
+
+/* Somebody who no longer waits gets no answer, but what was looked at is there for the next one. */
+static void look(struct waiting_job *job)
+{
+    struct errand *errand = (struct errand *)job;
+    struct filesystem *filesystem = errand->filesystem;
+    struct unshard_place place;
+    struct unshard_error error;
+    int result = unshard_tree_look(filesystem->tree, errand->directory, &place, &error);
+    struct fuse_req *request = waiting_take(filesystem->waiting, job);
+    if (request)
+        answer_look(errand, request, result, &place);
+    else if (result == 0)
+        unshard_layout_release(place.layout);
+}
+
+static void attach(struct waiting_job *job)
+{
+    struct errand *errand = (struct errand *)job;
+    struct filesystem *filesystem = errand->filesystem;
+    struct unshard_error error;
+    int result = inode_table_attach(filesystem->inodes, errand->inode, &error);
+    struct fuse_req *request = waiting_take(filesystem->waiting, job);
+    if (request)
+        errand->answer(errand, request, result, NULL);
+}
+
+/* Looks at one directory are one after the other, and so are attachments of one file. */
+static uint64_t key_of(const struct errand *errand)
+{
+    if (!errand->directory)
+        return errand->inode->id;
+    return nodes_path_hash(errand->directory, strlen(errand->directory)) | UINT64_C(1) << 63;
+}
+
+static void go(const struct errand *errand, struct fuse_req *request)
+{
+    struct errand *copy = malloc(sizeof *copy);
+    int result = -ENOMEM;
+    if (copy) {
+        *copy = *errand;
+        copy->job = (struct waiting_job){.work = errand->directory ? look : attach,
+                                         .release = release,
+                                         .key = key_of(errand)};
+        result = waiting_enter(errand->filesystem->waiting, &copy->job, request);
+    }
+    if (result == 0)
+        return;
+    fuse_reply_err(request, -result);
+    free(copy);
+    struct errand mine = *errand;
+    end(&mine);
+}
+
+void errand_begin(const struct errand *errand, struct fuse_req *request)
+{
+    struct filesystem *filesystem = errand->filesystem;
+    struct errand mine = *errand;
+    struct unshard_place place;
+    int result = -EAGAIN;
+    if (mine.directory)
+        result = unshard_tree_look_now(filesystem->tree, mine.directory, &place);
+    else if (inode_table_view(filesystem->inodes, mine.inode) != UNSHARD_NO_VIEW)
+        result = 0;
+    if (result == -EAGAIN) {
+        go(errand, request);
+        return;
+    }
+    if (mine.directory)
+        answer_look(&mine, request, result, &place);
+    else
+        mine.answer(&mine, request, 0, NULL);
+    end(&mine);
+}
+
+void errand_refuse(const struct errand *errand, struct fuse_req *request, int error)
+{
+    struct errand mine = *errand;
+    fuse_reply_err(request, error);
+    end(&mine);
+}
+
+static char *copy_path(const struct errand *errand)
+{
+    struct inode_sight sight;
+    if (errand->inode->kind != UNSHARD_NODE_FILE)
+        return strdup(errand->inode->path);
+    if (inode_table_sight(errand->filesystem->inodes, errand->inode, &sight))
+        return NULL;
+    char *path = sight.path;
+    sight.path = NULL;
+    inode_sight_release(&sight);
+    return path;
+}
+
+int errand_look_for_inode(struct errand *errand)
+{
+    char *path = copy_path(errand);
+    errand->more = path;
+    if (!path)
+        return -ENOMEM;
+    const char *slash = strrchr(path, '/');
+    errand->directory = slash ? strndup(path, (size_t)(slash - path)) : strdup("");
+    if (*path) /* else it is the source itself */
+        errand->name = strdup(slash ? slash + 1 : path);
+    return errand->directory && (errand->name || !*path) ? 0 : -ENOMEM;
+}

@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: MIT
+"""A mounted root follows what is below its source, and costs what is looked at."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import checkpoints
+from harness import PATIENCE, is_alive, mounted, run, slow, wait_for
+
+# So soon a mount shows what has become of its source; under a sanitizer it is slower.
+SOON = 2 if not os.environ.get("UNSHARD_SANITIZER") else PATIENCE
+
+
+def shards(folder, sizes=(3, 5, 2), fill=0, rows=64):
+    """A component in as many shards, with an index; what each file is to hold, by its name."""
+    tensors, names, weight_map = {}, [], {}
+    for number, count in enumerate(sizes):
+        name = f"model-{number + 1:05d}-of-{len(sizes):05d}.safetensors"
+        part = {f"layer.{number}.{i}": torch.full((rows, 32), fill + number + i / 8)
+                for i in range(count)}
+        names.append((name, part))
+        tensors.update(part)
+        weight_map.update(dict.fromkeys(part, name))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text("{}")
+    for name, part in names:
+        save_file(part, folder / name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps(
+        {"metadata": {}, "weight_map": weight_map}))
+    return tensors
+
+
+def same(loaded, expected):
+    return loaded.keys() == expected.keys() and \
+        all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+def names(folder):
+    return sorted(entry.name for entry in os.scandir(folder))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root of two models."""
+    source = tmp_path / "models"
+    for name in ("one", "two"):
+        shards(source / name)
+    return source
+
+
+# ---- what is there -------------------------------------------------------------------------------
+
+def test_a_new_model_appears(root, tmp_path):
+    with mounted(root) as mount:
+        assert names(mount.path) == ["one", "two"]
+        assert not (mount / "three").exists()
+        expected = shards(tmp_path / "three", fill=7)
+        (tmp_path / "three").rename(root / "three")
+        wait_for(lambda: (mount / "three").exists(), SOON)
+        assert names(mount.path) == ["one", "three", "two"]
+        assert names(mount / "three") == \
+            ["config.json", "model.safetensors", "model.safetensors.index.json"]
+        assert same(load_file(mount / "three/model.safetensors"), expected)
+
+
+def test_a_model_goes(root):
+    with mounted(root) as mount:
+        assert (mount / "two/model.safetensors").read_bytes()
+        shutil.rmtree(root / "two")
+        wait_for(lambda: not (mount / "two").exists(), SOON)
+        assert names(mount.path) == ["one"]
+        with pytest.raises(FileNotFoundError):
+            os.listdir(mount / "two")
+        wait_for(lambda: mount.status()["components"] == [], what="nothing to be told of it")
+
+
+def test_a_set_becomes_complete(root):
+    late = root / "one/model-00002-of-00003.safetensors"
+    held = late.read_bytes()
+    late.unlink()
+    with mounted(root) as mount:
+        with pytest.raises(OSError):
+            (mount / "one/model.safetensors").read_bytes()
+        late.with_suffix(".incomplete").write_bytes(held[:1000])
+        late.with_suffix(".incomplete").write_bytes(held)
+        late.with_suffix(".incomplete").rename(late)
+
+        def complete():
+            with contextlib.suppress(OSError):
+                return (mount / "one/model.safetensors").read_bytes()
+        wait_for(complete, SOON)
+        assert names(mount / "one") == \
+            ["config.json", "model.safetensors", "model.safetensors.index.json"]
+        assert len(load_file(mount / "one/model.safetensors")) == 10
+
+
+def test_one_model_is_followed(root):
+    """A source that is one model is told of as a whole, also when it has changed."""
+    with mounted(root / "one") as mount:
+        assert [one["name"] for one in mount.status()["components"]] == ["."]
+        shards(root / "one/second", fill=3)
+        wait_for(lambda: (mount / "second").exists(), SOON)
+        wait_for(lambda: [one["name"] for one in mount.status()["components"]] == [".", "second"])
+        mount.wait_warm()
+        shutil.rmtree(root / "one/second")
+        wait_for(lambda: not (mount / "second").exists(), SOON)
+        wait_for(lambda: [one["name"] for one in mount.status()["components"]] == ["."])
+
+
+def test_permissions_are_followed(root):
+    config = root / "one/config.json"
+    with mounted(root) as mount:
+        def mode(path):
+            return stat.S_IMODE(os.stat(mount / path).st_mode)
+        assert mode("one/config.json") == stat.S_IMODE(config.stat().st_mode) & 0o555
+        config.chmod(0o600)
+        (root / "two").chmod(0o700)
+        wait_for(lambda: mode("one/config.json") == 0o400, SOON)
+        wait_for(lambda: mode("two") == 0o500, SOON)
+        assert (mount / "one/config.json").read_text() == "{}"  # the engine has it from now on
+        config.chmod(0o644)
+        wait_for(lambda: mode("one/config.json") == 0o444, SOON)
+
+
+# ---- one that is replaced ------------------------------------------------------------------------
+
+def replace(folder, old, **more):
+    """Another set in place of the old one, all of it at once."""
+    shutil.rmtree(folder.with_name("staged"), ignore_errors=True)
+    expected = shards(folder.with_name("staged"), **more)
+    folder.rename(old)
+    folder.with_name("staged").rename(folder)
+    return expected
+
+
+def test_another_layout_is_another_file(root, tmp_path):
+    first = load_file(root / "one/model-00001-of-00003.safetensors")
+    with mounted(root) as mount:
+        path = mount / "one/model.safetensors"
+        before = path.read_bytes()
+        node = path.stat().st_ino, path.stat().st_size
+        with open(path, "rb", buffering=0) as handle:
+            expected = replace(root / "one", tmp_path / "old", sizes=(4, 4), fill=20, rows=128)
+            wait_for(lambda: path.stat().st_size != node[1], SOON)
+            assert same(load_file(path), expected)
+            # Who has the old one open gets that, or an error: never anything of the new one.
+            for offset in range(0, len(before), 4096):
+                with contextlib.suppress(OSError):
+                    assert os.pread(handle.fileno(), 4096, offset) == before[offset:offset + 4096]
+        assert same(load_file(path), expected)
+    assert first
+
+
+def test_replaced_while_it_is_listed(root, tmp_path):
+    """A listing is of one moment, however long it takes."""
+    for number in range(2000):
+        (root / f"one/note-{number:04d}.txt").touch()
+    with mounted(root) as mount:
+        with os.scandir(mount / "one") as listing:
+            seen = [next(listing).name]
+            replace(root / "one", tmp_path / "old")
+            wait_for(lambda: not (mount / "one/note-0000.txt").exists(), SOON)
+            seen += [entry.name for entry in listing]
+        assert len(seen) == len(set(seen)) == 2003
+        assert len(names(mount / "one")) == 3
+
+
+# ---- one file under several names ----------------------------------------------------------------
+
+def test_revisions_that_share_a_blob_share_its_pages(llama, tmp_path):
+    cache = tmp_path / "hub"
+    first = checkpoints.hub_cache(cache, llama, commit="a" * 40)
+    second = checkpoints.hub_cache(cache, llama, commit="b" * 40)
+    with slow(cache) as storage, mounted(storage.path) as mount:
+        paths = [mount / folder.relative_to(cache) / "model.safetensors"
+                 for folder in (first, second)]
+        nodes = {(path.stat().st_ino, path.stat().st_dev) for path in paths}
+        assert len(nodes) == 1
+        content = paths[0].read_bytes()
+        wait_for(lambda: mount.status()["bytes_published"] == mount.status()["bytes_total"])
+        before = sum(file["bytes"] for file in storage.stats()["files"].values())
+        assert paths[1].read_bytes() == content
+        after = sum(file["bytes"] for file in storage.stats()["files"].values())
+        assert after == before
+        assert mount.status()["bytes_read"] < len(content) * 1.05
+
+
+# ---- what it costs -------------------------------------------------------------------------------
+
+def test_a_root_of_many_is_mounted_and_listed_without_a_header(root):
+    for number in range(50):
+        shards(root / f"model-{number:02d}", sizes=(1, 1), rows=1)
+    with slow(root) as storage, mounted(storage.path) as mount:
+        assert len(names(mount.path)) == 52
+        subprocess.run(["ls", "-l", str(mount.path)], check=True, stdout=subprocess.DEVNULL)
+        assert not any("safetensors" in name for name in storage.stats()["files"])
+        assert mount.status()["prefetch"] == "open" and mount.status()["components"] == []
+        names(mount / "model-07")
+        read = [name for name in storage.stats()["files"] if "safetensors" in name]
+        assert read and all("model-07/" in name for name in read)
+        assert mount.status()["bytes_read"] == 0
+
+
+def test_what_is_opened_is_prefetched_with_its_pipeline(flux, root):
+    shutil.copytree(flux, root / "flux")
+    with mounted(root) as mount:
+        assert mount.status()["components"] == []
+        with open(mount / "flux/text_encoder_2/model.safetensors", "rb") as file:
+            file.read(1)
+
+            def prefetched():
+                found = {one["name"]: one["state"] for one in mount.status()["components"]}
+                return len(found) == 4 and set(found.values()) == {"unverified"} and found
+            found = wait_for(prefetched)
+            # In the order of loading, those first that come after it; of "one" and "two" nothing.
+            assert set(found) == {f"flux/{name}" for name in
+                                  ("text_encoder", "text_encoder_2", "transformer", "vae")}
+            wait_for(lambda: mount.status()["bytes_stored"] > 0)
+        before = mount.status()["reads"]
+        for name in ("transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model",
+                     "text_encoder/model"):
+            wait_for(lambda: mount.status()["state"] == "ready")
+            content = (mount / f"flux/{name}.safetensors").read_bytes()
+            assert len(content) > 1000
+        assert mount.status()["reads"] - before <= 3 * 4, "the pages were not there"
+        run("wait", mount.path, check=True)
+
+
+@pytest.mark.parametrize("prefetch, found", [("all", ["one", "two"]), ("follow", []), ("off", [])])
+def test_what_is_said_counts(root, prefetch, found):
+    with mounted(root, f"prefetch={prefetch}") as mount:
+        assert mount.status()["prefetch"] == prefetch
+        assert [one["name"] for one in mount.status()["components"]] == found
+        mount.wait_warm()
+        assert names(mount / "one")
+        assert [one["name"] for one in mount.status()["components"]] == found
+
+
+def test_open_of_one_model(flux):
+    with mounted(flux, "prefetch=open") as mount:
+        assert len(mount.status()["components"]) == 4
+        assert mount.status()["bytes_read"] == 0
+        (mount / "vae/diffusion_pytorch_model.safetensors").read_bytes()
+        mount.wait_warm()
+
+
+def test_a_directory_is_warmed_and_evicted(root):
+    shards(root / "group/three", fill=3)
+    shards(root / "group/deeper/four", fill=4)
+    with mounted(root) as mount:
+        told = json.loads(run("warm", "--json", mount.path, "group/", check=True).stdout)
+        assert told["bytes_total"] > 2 * 10 * 64 * 32 * 4
+        mount.wait_warm()
+        found = {one["name"]: one for one in mount.status()["components"]}
+        assert set(found) == {"group/three", "group/deeper/four"}
+        assert all(one["state"] == "unverified" for one in found.values())
+        run("evict", mount.path, "group/deeper", check=True)
+        found = {one["name"]: one for one in mount.status()["components"]}
+        assert [found[name]["evicted"] for name in sorted(found)] == [True, False]
+        done = run("warm", mount.path, "group/nothing")
+        assert done.returncode == 1 and "no component or directory 'group/nothing'" in done.stderr
+
+
+# ---- storage that does not answer ----------------------------------------------------------------
+
+@contextlib.contextmanager
+def hanging(root):
+    """A mount of the root, in which to look into "one" hangs."""
+    with slow(root) as storage, mounted(storage.path) as mount:
+        storage.command("stall one/*")
+        looks = subprocess.Popen(["ls", str(mount / "one")], stdout=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: storage.stats()["stalled"] > 0, what="the look to hang")
+            yield mount, storage, looks
+        finally:
+            storage.command("release")
+            looks.kill()
+            looks.wait(PATIENCE)
+
+
+def test_one_directory_that_hangs_holds_up_no_other(root):
+    with hanging(root) as (mount, storage, looks):
+        more = [subprocess.Popen(["stat", str(mount / f"one/{number}")],
+                                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                for number in range(100)]
+        try:
+            assert len(load_file(mount / "two/model.safetensors")) == 10
+            assert names(mount.path) == ["one", "two"]
+            assert looks.poll() is None
+            # Who gives up may go.
+            looks.send_signal(signal.SIGKILL)
+            looks.wait(PATIENCE)
+            storage.command("release", "reset")
+            for one in more:
+                assert one.wait(PATIENCE) == 1
+        finally:
+            for one in more:
+                one.kill()
+                one.wait(PATIENCE)
+        wait_for(lambda: "model.safetensors" in names(mount / "one"))
+
+
+def test_unmounted_while_a_look_hangs(root):
+    with hanging(root) as (mount, storage, looks):
+        os.kill(mount.pid, signal.SIGTERM)
+        wait_for(lambda: not is_alive(mount.pid), what="the daemon's end")
+        assert looks.wait(PATIENCE) != 0
+        mount.pid = None
+
+
+# ---- who may know --------------------------------------------------------------------------------
+
+def test_the_status_of_many_is_for_who_mounted_them(root):
+    with mounted(root) as mount:
+        assert stat.S_IMODE(os.stat(mount / ".unshard/status.json").st_mode) == 0o400
+    with mounted(root / "one") as mount:
+        assert stat.S_IMODE(os.stat(mount / ".unshard/status.json").st_mode) == 0o444
+
+
+def test_ids_are_not_used_again(root):
+    """A name that comes back is another file, and the pages of the old one are not its own."""
+    with mounted(root) as mount:
+        path = mount / "one/note.txt"
+        for content in ("first", "second", "x" * 10000, "third"):
+            staged = root / "note"
+            staged.write_text(content)
+            staged.rename(root / "one/note.txt")
+            wait_for(lambda: path.exists() and path.read_text() == content, SOON)
+            (root / "one/note.txt").unlink()
+            wait_for(lambda: not path.exists(), SOON)
