@@ -359,9 +359,10 @@ static int read_headers(struct discovery *discovery)
 static int run(struct discovery *discovery, const char *directory, struct unshard_error *error)
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
-    int result = directory == NULL
-                     ? scan_tree(checkpoint, &discovery->notes, &discovery->scan, error)
-                     : scan_focus(checkpoint, directory, &discovery->notes, &discovery->scan, error);
+    int result =
+        directory == NULL
+            ? scan_tree(checkpoint, &discovery->notes, &discovery->scan, error)
+            : scan_focus(checkpoint, directory, &discovery->notes, &discovery->scan, error);
     if (result == 0) {
         inherited_apply(discovery);
         early_reads_make(discovery);

@@ -64,9 +64,9 @@ static int make_lists(struct discovery *discovery)
     const struct inherited *left = left_to(discovery);
     struct inherited *out = &discovery->checkpoint->inherited;
     const struct scan_entry *focus = &discovery->scan.entries[discovery->scan.focus];
-    out->lists = arena_alloc_array(&discovery->checkpoint->arena,
-                                   (size_t)left->list_count + focus->child_count,
-                                   sizeof *out->lists);
+    out->lists =
+        arena_alloc_array(&discovery->checkpoint->arena,
+                          (size_t)left->list_count + focus->child_count, sizeof *out->lists);
     if (out->lists == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < left->list_count + focus->child_count; i++) {
@@ -108,9 +108,9 @@ static int make_taken(struct discovery *discovery)
     const struct scan *scan = &discovery->scan;
     struct inherited *out = &discovery->checkpoint->inherited;
     int result = 0;
-    out->taken = arena_alloc_array(&discovery->checkpoint->arena,
-                                   (size_t)left->taken_count + count_members(discovery),
-                                   sizeof *out->taken);
+    out->taken =
+        arena_alloc_array(&discovery->checkpoint->arena,
+                          (size_t)left->taken_count + count_members(discovery), sizeof *out->taken);
     if (out->taken == NULL)
         return -ENOMEM;
     for (uint32_t i = 0; i < left->taken_count && result == 0; i++) {

@@ -8,8 +8,8 @@
 
 #include "tree/discovery.h"
 
-/* Of a directory that has been scanned, what discovery->above leaves to it: its entries are claimed,
- * and the lists are looked at. With a scan of the whole nothing. */
+/* Of a directory that has been scanned, what discovery->above leaves to it: its entries are
+ * claimed, and the lists are looked at. With a scan of the whole nothing. */
 void inherited_apply(struct discovery *discovery);
 /* Fills in what is left to those below, once outcomes are settled. 0 or -ENOMEM. */
 int inherited_make(struct discovery *discovery);

@@ -132,9 +132,9 @@ struct unshard_checkpoint {
     uint32_t note_count, problem_count, missing_count;
 };
 
-/* Lays out one directory of the checkpoint's source, given by its path relative to that, as it is on
- * disk now: *out has its files, views and components, and in its tree the directory (node 0) with
- * what is in it; directories in there have no children but those of our making. All paths are
+/* Lays out one directory of the checkpoint's source, given by its path relative to that, as it is
+ * on disk now: *out has its files, views and components, and in its tree the directory (node 0)
+ * with what is in it; directories in there have no children but those of our making. All paths are
  * relative to the source. above: the directory that it is in, laid out; NULL for the source itself.
  * Blocks on I/O. Thread-safe. The caller owns *out, which `place` must outlive; `above` is not
  * needed any more. Errors: it cannot be listed ("unreadable"), or memory. */

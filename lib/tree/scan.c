@@ -25,7 +25,7 @@ struct scanner {
     uint32_t together; /* directories to list at once */
     bool full;
     uint32_t listing; /* the directory at hand, of scan_list */
-    bool aside; /* at what is not in focus: nothing is noted */
+    bool aside;       /* at what is not in focus: nothing is noted */
     /* Directories that were reached through several symlinks: number in `places` of each, and in
      * how many places it was. Keys live in the checkpoint's arena. */
     struct string_map linked;
@@ -588,7 +588,8 @@ static bool is_below(const struct scan *scan, uint32_t directory)
 uint32_t scan_find(struct scan *scan, uint32_t directory, const char *path)
 {
     while (scan->entries[directory].kind == SCAN_DIRECTORY) {
-        if (scan->scanner != NULL && !scan->entries[directory].listed && is_below(scan, directory)) {
+        if (scan->scanner != NULL && !scan->entries[directory].listed &&
+            is_below(scan, directory)) {
             if (scan_list(scan, directory) != 0)
                 return SCAN_NONE;
             scan->entries[directory].near = true;
