@@ -84,6 +84,8 @@ uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
         .component = NO_COMPONENT,
     };
     refuse_too_large(discovery, &checkpoint->files[entry->file]);
+    if (entry->damage != NULL)
+        discovery_fail_file(discovery, &checkpoint->files[entry->file], entry->damage);
     return entry->file;
 }
 

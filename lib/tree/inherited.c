@@ -32,6 +32,7 @@ static void claim(struct scan *scan, const struct member_below *taken)
         return;
     scan->entries[entry].claimed = true;
     scan->entries[entry].unlisted = taken->unlisted;
+    scan->entries[entry].damage = taken->error;
 }
 
 void inherited_apply(struct discovery *discovery)
@@ -84,14 +85,33 @@ static int make_lists(struct discovery *discovery)
     return 0;
 }
 
-static int add_taken(struct discovery *discovery, const char *path, bool unlisted)
+static int add_taken(struct discovery *discovery, const struct member_below *taken)
 {
     struct inherited *out = &discovery->checkpoint->inherited;
-    const char *kept = keep(discovery, path);
-    if (kept == NULL)
+    struct member_below kept = {.path = keep(discovery, taken->path), .unlisted = taken->unlisted};
+    if (kept.path == NULL)
         return -ENOMEM;
-    out->taken[out->taken_count++] = (struct member_below){.path = kept, .unlisted = unlisted};
+    if (taken->error != NULL) {
+        struct unshard_error *error = arena_alloc(&discovery->checkpoint->arena, sizeof *error);
+        if (error == NULL)
+            return -ENOMEM;
+        *error = *taken->error;
+        kept.error = error;
+    }
+    out->taken[out->taken_count++] = kept;
     return 0;
+}
+
+/* A file that a component of the directory in focus has taken. */
+static int add_member(struct discovery *discovery, uint32_t number)
+{
+    const struct scan_entry *entry = &discovery->scan.entries[number];
+    struct member_below taken = {.path = entry->path, .unlisted = entry->unlisted};
+    if (entry->parent == discovery->scan.focus)
+        return 0;
+    if (entry->file != SCAN_NONE)
+        taken.error = discovery->checkpoint->files[entry->file].error;
+    return add_taken(discovery, &taken);
 }
 
 static uint32_t count_members(const struct discovery *discovery)
@@ -116,14 +136,11 @@ static int make_taken(struct discovery *discovery)
     for (uint32_t i = 0; i < left->taken_count && result == 0; i++) {
         const char *name = behind_focus(scan, left->taken[i].path);
         if (name != NULL && strchr(name, '/') != NULL)
-            result = add_taken(discovery, left->taken[i].path, left->taken[i].unlisted);
+            result = add_taken(discovery, &left->taken[i]);
     }
     for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++)
-        for (uint32_t k = 0; k < discovery->candidates[i]->member_count && result == 0; k++) {
-            const struct scan_entry *entry = &scan->entries[discovery->candidates[i]->members[k]];
-            if (entry->parent != scan->focus)
-                result = add_taken(discovery, entry->path, entry->unlisted);
-        }
+        for (uint32_t k = 0; k < discovery->candidates[i]->member_count && result == 0; k++)
+            result = add_member(discovery, discovery->candidates[i]->members[k]);
     return result;
 }
 
