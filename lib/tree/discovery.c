@@ -427,6 +427,10 @@ static int open_source(struct unshard_checkpoint *checkpoint, const char *source
     return 0;
 }
 
+/* What headers took is much more than what stays, for as long as a mount is; but going through all
+ * memory of the process takes longer than laying out a directory of few files. */
+#define WORTH_TRIMMING ((size_t)16 << 20)
+
 /* Has the checkpoint filled in, or closed. */
 static int discover(struct unshard_checkpoint *checkpoint, const struct unshard_checkpoint *above,
                     const char *directory, struct unshard_error *error)
@@ -434,8 +438,10 @@ static int discover(struct unshard_checkpoint *checkpoint, const struct unshard_
     struct discovery discovery = {
         .checkpoint = checkpoint, .above = above, .budget = {.limit = HEADERS_MEMORY}};
     int result = run(&discovery, directory, error);
+    bool much = directory == NULL || atomic_load(&discovery.budget.taken) >= WORTH_TRIMMING;
     discovery_free(&discovery);
-    malloc_trim(0); /* what headers took is much more than what stays, for as long as a mount is */
+    if (much)
+        malloc_trim(0);
     checkpoint->options.split = NULL; /* the caller's, and done with */
     if (result != 0)
         unshard_checkpoint_close(checkpoint);
