@@ -31,10 +31,12 @@ static void claim(struct scan *scan, const struct member_below *taken)
     uint32_t entry = name == NULL || strchr(name, '/') != NULL
                          ? SCAN_NONE
                          : scan_listed_child(scan, scan->focus, name, strlen(name));
-    if (entry == SCAN_NONE || scan->entries[entry].kind != SCAN_FILE)
+    if (entry == SCAN_NONE || (scan->entries[entry].kind != SCAN_FILE) != taken->hidden)
         return;
+    scan->entries[entry].hidden = taken->hidden;
     scan->entries[entry].claimed = true;
     scan->entries[entry].unlisted = taken->unlisted;
+    scan->entries[entry].damage = taken->error;
 }
 
 void inherited_apply(struct discovery *discovery)
@@ -87,21 +89,50 @@ static int make_lists(struct discovery *discovery)
     return 0;
 }
 
-static int add_taken(struct discovery *discovery, const char *path, bool unlisted)
+static int add_taken(struct discovery *discovery, const struct member_below *taken)
 {
     struct inherited *out = &discovery->checkpoint->inherited;
-    const char *kept = keep(discovery, path);
-    if (kept == NULL)
+    struct member_below kept = *taken;
+    kept.path = keep(discovery, taken->path);
+    if (kept.path == NULL)
         return -ENOMEM;
-    out->taken[out->taken_count++] = (struct member_below){.path = kept, .unlisted = unlisted};
+    if (taken->error != NULL) {
+        struct unshard_error *error = arena_alloc(&discovery->checkpoint->arena, sizeof *error);
+        if (error == NULL)
+            return -ENOMEM;
+        *error = *taken->error;
+        kept.error = error;
+    }
+    out->taken[out->taken_count++] = kept;
     return 0;
+}
+
+/* A file that a component of the directory in focus has taken. */
+static int add_member(struct discovery *discovery, uint32_t number)
+{
+    const struct scan_entry *entry = &discovery->scan.entries[number];
+    struct member_below taken = {.path = entry->path, .unlisted = entry->unlisted};
+    if (entry->parent == discovery->scan.focus)
+        return 0;
+    if (entry->file != SCAN_NONE)
+        taken.error = discovery->checkpoint->files[entry->file].error;
+    return add_taken(discovery, &taken);
+}
+
+/* What led nowhere, and is not shown since the component's own file is there. */
+static int add_replaced(struct discovery *discovery, uint32_t number)
+{
+    const struct scan_entry *entry = &discovery->scan.entries[number];
+    struct member_below taken = {.path = entry->path, .hidden = true};
+    return entry->parent == discovery->scan.focus || !entry->hidden ? 0
+                                                                    : add_taken(discovery, &taken);
 }
 
 static uint32_t count_members(const struct discovery *discovery)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
-        count += discovery->candidates[i]->member_count;
+        count += discovery->candidates[i]->member_count + discovery->candidates[i]->replaced_count;
     return count;
 }
 
@@ -119,14 +150,15 @@ static int make_taken(struct discovery *discovery)
     for (uint32_t i = 0; i < left->taken_count && result == 0; i++) {
         const char *name = behind_focus(scan, left->taken[i].path);
         if (name != NULL && strchr(name, '/') != NULL)
-            result = add_taken(discovery, left->taken[i].path, left->taken[i].unlisted);
+            result = add_taken(discovery, &left->taken[i]);
     }
-    for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++)
-        for (uint32_t k = 0; k < discovery->candidates[i]->member_count && result == 0; k++) {
-            const struct scan_entry *entry = &scan->entries[discovery->candidates[i]->members[k]];
-            if (entry->parent != scan->focus)
-                result = add_taken(discovery, entry->path, entry->unlisted);
-        }
+    for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++) {
+        const struct candidate *one = discovery->candidates[i];
+        for (uint32_t k = 0; k < one->member_count && result == 0; k++)
+            result = add_member(discovery, one->members[k]);
+        for (uint32_t k = 0; k < one->replaced_count && result == 0; k++)
+            result = add_replaced(discovery, one->replaced[k]);
+    }
     return result;
 }
 
@@ -140,8 +172,11 @@ static uint64_t hash_of(const struct inherited *inherited)
     uint64_t hash = inherited->list_count;
     for (uint32_t i = 0; i < inherited->list_count; i++)
         hash = hash_text(hash, inherited->lists[i]);
-    for (uint32_t i = 0; i < inherited->taken_count; i++)
-        hash = hash_text(hash + inherited->taken[i].unlisted, inherited->taken[i].path);
+    for (uint32_t i = 0; i < inherited->taken_count; i++) {
+        const struct member_below *taken = &inherited->taken[i];
+        hash = hash_text(hash + taken->unlisted + 2U * taken->hidden, taken->path);
+        hash = taken->error != NULL ? hash_text(hash, taken->error->message) : hash;
+    }
     return hash;
 }
 

@@ -173,9 +173,10 @@ static bool play_round(struct setting *setting, const char *directory, const cha
     if (checkpoint_lay_out(&setting->place, &context, "", &root, &error) != 0)
         return false;
     context.above = root;
-    if (checkpoint_lay_out(&setting->place, &context, directory, &layout, &error) != 0)
-        return false;
+    int result = checkpoint_lay_out(&setting->place, &context, directory, &layout, &error);
     unshard_layout_release(root);
+    if (result != 0)
+        return false;
     const struct unshard_node *node = unshard_node_child(layout, 0, "model.safetensors");
     bool good = unshard_engine_attach(setting->engine, layout, node->view, &view, &error) == 0;
     unshard_layout_release(layout);
