@@ -381,11 +381,6 @@ static void test_what_is_another_file_is_another_view(void **state)
     append("m/train.log", "two");
     pass_a_second();
     identity_of("m", "train.log", now);
-    assert_memory_equal(now, log, 16);
-    make("f new three\n");
-    rename_on_disk("new", "m/train.log");
-    pass_a_second();
-    identity_of("m", "train.log", now);
     assert_memory_not_equal(now, log, 16);
     identity_of("m", "model.safetensors", now);
     assert_memory_equal(now, merged, 16);
