@@ -105,8 +105,8 @@ int check_header(struct unshard_engine *engine, uint32_t number, uint64_t start,
                             &offset))
         return 0;
     return error_set_at(error, HEADER_MISMATCH, EIO, offset,
-                        "%s: bytes of the header, at %llu, are not what they were when it was "
-                        "mounted: mount the checkpoint anew",
+                        "%s: bytes of the header, at %llu, are not what they were when its "
+                        "directory was looked at: it was written to; open it again",
                         file->path, (unsigned long long)offset);
 }
 

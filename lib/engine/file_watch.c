@@ -168,7 +168,7 @@ static void take_new_file(struct unshard_engine *engine, uint32_t number)
         block(engine, number, GATE_UNUSABLE, &error);
     } else if (!headers_same_layout(engine->checkpoint, number)) {
         block_changed(engine, number, GATE_LAYOUT,
-                      "its header says something else now; mount the checkpoint anew");
+                      "its header says something else now; who opens it again has the new one");
     } else if (file_reset(engine, number) != 0) {
         block_changed(engine, number, GATE_UNUSABLE, strerrordesc_np(ENOMEM));
     }

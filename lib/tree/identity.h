@@ -7,8 +7,8 @@
  *
  * A file is known by device and inode, size and time: numbers of inodes are used again. Of one that
  * views were planned from, what its header said counts as well, and which of its bytes are shown;
- * and of all what is known of their content beforehand. ctime does not count: it moves when the file
- * gets one more name. Who has a file open that changes in place follows it, or gets errors
+ * and of all what is known of their content beforehand. ctime does not count: it moves when the
+ * file gets one more name. Who has a file open that changes in place follows it, or gets errors
  * (engine/plain_file.c); who opens it then has another view.
  */
 #ifndef TREE_IDENTITY_H

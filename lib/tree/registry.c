@@ -63,7 +63,7 @@ static void add_buckets(struct registry_kind *kind)
 {
     if (kind->end < kind->bucket_count)
         return;
-    uint32_t *grown = calloc(kind->bucket_count * 2U, sizeof *grown);
+    uint32_t *grown = calloc((size_t)kind->bucket_count * 2, sizeof *grown);
     if (grown == NULL)
         return;
     free(kind->buckets);
