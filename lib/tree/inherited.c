@@ -174,7 +174,7 @@ static uint64_t hash_of(const struct inherited *inherited)
         hash = hash_text(hash, inherited->lists[i]);
     for (uint32_t i = 0; i < inherited->taken_count; i++) {
         const struct member_below *taken = &inherited->taken[i];
-        hash = hash_text(hash + taken->unlisted + 2U * taken->hidden, taken->path);
+        hash = hash_text(hash + taken->unlisted + (taken->hidden ? 2 : 0), taken->path);
         hash = taken->error != NULL ? hash_text(hash, taken->error->message) : hash;
     }
     return hash;
