@@ -46,6 +46,15 @@ static inline bool same_expectation(const struct expectation *a, const struct ex
     return same;
 }
 
+/* Of a file with several names the message has the one it was read under. */
+static inline bool same_error(const struct unshard_error *a, const struct unshard_error *b)
+{
+    if (a == NULL || b == NULL)
+        return a == b;
+    return strcmp(a->code, b->code) == 0 && a->errno_value == b->errno_value &&
+           a->offset == b->offset;
+}
+
 /* Of the whole. What the file is a shard of lies above: where that is laid out it is known. */
 static inline bool is_shard_of_above(const struct layout_pair *pair, const struct source_file *file)
 {
@@ -65,9 +74,7 @@ static inline bool same_source(const struct source_file *a, const struct source_
            (of_above || (a->as_is == b->as_is &&
                          (a->component == NO_COMPONENT) == (b->component == NO_COMPONENT) &&
                          a->header_piece_count == b->header_piece_count)) &&
-           (a->error == NULL || b->error == NULL
-                ? a->error == b->error
-                : strcmp(a->error->message, b->error->message) == 0);
+           same_error(a->error, b->error);
 }
 
 static inline bool is_view_of_above(const struct layout_pair *pair, const struct view *view)
@@ -143,7 +150,7 @@ static inline bool same_components(struct layout_pair *pair)
         if (other == NULL || one->failed != other->failed || one->bytes != other->bytes ||
             one->tensor_count != other->tensor_count || one->file_count != other->file_count ||
             strcmp(one->format, other->format) != 0 || one->note_count != other->note_count ||
-            (one->failed && strcmp(one->error.message, other->error.message) != 0) ||
+            (one->failed && !same_error(&one->error, &other->error)) ||
             !same_text(one->view_path, other->view_path))
             return layout_differs(pair, "the component", one->name);
     }
