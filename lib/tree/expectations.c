@@ -8,6 +8,32 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Behind the way from a directory above the focus to it, if the name begins with that; or NULL. */
+static const char *behind_way(const struct scan *scan, uint32_t directory, const char *name)
+{
+    size_t skip = directory == 0 ? 0 : strlen(scan->entries[directory].path) + 1;
+    const char *way = scan->entries[scan->focus].path + skip;
+    size_t length = strlen(way);
+    return strncmp(name, way, length) == 0 && name[length] == '/' ? name + length + 1 : NULL;
+}
+
+bool gathering_is_near(const struct gathering *gathering, uint32_t directory, const char *name)
+{
+    const struct scan *scan = &gathering->discovery->scan;
+    if (scan->focus == SCAN_NONE)
+        return true;
+    if (directory < scan->focus) {
+        name = behind_way(scan, directory, name);
+        directory = scan->focus;
+    }
+    for (const char *slash; name != NULL && (slash = strchr(name, '/')) != NULL; name = slash + 1) {
+        directory = scan_listed_child(scan, directory, name, (size_t)(slash - name));
+        if (directory == SCAN_NONE || !scan_is_near(scan, directory))
+            return false;
+    }
+    return name != NULL;
+}
+
 uint32_t gathering_find_file(const struct gathering *gathering, uint32_t directory,
                              const char *name)
 {

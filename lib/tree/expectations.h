@@ -29,6 +29,10 @@ struct gathering {
 int expectations_from_hub(struct gathering *gathering);
 int expectations_from_lists(struct gathering *gathering);
 
+/* Whether the file called `name` below a directory, or it if it were there, is one of those that
+ * are laid out: of what lies elsewhere nothing is known, and nothing need be. Lists of whole
+ * repositories name thousands of files, of which not one is looked at for that. */
+bool gathering_is_near(const struct gathering *gathering, uint32_t directory, const char *name);
 /* The source file of the regular file at `name` below the directory, or SCAN_NONE. */
 uint32_t gathering_find_file(const struct gathering *gathering, uint32_t directory,
                              const char *name);

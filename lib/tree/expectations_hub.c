@@ -371,7 +371,8 @@ static int claim_tree(struct hub *hub, const struct digest_list *list, struct tr
     size_t prefix = strlen(scope.prefix);
     for (uint32_t i = 0; i < list->count; i++) {
         const struct listed_digest *item = &list->items[i];
-        if (strncmp(item->name, scope.prefix, prefix) != 0)
+        if (strncmp(item->name, scope.prefix, prefix) != 0 ||
+            !gathering_is_near(hub->gathering, scope.directory, item->name + prefix))
             continue;
         struct claim claim = {.rank = CLAIM_TREE,
                               .digest = item->digest,

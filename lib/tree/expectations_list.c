@@ -72,35 +72,12 @@ static int add_missing(struct gathering *gathering, const char *directory, const
     return 0;
 }
 
-/* Whether the file called `name` below the directory of the list is one of those that are laid out:
- * of what lies elsewhere nothing is known, and nothing need be. */
-static bool is_near(const struct gathering *gathering, uint32_t list_entry, const char *name)
-{
-    const struct scan *scan = &gathering->discovery->scan;
-    uint32_t directory = entry_of(gathering, list_entry)->parent;
-    if (scan->focus == SCAN_NONE)
-        return true;
-    if (directory < scan->focus) {
-        size_t skip = directory == 0 ? 0 : strlen(scan->entries[directory].path) + 1;
-        const char *way = scan->entries[scan->focus].path + skip;
-        size_t length = strlen(way);
-        if (strncmp(name, way, length) != 0 || name[length] != '/')
-            return false;
-        name += length + 1;
-        directory = scan->focus;
-    }
-    const char *slash = strchr(name, '/');
-    if (slash != NULL)
-        directory = scan_listed_child(scan, directory, name, (size_t)(slash - name));
-    return directory != SCAN_NONE && scan_is_near(scan, directory);
-}
-
 /* Adds a claim about the file called `name` below the directory of the list. */
 static int claim_name(struct gathering *gathering, uint32_t list_entry, const char *name,
                       struct claim *claim)
 {
     uint32_t directory = entry_of(gathering, list_entry)->parent;
-    if (!is_near(gathering, list_entry, name))
+    if (!gathering_is_near(gathering, directory, name))
         return 0;
     claim->file = gathering_find_file(gathering, directory, name);
     if (claim->file == SCAN_NONE)
@@ -111,11 +88,10 @@ static int claim_name(struct gathering *gathering, uint32_t list_entry, const ch
 /* A file of this name is there, or it is one of those that are listed as missing. */
 static bool is_of_use(const struct gathering *gathering, uint32_t list_entry, const char *name)
 {
-    if (!is_near(gathering, list_entry, name))
-        return false;
-    return gathering->missing.count < MOST_MISSING ||
-           gathering_find_file(gathering, entry_of(gathering, list_entry)->parent, name) !=
-               SCAN_NONE;
+    uint32_t directory = entry_of(gathering, list_entry)->parent;
+    return gathering_is_near(gathering, directory, name) &&
+           (gathering->missing.count < MOST_MISSING ||
+            gathering_find_file(gathering, directory, name) != SCAN_NONE);
 }
 
 static int claim_items(struct gathering *gathering, uint32_t entry, const struct digest_list *list)
