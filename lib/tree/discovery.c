@@ -9,6 +9,7 @@
 #include "tree/hub_markers.h"
 #include "tree/inherited.h"
 #include "tree/outcome.h"
+#include "tree/parsed_list.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
@@ -498,6 +499,7 @@ void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint)
         close(checkpoint->source_fd);
     if (!checkpoint->borrowed)
         free(checkpoint->source);
+    parsed_lists_free(&checkpoint->inherited);
     arena_free(&checkpoint->arena);
     free(checkpoint);
 }

@@ -372,7 +372,8 @@ static int claim_tree(struct hub *hub, const struct digest_list *list, struct tr
     for (uint32_t i = 0; i < list->count; i++) {
         const struct listed_digest *item = &list->items[i];
         if (strncmp(item->name, scope.prefix, prefix) != 0 ||
-            !gathering_is_near(hub->gathering, scope.directory, item->name + prefix))
+            gathering_place_of(hub->gathering, scope.directory, item->name + prefix) ==
+                PLACE_ELSEWHERE)
             continue;
         struct claim claim = {.rank = CLAIM_TREE,
                               .digest = item->digest,

@@ -40,6 +40,11 @@ static inline bool same_expectation(const struct expectation *a, const struct ex
     bool same = a->digest_count == b->digest_count && a->has_size == b->has_size &&
                 a->size == b->size && a->contradicts == b->contradicts &&
                 (a->chunks == NULL) == (b->chunks == NULL);
+    if (same && a->chunks != NULL)
+        same = a->chunks->count == b->chunks->count &&
+               a->chunks->algorithm == b->chunks->algorithm &&
+               memcmp(a->chunks->digests, b->chunks->digests,
+                      a->chunks->count * digest_size(a->chunks->algorithm)) == 0;
     for (uint32_t i = 0; same && i < a->digest_count; i++)
         same = digest_equal(&a->digests[i].digest, &b->digests[i].digest) &&
                same_text(a->digests[i].origin, b->digests[i].origin);
@@ -203,10 +208,22 @@ static inline struct unshard_checkpoint *lay_out_on_the_way(const struct unshard
     }
 }
 
+/* What is told of the lists of digests is told once, where they are or the file would be. */
+static inline const char *check_told(const struct unshard_checkpoint *whole, uint32_t problems,
+                                     uint32_t missing, char *out)
+{
+    if (whole->problem_count == problems && whole->missing_count == missing)
+        return NULL;
+    snprintf(out, 1024, "%u problems and %u missing files, %u and %u in directories by themselves",
+             whole->problem_count, whole->missing_count, problems, missing);
+    return out;
+}
+
 /* NULL: all directories are what they are in the whole; else what differs, in out (of 1,024 bytes).
  * The markers of a hub's cache are another matter. */
 static inline const char *check_layouts(const struct unshard_checkpoint *whole, char *out)
 {
+    uint32_t problems = 0, missing = 0;
     for (uint32_t i = 0; i < whole->node_count; i++) {
         char path[PATH_MAX];
         struct unshard_error error = {0};
@@ -224,13 +241,15 @@ static inline const char *check_layouts(const struct unshard_checkpoint *whole, 
         bool same = same_children(&pair, i, 0) && same_components(&pair);
         if (same && components_in(whole, path) != components_in(layout, path))
             same = layout_differs(&pair, "the number of components", path);
+        problems += layout->problem_count;
+        missing += layout->missing_count;
         unshard_checkpoint_close(layout);
         if (!same) {
             snprintf(out, 1024, "\"%.300s\" by itself: %s", path, pair.what);
             return out;
         }
     }
-    return NULL;
+    return check_told(whole, problems, missing, out);
 }
 
 #endif
