@@ -472,6 +472,10 @@ static void trees_count_for_snapshots_of_their_commit(void **state)
     checkpoint = open_checkpoint(fixture_path(root, "models--a--b/snapshots/main"));
     assert_null(expectation_of(checkpoint, "config.json"));
     unshard_checkpoint_close(checkpoint);
+    fixture_text(root, "models--a--b/trees/" COMMIT ".json", "{");
+    checkpoint = open_checkpoint(fixture_path(root, SNAPSHOT));
+    assert_int_equal(checkpoint->problem_count, 1);
+    unshard_checkpoint_close(checkpoint);
     fixture_remove(root);
 }
 
