@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct layout_pair {
@@ -189,25 +190,6 @@ static inline bool is_made_up(const struct unshard_checkpoint *checkpoint, const
     return fstatat(checkpoint->source_fd, path[0] != '\0' ? path : ".", &status, 0) != 0;
 }
 
-/* The directory and those above it, from the source on: the last one's layout; NULL with *error. */
-static inline struct unshard_checkpoint *lay_out_on_the_way(const struct unshard_checkpoint *whole,
-                                                            const char *path,
-                                                            struct unshard_error *error)
-{
-    struct unshard_checkpoint *above = NULL, *layout = NULL;
-    for (size_t length = 0;; length++) {
-        char part[PATH_MAX];
-        if (length > 0)
-            length += strcspn(path + length, "/");
-        snprintf(part, sizeof part, "%.*s", (int)length, path);
-        int result = checkpoint_lay_out(whole, above, part, &layout, error);
-        unshard_checkpoint_close(above);
-        if (result != 0 || path[length] == '\0')
-            return result == 0 ? layout : NULL;
-        above = layout;
-    }
-}
-
 /* What is told of the lists of digests is told once, where they are or the file would be. */
 static inline const char *check_told(const struct unshard_checkpoint *whole, uint32_t problems,
                                      uint32_t missing, char *out)
@@ -219,37 +201,49 @@ static inline const char *check_told(const struct unshard_checkpoint *whole, uin
     return out;
 }
 
+/* The directory that is a node of the whole, laid out after the one above it. False with `out`. */
+static inline bool check_layout(const struct unshard_checkpoint *whole, uint32_t node,
+                                struct unshard_checkpoint **layouts, char *out)
+{
+    const struct unshard_checkpoint *above = node > 0 ? layouts[whole->nodes[node].parent] : NULL;
+    char path[PATH_MAX];
+    struct unshard_error error = {0};
+    node_path(whole, node, path);
+    if (strstr(path, ".no_exist") != NULL || is_made_up(whole, path))
+        return true;
+    if (checkpoint_lay_out(whole, above, path, &layouts[node], &error) != 0) {
+        snprintf(out, 1024, "\"%.300s\" by itself: %s", path, error.message);
+        return false;
+    }
+    struct layout_pair pair = {.whole = whole, .layout = layouts[node]};
+    bool same = same_children(&pair, node, 0) && same_components(&pair);
+    if (same && components_in(whole, path) != components_in(layouts[node], path))
+        same = layout_differs(&pair, "the number of components", path);
+    if (!same)
+        snprintf(out, 1024, "\"%.300s\" by itself: %s", path, pair.what);
+    return same;
+}
+
 /* NULL: all directories are what they are in the whole; else what differs, in out (of 1,024 bytes).
  * The markers of a hub's cache are another matter. */
 static inline const char *check_layouts(const struct unshard_checkpoint *whole, char *out)
 {
+    struct unshard_checkpoint **layouts = calloc(whole->node_count, sizeof *layouts);
     uint32_t problems = 0, missing = 0;
-    for (uint32_t i = 0; i < whole->node_count; i++) {
-        char path[PATH_MAX];
-        struct unshard_error error = {0};
-        if (whole->nodes[i].kind != UNSHARD_NODE_DIRECTORY)
-            continue;
-        node_path(whole, i, path);
-        if (strstr(path, ".no_exist") != NULL || is_made_up(whole, path))
-            continue;
-        struct unshard_checkpoint *layout = lay_out_on_the_way(whole, path, &error);
-        if (layout == NULL) {
-            snprintf(out, 1024, "\"%.300s\" by itself: %s", path, error.message);
-            return out;
-        }
-        struct layout_pair pair = {.whole = whole, .layout = layout};
-        bool same = same_children(&pair, i, 0) && same_components(&pair);
-        if (same && components_in(whole, path) != components_in(layout, path))
-            same = layout_differs(&pair, "the number of components", path);
-        problems += layout->problem_count;
-        missing += layout->missing_count;
-        unshard_checkpoint_close(layout);
-        if (!same) {
-            snprintf(out, 1024, "\"%.300s\" by itself: %s", path, pair.what);
-            return out;
+    bool same = layouts != NULL;
+    snprintf(out, 1024, "out of memory");
+    for (uint32_t i = 0; i < whole->node_count && same; i++) {
+        if (whole->nodes[i].kind == UNSHARD_NODE_DIRECTORY)
+            same = check_layout(whole, i, layouts, out);
+        if (layouts[i] != NULL) {
+            problems += layouts[i]->problem_count;
+            missing += layouts[i]->missing_count;
         }
     }
-    return check_told(whole, problems, missing, out);
+    for (uint32_t i = 0; layouts != NULL && i < whole->node_count; i++)
+        unshard_checkpoint_close(layouts[i]);
+    free(layouts);
+    return same ? check_told(whole, problems, missing, out) : out;
 }
 
 #endif
