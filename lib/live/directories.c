@@ -178,24 +178,31 @@ void directories_forget_vanished(struct directories *directories, const char *pa
 void directories_shrink(struct directories *directories, size_t most, size_t most_bytes,
                         uint64_t before_ns)
 {
-    for (unsigned passed = 0; passed < MOST_PASSED && directories->oldest != NULL;) {
-        struct directory *oldest = directories->oldest;
+    struct directory *newer;
+    unsigned passed = 0;
+    for (struct directory *at = directories->oldest; at != NULL && passed < MOST_PASSED;
+         at = newer) {
+        newer = at->newer;
         if ((directories->count <= most && directories->bytes <= most_bytes) ||
-            oldest->began_ns >= before_ns)
+            at->began_ns >= before_ns)
             return;
-        if (is_in_use(oldest) || (oldest->layout != NULL && layout_is_shared(oldest->layout))) {
-            make_newest(directories, oldest);
+        if (is_in_use(at) || (at->layout != NULL && layout_is_shared(at->layout))) {
+            make_newest(directories, at); /* not to come to it each time */
             passed++;
         } else {
-            forget(directories, oldest);
+            forget(directories, at);
         }
     }
 }
 
 void directories_free(struct directories *directories)
 {
-    while (directories->newest != NULL)
-        forget(directories, directories->newest);
+    struct directory *older;
+    for (struct directory *at = directories->newest; at != NULL; at = older) {
+        older = at->older;
+        unshard_layout_release(at->layout);
+        free(at);
+    }
     free(directories->slots);
     *directories = (struct directories){0};
 }

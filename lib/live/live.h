@@ -25,8 +25,8 @@
  * that cannot be read is not tried more often than others; who asks for something else knows
  * nothing of it.
  *
- * A look counts for a second from when it began; where looking takes longer than half of that, for
- * twice as long as it took, or there would be nothing but looking. Whoever waits for a look is
+ * A look counts for a second from when it began; where looking takes longer than a quarter of that,
+ * for four times as long as it took, or there would be nothing but looking. Whoever waits for a look is
  * served by it if it counts for him when he came.
  *
  * A path is gone through from the source on: each directory on the way is looked at, and must show

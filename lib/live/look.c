@@ -167,7 +167,7 @@ static void look(struct unshard_tree *tree, struct directory *directory,
     pthread_mutex_lock(&tree->lock);
     directory->context = hash;
     directory->began_ns = began;
-    directory->fresh_ns = 2 * took > LIVE_FRESH_NS ? 2 * took : LIVE_FRESH_NS;
+    directory->fresh_ns = 4 * took > LIVE_FRESH_NS ? 4 * took : LIVE_FRESH_NS;
     settle(tree, directory, result, layout);
 }
 

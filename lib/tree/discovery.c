@@ -450,32 +450,31 @@ static int discover(struct unshard_checkpoint *checkpoint, const struct layout_c
     return result;
 }
 
-/* A source that is opened, and nothing else. */
-static int begin(const char *source, const struct unshard_view_options *options,
-                 struct unshard_checkpoint **out, struct unshard_error *error)
+/* With no source yet; NULL: no memory. */
+static struct unshard_checkpoint *new_checkpoint(const struct unshard_view_options *options)
 {
     struct unshard_checkpoint *checkpoint = calloc(1, sizeof *checkpoint);
     if (checkpoint == NULL)
-        return error_no_memory(error);
+        return NULL;
     checkpoint->source_fd = -1;
     if (options != NULL)
         checkpoint->options = *options;
     settle_options(&checkpoint->options);
-    int result = open_source(checkpoint, source, error);
-    if (result == 0)
-        *out = checkpoint;
-    else
-        unshard_checkpoint_close(checkpoint);
-    return result;
+    return checkpoint;
 }
 
 int unshard_checkpoint_open(const char *source, const struct unshard_view_options *options,
                             struct unshard_checkpoint **out, struct unshard_error *error)
 {
-    struct unshard_checkpoint *checkpoint = NULL;
-    int result = begin(source, options, &checkpoint, error);
-    if (result == 0)
-        result = discover(checkpoint, NULL, NULL, error);
+    struct unshard_checkpoint *checkpoint = new_checkpoint(options);
+    if (checkpoint == NULL)
+        return error_no_memory(error);
+    int result = open_source(checkpoint, source, error);
+    if (result != 0) {
+        unshard_checkpoint_close(checkpoint);
+        return result;
+    }
+    result = discover(checkpoint, NULL, NULL, error);
     if (result == 0)
         *out = checkpoint;
     return result;
@@ -484,11 +483,15 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
 int checkpoint_place_open(const char *source, const struct unshard_view_options *options,
                           struct unshard_checkpoint **out, struct unshard_error *error)
 {
-    struct unshard_checkpoint *place = NULL;
+    struct unshard_checkpoint *place = new_checkpoint(options);
     struct stat status;
-    int result = begin(source, options, &place, error);
-    if (result != 0)
+    if (place == NULL)
+        return error_no_memory(error);
+    int result = open_source(place, source, error);
+    if (result != 0) {
+        unshard_checkpoint_close(place);
         return result;
+    }
     const char *split = place->options.split;
     if (split != NULL &&
         (place->options.split = arena_copy_string(&place->arena, split, strlen(split))) == NULL) {

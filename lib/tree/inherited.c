@@ -31,8 +31,9 @@ static void claim(struct scan *scan, const struct member_below *taken)
     uint32_t entry = name == NULL || strchr(name, '/') != NULL
                          ? SCAN_NONE
                          : scan_listed_child(scan, scan->focus, name, strlen(name));
-    if (entry == SCAN_NONE || scan->entries[entry].kind != SCAN_FILE)
+    if (entry == SCAN_NONE || (scan->entries[entry].kind != SCAN_FILE) != taken->hidden)
         return;
+    scan->entries[entry].hidden = taken->hidden;
     scan->entries[entry].claimed = true;
     scan->entries[entry].unlisted = taken->unlisted;
 }
@@ -87,21 +88,38 @@ static int make_lists(struct discovery *discovery)
     return 0;
 }
 
-static int add_taken(struct discovery *discovery, const char *path, bool unlisted)
+static int add_taken(struct discovery *discovery, const struct member_below *taken)
 {
     struct inherited *out = &discovery->checkpoint->inherited;
-    const char *kept = keep(discovery, path);
+    const char *kept = keep(discovery, taken->path);
     if (kept == NULL)
         return -ENOMEM;
-    out->taken[out->taken_count++] = (struct member_below){.path = kept, .unlisted = unlisted};
+    out->taken[out->taken_count] = *taken;
+    out->taken[out->taken_count++].path = kept;
     return 0;
+}
+
+/* Entries that a candidate takes, or hides since its own file is there. */
+static int add_entries(struct discovery *discovery, const uint32_t *numbers, uint32_t count,
+                       bool members)
+{
+    const struct scan *scan = &discovery->scan;
+    int result = 0;
+    for (uint32_t i = 0; i < count && result == 0; i++) {
+        const struct scan_entry *entry = &scan->entries[numbers[i]];
+        struct member_below taken = {
+            .path = entry->path, .unlisted = entry->unlisted, .hidden = !members};
+        if (entry->parent != scan->focus && (members || entry->hidden))
+            result = add_taken(discovery, &taken);
+    }
+    return result;
 }
 
 static uint32_t count_members(const struct discovery *discovery)
 {
     uint32_t count = 0;
     for (uint32_t i = 0; i < discovery->candidate_count; i++)
-        count += discovery->candidates[i]->member_count;
+        count += discovery->candidates[i]->member_count + discovery->candidates[i]->replaced_count;
     return count;
 }
 
@@ -119,14 +137,14 @@ static int make_taken(struct discovery *discovery)
     for (uint32_t i = 0; i < left->taken_count && result == 0; i++) {
         const char *name = behind_focus(scan, left->taken[i].path);
         if (name != NULL && strchr(name, '/') != NULL)
-            result = add_taken(discovery, left->taken[i].path, left->taken[i].unlisted);
+            result = add_taken(discovery, &left->taken[i]);
     }
-    for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++)
-        for (uint32_t k = 0; k < discovery->candidates[i]->member_count && result == 0; k++) {
-            const struct scan_entry *entry = &scan->entries[discovery->candidates[i]->members[k]];
-            if (entry->parent != scan->focus)
-                result = add_taken(discovery, entry->path, entry->unlisted);
-        }
+    for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++) {
+        const struct candidate *one = discovery->candidates[i];
+        result = add_entries(discovery, one->members, one->member_count, true);
+        if (result == 0)
+            result = add_entries(discovery, one->replaced, one->replaced_count, false);
+    }
     return result;
 }
 
@@ -141,7 +159,8 @@ static uint64_t hash_of(const struct inherited *inherited)
     for (uint32_t i = 0; i < inherited->list_count; i++)
         hash = hash_text(hash, inherited->lists[i]);
     for (uint32_t i = 0; i < inherited->taken_count; i++)
-        hash = hash_text(hash + inherited->taken[i].unlisted, inherited->taken[i].path);
+        hash = hash_text(hash + inherited->taken[i].unlisted + 2U * inherited->taken[i].hidden,
+                         inherited->taken[i].path);
     return hash;
 }
 

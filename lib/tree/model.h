@@ -105,6 +105,7 @@ struct missing_file {
 struct member_below {
     const char *path;
     bool unlisted; /* its own directory does not list it */
+    bool hidden;   /* no file: a symlink that leads nowhere, which is not shown */
 };
 
 /* What a directory leaves to those below it, see tree/inherited.h. */

@@ -333,7 +333,6 @@ static void test_attributes_cost_no_layout(void **state)
         assert_int_equal(view->map.size, node->size);
         assert_int_equal(place.layout->files[view->map.extents[0].source].size, node->size);
         assert_int_equal(unshard_component(place.layout, 0).tensor_count, 2);
-        assert_false(layout_is_shared(place.layout) && i < 0);
         unshard_layout_release(place.layout);
         pass_a_second();
         assert_int_equal(size_of("m", "train.log"), 6 + 3 * i);
@@ -544,7 +543,7 @@ static void test_many_models_take_little(void **state)
 {
     (void)state;
     open_tree("");
-    char name[64];
+    char name[96];
     for (int i = 0; i < 20; i++) {
         pass_a_second();
         for (int k = 1; k <= 50; k++) {
@@ -557,7 +556,6 @@ static void test_many_models_take_little(void **state)
         snprintf(name, sizeof name, "m%d", i);
         assert_int_equal(result_of(name), 0);
     }
-    printf("bytes of a model of 50 shards: %zu\n", tree->directories.bytes / 20);
     assert_true(tree->directories.bytes / 20 < 64 << 10);
 }
 
@@ -568,11 +566,6 @@ static void test_a_failing_directory_is_its_own_matter(void **state)
 {
     (void)state;
     open_tree(SET "d closed/below\n");
-    if (geteuid() == 0 && seteuid(65534) != 0)
-        skip();
-    bool may_enter = access(top, X_OK) == 0;
-    (void)may_enter;
-    assert_int_equal(seteuid(getuid()), 0);
     assert_int_equal(chmod(top, 0755), 0);
     assert_int_equal(chmod(on_disk("closed"), 0), 0);
     if (getuid() == 0)
@@ -659,7 +652,7 @@ static void test_slow_looks_count_longer(void **state)
     tree->clock = slow_clock; /* a look takes a second, and so does the call that asks for it */
     assert_int_equal(result_of(""), 0);
     tree->clock = test_clock;
-    assert_int_equal(directories_find(&tree->directories, "")->fresh_ns, 2 * LIVE_FRESH_NS);
+    assert_int_equal(directories_find(&tree->directories, "")->fresh_ns, 4 * LIVE_FRESH_NS);
 }
 
 struct change {
@@ -686,6 +679,18 @@ static void *look_again_and_again(void *argument)
     return NULL;
 }
 
+/* Whether a directory comes to have a name, or not to have it, and a log of that size. How long
+ * what the others have found counts depends on how the clock went meanwhile. */
+static bool comes_to(bool other, uint64_t log)
+{
+    for (int i = 0; i < TRIES; i++) {
+        pass_a_second();
+        if (has("m", "other") == other && size_of("m", "log") == log)
+            return true;
+    }
+    return false;
+}
+
 static void test_lookers_while_it_changes(void **state)
 {
     (void)state;
@@ -699,14 +704,9 @@ static void test_lookers_while_it_changes(void **state)
     for (int i = 0; i < 100; i++) {
         append("m/log", "x");
         make("f m/other x\n");
-        /* A second for what is fresh, one for what somebody is looking at. */
-        pass_a_second();
-        pass_a_second();
-        missed += !has("m", "other") || size_of("m", "log") != (uint64_t)i + 2;
+        missed += !comes_to(true, (uint64_t)i + 2);
         unlink(on_disk("m/other"));
-        pass_a_second();
-        pass_a_second();
-        missed += has("m", "other");
+        missed += !comes_to(false, (uint64_t)i + 2);
     }
     atomic_store(&change.end, true);
     for (int i = 0; i < 4; i++)
@@ -857,6 +857,33 @@ static void test_components_of_one_file(void **state)
     tree = NULL;
 }
 
+static bool is_split(const char *path)
+{
+    bool found;
+    return node_in(path, "vae", &found).made;
+}
+
+/* Of a root of many models nothing is split unless that was asked for. */
+static void test_what_is_split_by_itself(void **state)
+{
+    (void)state;
+    open_tree("s m/all.safetensors 8 " TWO_IN_ONE "\ns new 4 " HEADER "\n");
+    assert_false(is_split("m"));
+    rename_on_disk("new", "model.safetensors");
+    pass_a_second();
+    assert_true(is_split("m"));
+    rename_on_disk("model.safetensors", "new");
+    pass_a_second();
+    assert_false(is_split("m"));
+    unshard_tree_close(tree);
+    open_with("", &(struct unshard_view_options){.split = "auto"});
+    assert_true(is_split("m"));
+    unshard_tree_close(tree);
+    open_with("", &(struct unshard_view_options){.split = "off"});
+    rename_on_disk("new", "model.safetensors");
+    assert_false(is_split("m"));
+}
+
 /* ---- markers of the hub's cache ----------------------------------------------------------------
  */
 
@@ -948,6 +975,7 @@ int main(void)
         TEST(test_a_pipeline_in_load_order),
         TEST(test_what_is_one_model),
         TEST(test_components_of_one_file),
+        TEST(test_what_is_split_by_itself),
         TEST(test_markers_of_what_is_added),
     };
     return cmocka_run_group_tests(tests, make_top, remove_top);
