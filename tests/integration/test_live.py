@@ -185,8 +185,9 @@ def test_revisions_that_share_a_blob_share_its_pages(llama, tmp_path):
                  for folder in (first, second)]
         nodes = {(path.stat().st_ino, path.stat().st_dev) for path in paths}
         assert len(nodes) == 1
+        paths[0].open("rb").close()  # all of it is read now
+        wait_for(lambda: 0 < mount.status()["bytes_published"] == mount.status()["bytes_total"])
         content = paths[0].read_bytes()
-        wait_for(lambda: mount.status()["bytes_published"] == mount.status()["bytes_total"])
         before = sum(file["bytes"] for file in storage.stats()["files"].values())
         assert paths[1].read_bytes() == content
         after = sum(file["bytes"] for file in storage.stats()["files"].values())
