@@ -30,8 +30,7 @@ static int find_name(const struct errand *errand, struct unshard_place *place)
 {
     if (!errand->name)
         return 0;
-    const struct unshard_node *child =
-        unshard_node_child(place->layout, place->node, errand->name);
+    const struct unshard_node *child = unshard_node_child(place->layout, place->node, errand->name);
     if (child)
         place->node = unshard_node_number(place->layout, child);
     return child ? 0 : -ENOENT;
@@ -95,9 +94,8 @@ static void go(const struct errand *errand, struct fuse_req *request)
     int result = -ENOMEM;
     if (copy) {
         *copy = *errand;
-        copy->job = (struct waiting_job){.work = errand->directory ? look : attach,
-                                         .release = release,
-                                         .key = key_of(errand)};
+        copy->job = (struct waiting_job){
+            .work = errand->directory ? look : attach, .release = release, .key = key_of(errand)};
         result = waiting_enter(errand->filesystem->waiting, &copy->job, request);
     }
     if (result == 0)

@@ -147,8 +147,7 @@ static void answer_attributes(struct errand *errand, fuse_req_t request, int res
 /* Takes the reference. */
 static void ask_attributes(struct filesystem *filesystem, fuse_req_t request, struct inode *inode)
 {
-    struct errand errand = {
-        .filesystem = filesystem, .inode = inode, .answer = answer_attributes};
+    struct errand errand = {.filesystem = filesystem, .inode = inode, .answer = answer_attributes};
     if (inode->kind == UNSHARD_NODE_FILE &&
         inode_table_view(filesystem->inodes, inode) != UNSHARD_NO_VIEW) {
         reply_sight(&errand, request); /* the engine knows them */

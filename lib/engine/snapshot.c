@@ -472,9 +472,8 @@ static void list_files(struct taking *taking)
 {
     struct unshard_status *out = taking->status;
     uint32_t candidates = out->file_count;
-    const struct unshard_file_status **files =
-        arena_alloc_array(taking->arena, candidates + taking->told_file_count,
-                          sizeof(struct unshard_file_status *));
+    const struct unshard_file_status **files = arena_alloc_array(
+        taking->arena, candidates + taking->told_file_count, sizeof(struct unshard_file_status *));
     out->files = files;
     out->file_count = 0;
     taking->failed |= files == NULL;
@@ -657,8 +656,8 @@ static bool *find_opened(const struct taking *taking)
     return opened;
 }
 
-/* Where another one has the place of a component by now, that is of interest for as long as somebody
- * reads it. The caller holds engine->lock. */
+/* Where another one has the place of a component by now, that is of interest for as long as
+ * somebody reads it. The caller holds engine->lock. */
 static void leave_replaced_out(struct taking *taking, struct number_list *numbers)
 {
     const struct registry *registry = &taking->engine->registry;
@@ -684,8 +683,8 @@ static struct unshard_component_status *take_components(struct taking *taking,
                                                         struct number_list *numbers)
 {
     uint32_t most = taking->checkpoint->component_count;
-    struct unshard_component_status *components = arena_alloc_array(
-        taking->arena, most + count_told_components(taking), sizeof *components);
+    struct unshard_component_status *components =
+        arena_alloc_array(taking->arena, most + count_told_components(taking), sizeof *components);
     taking->failed |= components == NULL || number_list_reserve(numbers, most) != 0;
     if (taking->failed)
         return NULL;
