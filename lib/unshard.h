@@ -349,9 +349,9 @@ int unshard_engine_attach(struct unshard_engine *engine, struct unshard_checkpoi
  * number may be used again. The kernel must not know it. Never blocks. Thread-safe. */
 void unshard_engine_detach(struct unshard_engine *engine, uint32_t view);
 /* Has the status tell what there is to tell of a layout besides its views: notes, problems, and
- * components that have no file. Of one that this was called for several times it is told once, until
- * unshard_engine_tell_no_more was called as often. The layout is held. Never block, thread-safe. 0
- * or -ENOMEM. */
+ * components that have no file. Of one that this was called for several times it is told once,
+ * until unshard_engine_tell_no_more was called as often. The layout is held. Never block,
+ * thread-safe. 0 or -ENOMEM. */
 int unshard_engine_tell(struct unshard_engine *engine, struct unshard_checkpoint *layout);
 void unshard_engine_tell_no_more(struct unshard_engine *engine, struct unshard_checkpoint *layout);
 /* Puts a view at the end of the plan, if the engine was started with UNSHARD_PREFETCH_OPEN: true
