@@ -85,6 +85,8 @@ uint32_t discovery_add_file(struct discovery *discovery, uint32_t entry_number)
         .component = NO_COMPONENT,
     };
     refuse_too_large(discovery, &checkpoint->files[entry->file]);
+    if (entry->damage != NULL)
+        discovery_fail_file(discovery, &checkpoint->files[entry->file], entry->damage);
     return entry->file;
 }
 
@@ -428,8 +430,9 @@ static int open_source(struct unshard_checkpoint *checkpoint, const char *source
     return 0;
 }
 
-/* Of what headers took: when it is given back, so should malloc. */
-#define MUCH_MEMORY ((size_t)4 << 20)
+/* What headers took is much more than what stays, for as long as a mount is; but going through all
+ * memory of the process takes longer than laying out a directory of few files. */
+#define WORTH_TRIMMING ((size_t)16 << 20)
 
 /* Has the checkpoint filled in, or closed. */
 static int discover(struct unshard_checkpoint *checkpoint, const struct layout_context *context,
@@ -440,10 +443,10 @@ static int discover(struct unshard_checkpoint *checkpoint, const struct layout_c
     int result = run(&discovery, directory, error);
     if (result == 0 && identities_make(checkpoint) != 0)
         result = error_no_memory(error);
-    bool much = atomic_load(&discovery.budget.taken) > MUCH_MEMORY;
+    bool much = directory == NULL || atomic_load(&discovery.budget.taken) >= WORTH_TRIMMING;
     discovery_free(&discovery);
-    if (much || context == NULL)
-        malloc_trim(0); /* that is much more than what stays, for as long as a mount is */
+    if (much)
+        malloc_trim(0);
     checkpoint->options.split = NULL; /* the caller's, and done with */
     if (result != 0)
         unshard_checkpoint_close(checkpoint);

@@ -90,9 +90,9 @@ static bool is_near(const struct gathering *gathering, uint32_t list_entry, cons
         directory = scan->focus;
     }
     const char *slash = strchr(name, '/');
-    uint32_t below = slash == NULL ? directory
-                                   : scan_listed_child(scan, directory, name, (size_t)(slash - name));
-    return below != SCAN_NONE && scan_is_near(scan, below);
+    if (slash != NULL)
+        directory = scan_listed_child(scan, directory, name, (size_t)(slash - name));
+    return directory != SCAN_NONE && scan_is_near(scan, directory);
 }
 
 /* Adds a claim about the file called `name` below the directory of the list. */

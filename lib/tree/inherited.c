@@ -36,6 +36,7 @@ static void claim(struct scan *scan, const struct member_below *taken)
     scan->entries[entry].hidden = taken->hidden;
     scan->entries[entry].claimed = true;
     scan->entries[entry].unlisted = taken->unlisted;
+    scan->entries[entry].damage = taken->error;
 }
 
 void inherited_apply(struct discovery *discovery)
@@ -91,28 +92,40 @@ static int make_lists(struct discovery *discovery)
 static int add_taken(struct discovery *discovery, const struct member_below *taken)
 {
     struct inherited *out = &discovery->checkpoint->inherited;
-    const char *kept = keep(discovery, taken->path);
-    if (kept == NULL)
+    struct member_below kept = *taken;
+    kept.path = keep(discovery, taken->path);
+    if (kept.path == NULL)
         return -ENOMEM;
-    out->taken[out->taken_count] = *taken;
-    out->taken[out->taken_count++].path = kept;
+    if (taken->error != NULL) {
+        struct unshard_error *error = arena_alloc(&discovery->checkpoint->arena, sizeof *error);
+        if (error == NULL)
+            return -ENOMEM;
+        *error = *taken->error;
+        kept.error = error;
+    }
+    out->taken[out->taken_count++] = kept;
     return 0;
 }
 
-/* Entries that a candidate takes, or hides since its own file is there. */
-static int add_entries(struct discovery *discovery, const uint32_t *numbers, uint32_t count,
-                       bool members)
+/* A file that a component of the directory in focus has taken. */
+static int add_member(struct discovery *discovery, uint32_t number)
 {
-    const struct scan *scan = &discovery->scan;
-    int result = 0;
-    for (uint32_t i = 0; i < count && result == 0; i++) {
-        const struct scan_entry *entry = &scan->entries[numbers[i]];
-        struct member_below taken = {
-            .path = entry->path, .unlisted = entry->unlisted, .hidden = !members};
-        if (entry->parent != scan->focus && (members || entry->hidden))
-            result = add_taken(discovery, &taken);
-    }
-    return result;
+    const struct scan_entry *entry = &discovery->scan.entries[number];
+    struct member_below taken = {.path = entry->path, .unlisted = entry->unlisted};
+    if (entry->parent == discovery->scan.focus)
+        return 0;
+    if (entry->file != SCAN_NONE)
+        taken.error = discovery->checkpoint->files[entry->file].error;
+    return add_taken(discovery, &taken);
+}
+
+/* What led nowhere, and is not shown since the component's own file is there. */
+static int add_replaced(struct discovery *discovery, uint32_t number)
+{
+    const struct scan_entry *entry = &discovery->scan.entries[number];
+    struct member_below taken = {.path = entry->path, .hidden = true};
+    return entry->parent == discovery->scan.focus || !entry->hidden ? 0
+                                                                    : add_taken(discovery, &taken);
 }
 
 static uint32_t count_members(const struct discovery *discovery)
@@ -141,9 +154,10 @@ static int make_taken(struct discovery *discovery)
     }
     for (uint32_t i = 0; i < discovery->candidate_count && result == 0; i++) {
         const struct candidate *one = discovery->candidates[i];
-        result = add_entries(discovery, one->members, one->member_count, true);
-        if (result == 0)
-            result = add_entries(discovery, one->replaced, one->replaced_count, false);
+        for (uint32_t k = 0; k < one->member_count && result == 0; k++)
+            result = add_member(discovery, one->members[k]);
+        for (uint32_t k = 0; k < one->replaced_count && result == 0; k++)
+            result = add_replaced(discovery, one->replaced[k]);
     }
     return result;
 }
@@ -158,9 +172,11 @@ static uint64_t hash_of(const struct inherited *inherited)
     uint64_t hash = inherited->list_count;
     for (uint32_t i = 0; i < inherited->list_count; i++)
         hash = hash_text(hash, inherited->lists[i]);
-    for (uint32_t i = 0; i < inherited->taken_count; i++)
-        hash = hash_text(hash + inherited->taken[i].unlisted + 2U * inherited->taken[i].hidden,
-                         inherited->taken[i].path);
+    for (uint32_t i = 0; i < inherited->taken_count; i++) {
+        const struct member_below *taken = &inherited->taken[i];
+        hash = hash_text(hash + taken->unlisted + 2U * taken->hidden, taken->path);
+        hash = taken->error != NULL ? hash_text(hash, taken->error->message) : hash;
+    }
     return hash;
 }
 

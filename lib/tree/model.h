@@ -104,8 +104,9 @@ struct missing_file {
 /* A file below a directory that one of its components takes: an index may name such. */
 struct member_below {
     const char *path;
-    bool unlisted; /* its own directory does not list it */
-    bool hidden;   /* no file: a symlink that leads nowhere, which is not shown */
+    bool unlisted;                     /* its own directory does not list it */
+    bool hidden;                       /* no file: a symlink to nowhere, which is not shown */
+    const struct unshard_error *error; /* why it cannot be used; NULL: it can */
 };
 
 /* What a directory leaves to those below it, see tree/inherited.h. */

@@ -4,6 +4,7 @@
  * grows, a file that was touched) is not laid out anew: headers of shards need not be read again
  * for that. There is a copy of its layout instead, which holds the one that was laid out and has
  * all of its strings and maps. */
+#include "tree/identity.h"
 #include "tree/scan.h"
 #include "tree/trace.h"
 
@@ -136,7 +137,8 @@ struct unshard_checkpoint *layout_retouch(struct unshard_checkpoint *layout,
     copy->origin = unshard_layout_hold(origin);
     struct trace *trace = copy_array(copy, origin->trace, 1, sizeof *trace);
     copy->trace = trace;
-    if (trace != NULL && copy_arrays(copy, trace) && retouch_all(copy, trace, now)) {
+    if (trace != NULL && copy_arrays(copy, trace) && retouch_all(copy, trace, now) &&
+        identities_make(copy) == 0) {
         trace->self.rest = look_seen(&(struct look){.name = "", .status = *now->self}).rest;
         return copy;
     }

@@ -55,8 +55,9 @@ struct scan_entry {
     struct seen seen;                    /* by which all of the above is known */
 
     /* Set by later steps. */
-    bool claimed;  /* belongs to a component */
-    bool shared;   /* has been claimed twice */
+    const struct unshard_error *damage; /* of a file: why it cannot be used, by what lies above */
+    bool claimed;                       /* belongs to a component */
+    bool shared;                        /* has been claimed twice */
     bool whole;    /* is shown as it is, though it was one of several files of a component */
     bool hidden;   /* not shown under its name: something else is, or nothing */
     bool unlisted; /* shown to who opens its name, not to who lists the directory */

@@ -62,8 +62,8 @@ static uint32_t collect_children(struct tree_builder *builder, uint32_t director
 {
     struct discovery *discovery = builder->discovery;
     const struct scan_entry *parent = &discovery->scan.entries[directory];
-    uint32_t count = 0,
-             on_disk = scan_is_focus(&discovery->scan, directory) ? parent->child_count : 0;
+    uint32_t on_disk = scan_is_focus(&discovery->scan, directory) ? parent->child_count : 0;
+    uint32_t count = 0;
     for (uint32_t i = 0; i < on_disk; i++) {
         const struct scan_entry *entry = &discovery->scan.entries[parent->first_child + i];
         if (!entry->hidden && entry->kind != SCAN_EXCLUDED)

@@ -161,6 +161,10 @@ def bad():
     yield "shard-empty", shard(ONE, a=1) + f"f {TWO} \n"
     yield "shard-is-lfs-pointer", shard(ONE, a=1) + (f"f {TWO} version https://git-lfs.github.com"
                                                      "/spec/v1 oid sha256:00 size 1\n")
+    yield "shard-cut-in-a-directory-below", (
+        f's a/part/one.safetensors 2 {json.dumps(header(a=4)[0])}\n' +
+        shard("a/part/two.safetensors", b=4) +
+        index("a/" + INDEX, a="part/one.safetensors", b="part/two.safetensors"))
     yield "shard-cut", shard(ONE, a=1) + f's {TWO} 2 {json.dumps(header(b=4)[0])}\n'
     yield "shard-too-long", shard(ONE, a=1) + f's {TWO} 9 {json.dumps(header(b=4)[0])}\n'
     yield "shard-is-directory", shard(ONE, a=1) + f"d {TWO}\n"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * A directory tree: opening it as a checkpoint must lead to views and errors that make sense, and
- * never to a file outside of it; each directory by itself is what it is in the whole; its description
- * can be made, and every view be read. */
+ * never to a file outside of it; each directory by itself is what it is in the whole; its
+ * description can be made, and every view be read. */
 #include "tests/support/layout_check.h"
 #include "tests/support/tree_check.h"
 #include "tests/support/tree_input.h"

@@ -45,9 +45,11 @@ static inline struct unshard_checkpoint *lay_out(struct setting *setting, const 
 {
     struct unshard_checkpoint *root, *layout;
     struct unshard_error error;
-    assert_int_equal(checkpoint_lay_out(&setting->place, NULL, "", &root, &error), 0);
-    assert_int_equal(checkpoint_lay_out(&setting->place, root, directory, &layout, &error), 0);
-    unshard_checkpoint_close(root);
+    struct layout_context context = {0};
+    assert_int_equal(checkpoint_lay_out(&setting->place, &context, "", &root, &error), 0);
+    context.above = root;
+    assert_int_equal(checkpoint_lay_out(&setting->place, &context, directory, &layout, &error), 0);
+    unshard_layout_release(root);
     return layout;
 }
 

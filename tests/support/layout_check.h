@@ -46,31 +46,45 @@ static inline bool same_expectation(const struct expectation *a, const struct ex
     return same;
 }
 
-/* of_above: what the file is a shard of, and whether it can be, is known where that is laid out. */
+/* Of the whole. What the file is a shard of lies above: where that is laid out it is known. */
+static inline bool is_shard_of_above(const struct layout_pair *pair, const struct source_file *file)
+{
+    const char *slash = strrchr(file->path, '/');
+    size_t length = slash != NULL ? (size_t)(slash - file->path) : 0;
+    if (file->component == NO_COMPONENT)
+        return false;
+    const char *directory = pair->whole->components[file->component].directory;
+    return strlen(directory) < length && strncmp(directory, file->path, strlen(directory)) == 0;
+}
+
 static inline bool same_source(const struct source_file *a, const struct source_file *b,
                                bool of_above)
 {
-    if (!same_text(a->path, b->path) || a->size != b->size || a->inode != b->inode ||
-        (a->gathered == NULL) != (b->gathered == NULL))
-        return false;
-    if (of_above)
-        return true;
-    return a->failed == b->failed && a->as_is == b->as_is &&
-           (a->component == NO_COMPONENT) == (b->component == NO_COMPONENT) &&
-           a->header_piece_count == b->header_piece_count &&
+    return same_text(a->path, b->path) && a->size == b->size && a->inode == b->inode &&
+           a->failed == b->failed && (a->gathered == NULL) == (b->gathered == NULL) &&
+           (of_above || (a->as_is == b->as_is &&
+                         (a->component == NO_COMPONENT) == (b->component == NO_COMPONENT) &&
+                         a->header_piece_count == b->header_piece_count)) &&
            (a->error == NULL || b->error == NULL
                 ? a->error == b->error
                 : strcmp(a->error->message, b->error->message) == 0);
 }
 
+static inline bool is_view_of_above(const struct layout_pair *pair, const struct view *view)
+{
+    return view->map.count == 1 && view->map.extents[0].source != EXTENT_LITERAL &&
+           is_shard_of_above(pair, &pair->whole->files[view->map.extents[0].source]);
+}
+
 static inline bool same_view(struct layout_pair *pair, const struct view *a, const struct view *b)
 {
+    bool of_above = is_view_of_above(pair, a);
     if (!same_text(a->path, b->path) || a->size != b->size || a->map.count != b->map.count ||
         a->map.literal_size != b->map.literal_size ||
         (a->map.literal_size > 0 &&
          memcmp(a->map.literal, b->map.literal, a->map.literal_size) != 0) ||
         a->unreadable != b->unreadable || a->replaced != b->replaced ||
-        a->unlisted != b->unlisted || a->prefetch != b->prefetch)
+        a->unlisted != b->unlisted || (!of_above && a->prefetch != b->prefetch))
         return layout_differs(pair, "the view", a->path);
     for (size_t i = 0; i < a->map.count; i++) {
         const struct extent *one = &a->map.extents[i], *two = &b->map.extents[i];
@@ -81,7 +95,7 @@ static inline bool same_view(struct layout_pair *pair, const struct view *a, con
             continue;
         const struct source_file *from = &pair->whole->files[one->source];
         const struct source_file *to = &pair->layout->files[two->source];
-        if (!same_source(from, to, a->unlisted))
+        if (!same_source(from, to, of_above))
             return layout_differs(pair, "a source file", from->path);
         if (!same_expectation(from->expectation, to->expectation))
             return layout_differs(pair, "the digests", from->path);

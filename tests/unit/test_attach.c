@@ -167,10 +167,14 @@ static bool play_round(struct setting *setting, const char *directory, const cha
     struct unshard_error error;
     uint32_t view;
     char got[65536];
-    if (checkpoint_lay_out(&setting->place, NULL, "", &root, &error) != 0 ||
-        checkpoint_lay_out(&setting->place, root, directory, &layout, &error) != 0)
+    struct layout_context context = {0};
+    if (checkpoint_lay_out(&setting->place, &context, "", &root, &error) != 0)
         return false;
-    unshard_checkpoint_close(root);
+    context.above = root;
+    int result = checkpoint_lay_out(&setting->place, &context, directory, &layout, &error);
+    unshard_layout_release(root);
+    if (result != 0)
+        return false;
     const struct unshard_node *node = unshard_node_child(layout, 0, "model.safetensors");
     bool good = unshard_engine_attach(setting->engine, layout, node->view, &view, &error) == 0;
     unshard_layout_release(layout);

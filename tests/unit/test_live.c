@@ -360,6 +360,40 @@ static void test_attributes_cost_no_layout(void **state)
     unshard_layout_release(place.layout);
 }
 
+static void identity_of(const char *path, const char *name, unsigned char out[16])
+{
+    struct unshard_place place = look(path);
+    const struct unshard_node *node = unshard_node_child(place.layout, 0, name);
+    assert_non_null(node);
+    unshard_view_identity(place.layout, node->view, out);
+    unshard_layout_release(place.layout);
+}
+
+/* Also where the layout is but a copy. */
+static void test_what_is_another_file_is_another_view(void **state)
+{
+    unsigned char merged[16], log[16], now[16];
+    (void)state;
+    open_tree(SET "f m/train.log one\n");
+    settled("m");
+    identity_of("m", "model.safetensors", merged);
+    identity_of("m", "train.log", log);
+    append("m/train.log", "two");
+    pass_a_second();
+    identity_of("m", "train.log", now);
+    assert_memory_equal(now, log, 16);
+    make("f new three\n");
+    rename_on_disk("new", "m/train.log");
+    pass_a_second();
+    identity_of("m", "train.log", now);
+    assert_memory_not_equal(now, log, 16);
+    identity_of("m", "model.safetensors", now);
+    assert_memory_equal(now, merged, 16);
+    struct unshard_place place = look("m");
+    assert_non_null(place.layout->origin);
+    unshard_layout_release(place.layout);
+}
+
 static void test_directories_come_go_and_are_renamed(void **state)
 {
     (void)state;
@@ -956,6 +990,7 @@ int main(void)
         TEST(test_another_content_is_another_layout),
         TEST(test_the_same_size_and_time_do_not_deceive),
         TEST(test_attributes_cost_no_layout),
+        TEST(test_what_is_another_file_is_another_view),
         TEST(test_directories_come_go_and_are_renamed),
         TEST(test_who_finds_nothing_makes_the_parent_look),
         TEST(test_the_source_is_followed),

@@ -119,6 +119,22 @@ static void check_shards(const char *name, const char *source)
     unshard_checkpoint_close(checkpoint);
 }
 
+/* Each directory by itself is what it is in the whole. */
+static void check_directories(const char *name, const char *source)
+{
+    for (int layout = UNSHARD_LAYOUT_MERGED; layout <= UNSHARD_LAYOUT_SHARDS; layout++) {
+        struct unshard_view_options options = {.layout = (enum unshard_layout)layout};
+        struct unshard_checkpoint *checkpoint = NULL;
+        struct unshard_error error = {0};
+        char what[1024];
+        assert_int_equal(unshard_checkpoint_open(source, &options, &checkpoint, &error), 0);
+        const char *problem = check_layouts(checkpoint, what);
+        if (problem != NULL)
+            fail_msg("%s with layout %d: %s", name, layout, problem);
+        unshard_checkpoint_close(checkpoint);
+    }
+}
+
 static void check(const char *name)
 {
     char path[512], source[PATH_MAX];
@@ -133,10 +149,7 @@ static void check(const char *name)
     fclose(file);
     tree_make(top, text, size, source);
     assert_int_equal(unshard_checkpoint_open(source, &options, &checkpoint, &error), 0);
-    char what[1024];
     const char *problem = check_tree(checkpoint, top);
-    if (problem == NULL)
-        problem = check_layouts(checkpoint, what);
     if (problem != NULL)
         fail_msg("%s: %s", name, problem);
     unsigned failed = count_failed(checkpoint);
@@ -150,6 +163,7 @@ static void check(const char *name)
     if (!as_named)
         fail_msg("%s: %u components, %u failed", name, checkpoint->component_count, failed);
     unshard_checkpoint_close(checkpoint);
+    check_directories(name, source);
     check_shards(name, source);
     tree_clear(top);
 }
