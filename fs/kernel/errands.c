@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -67,6 +68,42 @@ static void look(struct waiting_job *job)
         answer_look(errand, request, result, &place);
     else if (result == 0)
         unshard_layout_release(place.layout);
+}
+
+/* Somebody looks at the source already, perhaps for ever. */
+static atomic_bool root_is_looked_at;
+
+static void look_at_root(struct waiting_job *job)
+{
+    struct filesystem *filesystem = ((struct errand *)job)->filesystem;
+    struct unshard_place place;
+    if (unshard_tree_look(filesystem->tree, "", &place, NULL))
+        return;
+    whole_seen(filesystem, "", &place);
+    inode_table_see_root(filesystem->inodes, place.layout);
+    unshard_layout_release(place.layout);
+}
+
+static void release_root(struct waiting_job *job)
+{
+    root_is_looked_at = false;
+    free(job);
+}
+
+void errand_look_at_root(struct filesystem *filesystem)
+{
+    if (atomic_exchange(&root_is_looked_at, true))
+        return;
+    struct errand *errand = calloc(1, sizeof *errand);
+    if (errand) {
+        errand->filesystem = filesystem;
+        errand->job = (struct waiting_job){
+            .work = look_at_root, .release = release_root, .key = WAITING_KEY_ROOT};
+        if (waiting_enter(filesystem->waiting, &errand->job, NULL) == 0)
+            return;
+    }
+    free(errand);
+    root_is_looked_at = false;
 }
 
 static void attach(struct waiting_job *job)

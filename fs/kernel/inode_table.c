@@ -566,6 +566,16 @@ void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *
     let_go(before);
 }
 
+struct unshard_checkpoint *inode_table_root_layout(struct inode_table *table)
+{
+    lock(table);
+    struct unshard_checkpoint *layout = find_id(table, INODE_ROOT)->told_of;
+    if (layout)
+        unshard_layout_hold(layout);
+    unlock(table);
+    return layout;
+}
+
 void inode_table_hold(struct inode_table *table, struct inode *inode)
 {
     lock(table);

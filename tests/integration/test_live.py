@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 
 import pytest
 import torch
@@ -316,6 +317,23 @@ def test_unmounted_while_a_look_hangs(root):
         wait_for(lambda: not is_alive(mount.pid), what="the daemon's end")
         assert looks.wait(PATIENCE) != 0
         mount.pid = None
+
+
+def test_the_status_can_be_read_while_the_source_hangs(root):
+    """The kernel asks for the root's attributes before it looks into `.unshard`."""
+    with slow(root / "one") as storage, mounted(storage.path, "prefetch=off") as mount:
+        storage.command("stall *.safetensors")
+        try:
+            for shard in (root / "one").glob("*.safetensors"):
+                shard.touch()  # its header is read again
+            wait_for(lambda: mount.status() and storage.stats()["stalled"] > 0)
+            began = time.monotonic()
+            while time.monotonic() < began + 3:  # longer than the kernel believes anything
+                assert mount.status()["state"]
+            assert storage.stats()["stalled"] > 0
+        finally:
+            storage.command("release", "reset")
+        wait_for(lambda: len(load_file(mount / "model.safetensors")) == 10)
 
 
 # ---- who may know --------------------------------------------------------------------------------
