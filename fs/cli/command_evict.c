@@ -273,9 +273,8 @@ static int run(const char *command, unsigned long request, int argc, char **argv
     int status = result < 0 ? EXIT_STATUS_USAGE : EXIT_STATUS_OK;
     if (result == 0) {
         const struct mount_options *mount = &options.mount;
-        struct order order = {command,       request,
-                              mount->source, trim(mount->mountpoint),
-                              options.json,  NULL};
+        struct order order = {command,      request, mount->source, trim(mount->mountpoint),
+                              options.json, NULL};
         status = ask_mount(&order);
     }
     options_release(&options);

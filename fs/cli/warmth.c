@@ -106,9 +106,12 @@ static enum warmth_state judge_whole(const struct unshard_status *status, bool f
         return never(out, "problem", status->problems[0].message);
     if (!finished || status->state != UNSHARD_MOUNT_READY)
         return WARMTH_RISING;
-    bool prefetched = status->prefetch == UNSHARD_PREFETCH_ALL;
-    snprintf(out->message, sizeof out->message, "%s",
-             prefetched ? "warm" : "ready, though this mount does not prefetch by itself");
+    const char *said = "ready, though this mount does not prefetch by itself";
+    if (status->prefetch == UNSHARD_PREFETCH_ALL)
+        said = "warm";
+    if (status->prefetch == UNSHARD_PREFETCH_OPEN)
+        said = "ready; what nobody has opened is not prefetched";
+    snprintf(out->message, sizeof out->message, "%s", said);
     return WARMTH_REACHED;
 }
 

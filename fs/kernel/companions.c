@@ -83,8 +83,8 @@ static void work(struct waiting_job *job)
     char *directory = strndup(sight.path, above(sight.path, strlen(sight.path)));
     if (directory) {
         companions->model = find_model(filesystem, directory);
-        int result = shown_of_component(sight.place.layout, component_of(&sight.place), bring,
-                                        companions);
+        int result =
+            shown_of_component(sight.place.layout, component_of(&sight.place), bring, companions);
         if (result == 0)
             unshard_tree_pipeline(filesystem->tree, directory, bring_directory, companions);
     }

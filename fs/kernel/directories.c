@@ -125,6 +125,7 @@ struct listing {
     fuse_req_t request;
     const struct open_directory *handle; /* NULL: `.unshard` */
     const struct inode *inode;           /* of the directory; NULL: `.unshard` */
+    const char *path;                    /* of the directory below the source */
     const struct unshard_node *directory;
     bool plus;
     char *buffer;
@@ -154,13 +155,12 @@ static bool add_dots(struct listing *listing, uint64_t offset)
 {
     struct inode_table *inodes = listing->filesystem->inodes;
     struct fuse_entry_param entry = {.attr.st_mode = S_IFDIR};
-    const char *path = listing->inode ? listing->inode->path : "";
     if (!listing->inode && offset == 0)
         nodes_status_attributes(listing->filesystem, -1, &entry.attr);
     else if (offset == 0)
         entry.attr.st_ino = listing->inode->number;
     else
-        entry.attr.st_ino = inode_table_above(inodes, path);
+        entry.attr.st_ino = inode_table_above(inodes, listing->path);
     return add(listing, offset == 0 ? "." : "..", &entry, offset);
 }
 
@@ -207,12 +207,11 @@ static bool add_child(struct listing *listing, uint64_t offset)
 {
     const struct unshard_place *directory = &listing->handle->place;
     struct unshard_place place = {.layout = directory->layout,
-                                  .node = listing->directory->first_child +
-                                          (uint32_t)(offset - 2)};
+                                  .node = listing->directory->first_child + (uint32_t)(offset - 2)};
     const struct unshard_node *node = unshard_node(place.layout, place.node);
     if (node->unlisted)
         return true;
-    char *path = nodes_path(listing->inode->path, node->name);
+    char *path = nodes_path(listing->path, node->name);
     bool added = path && (listing->plus ? add_node(listing, node, path, &place, offset)
                                         : add_name(listing, node, path, &place, offset));
     free(path);
@@ -262,6 +261,7 @@ void directories_read(struct filesystem *filesystem, struct fuse_req *request, u
         listing.directory = unshard_node(listing.handle->place.layout, listing.handle->place.node);
     struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
     listing.inode = inode;
+    listing.path = inode ? inode->path : "";
     listing.buffer = malloc(listing.capacity + 1);
     listing.inodes = calloc(listing.capacity / LEAST_ENTRY + 1, sizeof(struct inode *));
     if (offset < 0 || !inode != !listing.handle)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT
  * Listing directories. A listing is of one layout, that of the moment of OPENDIR, which the handle
  * holds: so an offset says the same from the first READDIR to the last. `.unshard` is found by name
- * but not listed, so that copying or comparing a mount gives the checkpoint and nothing else; so are
- * nodes that the library says that of. */
+ * but not listed, so that copying or comparing a mount gives the checkpoint and nothing else; so
+ * are nodes that the library says that of. */
 #ifndef FS_KERNEL_DIRECTORIES_H
 #define FS_KERNEL_DIRECTORIES_H
 

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,8 +31,7 @@ static int find_name(const struct errand *errand, struct unshard_place *place)
 {
     if (!errand->name)
         return 0;
-    const struct unshard_node *child =
-        unshard_node_child(place->layout, place->node, errand->name);
+    const struct unshard_node *child = unshard_node_child(place->layout, place->node, errand->name);
     if (child)
         place->node = unshard_node_number(place->layout, child);
     return child ? 0 : -ENOENT;
@@ -70,6 +70,42 @@ static void look(struct waiting_job *job)
         unshard_layout_release(place.layout);
 }
 
+/* Somebody looks at the source already, perhaps for ever. */
+static atomic_bool root_is_looked_at;
+
+static void look_at_root(struct waiting_job *job)
+{
+    struct filesystem *filesystem = ((struct errand *)job)->filesystem;
+    struct unshard_place place;
+    if (unshard_tree_look(filesystem->tree, "", &place, NULL))
+        return;
+    whole_seen(filesystem, "", &place);
+    inode_table_see_root(filesystem->inodes, place.layout);
+    unshard_layout_release(place.layout);
+}
+
+static void release_root(struct waiting_job *job)
+{
+    root_is_looked_at = false;
+    free(job);
+}
+
+void errand_look_at_root(struct filesystem *filesystem)
+{
+    if (atomic_exchange(&root_is_looked_at, true))
+        return;
+    struct errand *errand = calloc(1, sizeof *errand);
+    if (errand) {
+        errand->filesystem = filesystem;
+        errand->job = (struct waiting_job){
+            .work = look_at_root, .release = release_root, .key = WAITING_KEY_ROOT};
+        if (waiting_enter(filesystem->waiting, &errand->job, NULL) == 0)
+            return;
+    }
+    free(errand);
+    root_is_looked_at = false;
+}
+
 static void attach(struct waiting_job *job)
 {
     struct errand *errand = (struct errand *)job;
@@ -95,9 +131,8 @@ static void go(const struct errand *errand, struct fuse_req *request)
     int result = -ENOMEM;
     if (copy) {
         *copy = *errand;
-        copy->job = (struct waiting_job){.work = errand->directory ? look : attach,
-                                         .release = release,
-                                         .key = key_of(errand)};
+        copy->job = (struct waiting_job){
+            .work = errand->directory ? look : attach, .release = release, .key = key_of(errand)};
         result = waiting_enter(errand->filesystem->waiting, &copy->job, request);
     }
     if (result == 0)

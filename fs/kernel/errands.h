@@ -37,6 +37,8 @@ struct errand {
 
 /* Carries it out, and answers the request. *errand is copied. Never blocks. */
 void errand_begin(const struct errand *errand, struct fuse_req *request);
+/* Has the source itself looked at when nobody waits for it. Never blocks. */
+void errand_look_at_root(struct filesystem *filesystem);
 /* Answers with an error instead, and ends the errand. */
 void errand_refuse(const struct errand *errand, struct fuse_req *request, int error);
 /* Has the errand look where its node was seen last: fills directory and name, and `more` with the

@@ -12,7 +12,7 @@
 #define IDENTITY_SIZE 16
 
 struct node {
-    struct inode inode; /* first */
+    struct inode inode;                    /* first */
     unsigned char identity[IDENTITY_SIZE]; /* of a file's view */
     uint64_t hash;                         /* of the identity, or of the path */
     /* Of the table's mutex: */
@@ -295,10 +295,9 @@ static void tell(struct inode_table *table, struct node *node)
     unshard_engine_view_known(table->engine, node->view, known);
 }
 
-/* The status tells of the layouts that attached files were seen in last. Caller holds the mutex, and
- * the layout that it was told of till now. */
-static void tell_of(struct inode_table *table, struct node *node,
-                    struct unshard_checkpoint *layout)
+/* The status tells of the layouts that attached files were seen in last. Caller holds the mutex,
+ * and the layout that it was told of till now. */
+static void tell_of(struct inode_table *table, struct node *node, struct unshard_checkpoint *layout)
 {
     struct unshard_checkpoint *before = node->told_of;
     if (before == layout)
@@ -538,9 +537,9 @@ static struct node *find_directory(const struct inode_table *table, const char *
 {
     uint64_t hash = XXH3_64bits_withSeed(path, length, table->seed + 1);
     struct node *node = *hash_bucket(table, hash);
-    while (node && (node->hash != hash || node->inode.kind != UNSHARD_NODE_DIRECTORY ||
-                    strlen(node->inode.path) != length ||
-                    memcmp(node->inode.path, path, length) != 0))
+    while (node &&
+           (node->hash != hash || node->inode.kind != UNSHARD_NODE_DIRECTORY ||
+            strlen(node->inode.path) != length || memcmp(node->inode.path, path, length) != 0))
         node = node->next_by_hash;
     return node;
 }
@@ -567,6 +566,16 @@ void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *
     let_go(before);
 }
 
+struct unshard_checkpoint *inode_table_root_layout(struct inode_table *table)
+{
+    lock(table);
+    struct unshard_checkpoint *layout = find_id(table, INODE_ROOT)->told_of;
+    if (layout)
+        unshard_layout_hold(layout);
+    unlock(table);
+    return layout;
+}
+
 void inode_table_hold(struct inode_table *table, struct inode *inode)
 {
     lock(table);
@@ -586,8 +595,7 @@ void inode_table_put(struct inode_table *table, struct inode *inode)
     end_node(table, unused);
 }
 
-int inode_table_sight(struct inode_table *table, const struct inode *inode,
-                      struct inode_sight *out)
+int inode_table_sight(struct inode_table *table, const struct inode *inode, struct inode_sight *out)
 {
     const struct node *node = node_of(inode);
     lock(table);

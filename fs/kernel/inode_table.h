@@ -76,6 +76,10 @@ struct inode *inode_table_find(struct inode_table *table, const char *path,
 uint64_t inode_table_above(struct inode_table *table, const char *path);
 /* The source itself was looked at: the status tells of its layout, whatever is attached. */
 void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *layout);
+/* The layout of the source that was seen last, for the caller to release; NULL when memory was
+ * short.
+ */
+struct unshard_checkpoint *inode_table_root_layout(struct inode_table *table);
 /* One more reference. */
 void inode_table_hold(struct inode_table *table, struct inode *inode);
 /* One less. NULL is allowed. */

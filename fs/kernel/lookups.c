@@ -11,6 +11,7 @@
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/nodes.h"
 #include "fs/kernel/status_files.h"
+#include "fs/kernel/whole.h"
 
 /* ---- LOOKUP ------------------------------------------------------------------------------------
  */
@@ -125,8 +126,6 @@ static void reply_sight(struct errand *errand, fuse_req_t request)
 static bool is_there(const struct errand *errand, const struct unshard_place *place)
 {
     struct inode_table *inodes = errand->filesystem->inodes;
-    if (errand->inode->id == INODE_ROOT)
-        return true;
     struct inode *there = inode_table_find(inodes, errand->more, place);
     bool same = there == errand->inode;
     inode_table_put(inodes, there);
@@ -144,11 +143,36 @@ static void answer_attributes(struct errand *errand, fuse_req_t request, int res
         fuse_reply_err(request, result == 0 || result == -ENOENT ? ESTALE : -result);
 }
 
+/* The kernel asks for those of the root before it goes on to `.unshard`, which is to be read
+ * however sick the source is: so nobody waits for it here. Takes the reference. */
+static void ask_root(struct filesystem *filesystem, fuse_req_t request, struct inode *root)
+{
+    struct errand errand = {.filesystem = filesystem, .inode = root};
+    struct unshard_place place = {.layout = inode_table_root_layout(filesystem->inodes)};
+    struct unshard_place now;
+    int result = unshard_tree_look_now(filesystem->tree, "", &now);
+    if (result == 0)
+        reply_attributes(&errand, request, &now);
+    else if (place.layout)
+        reply_attributes(&errand, request, &place);
+    else
+        fuse_reply_err(request, result == -EAGAIN ? ENOMEM : -result);
+    if (result == 0) {
+        whole_seen(filesystem, "", &now);
+        inode_table_see_root(filesystem->inodes, now.layout);
+        unshard_layout_release(now.layout);
+    } else {
+        errand_look_at_root(filesystem);
+    }
+    if (place.layout)
+        unshard_layout_release(place.layout);
+    inode_table_put(filesystem->inodes, root);
+}
+
 /* Takes the reference. */
 static void ask_attributes(struct filesystem *filesystem, fuse_req_t request, struct inode *inode)
 {
-    struct errand errand = {
-        .filesystem = filesystem, .inode = inode, .answer = answer_attributes};
+    struct errand errand = {.filesystem = filesystem, .inode = inode, .answer = answer_attributes};
     if (inode->kind == UNSHARD_NODE_FILE &&
         inode_table_view(filesystem->inodes, inode) != UNSHARD_NO_VIEW) {
         reply_sight(&errand, request); /* the engine knows them */
@@ -164,7 +188,9 @@ void lookups_attributes(struct filesystem *filesystem, struct fuse_req *request,
 {
     int file = nodes_status_file(nodeid);
     struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
-    if (inode) {
+    if (nodeid == INODE_ROOT) {
+        ask_root(filesystem, request, inode);
+    } else if (inode) {
         ask_attributes(filesystem, request, inode);
     } else if (file >= 0 || nodes_is_status_directory(nodeid)) {
         struct fuse_entry_param entry;

@@ -31,8 +31,7 @@ bool nodes_is_status_directory(uint64_t nodeid)
 
 void nodes_status_attributes(const struct filesystem *filesystem, int file, struct stat *out)
 {
-    const struct stat *shown =
-        file < 0 ? &filesystem->status_directory : &filesystem->status_file;
+    const struct stat *shown = file < 0 ? &filesystem->status_directory : &filesystem->status_file;
     status_file_attributes(file, shown, out);
 }
 

@@ -70,8 +70,8 @@ static void answer_attached(struct errand *errand, fuse_req_t request, int resul
         reply_open(filesystem, request, inode, view, errand->flags);
 }
 
-/* Whether its name leads to another file by now, or nowhere. Where that cannot be found out, because
- * storage does not answer, what has been read of it is still there. */
+/* Whether its name leads to another file by now, or nowhere. Where that cannot be found out,
+ * because storage does not answer, what has been read of it is still there. */
 static bool has_gone(const struct errand *errand, int result, const struct unshard_place *place)
 {
     struct inode_table *inodes = errand->filesystem->inodes;
@@ -83,8 +83,8 @@ static bool has_gone(const struct errand *errand, int result, const struct unsha
     return gone;
 }
 
-/* What the kernel remembers of a name may be a moment old. When it is told ESTALE it asks again, and
- * opens what is there now. */
+/* What the kernel remembers of a name may be a moment old. When it is told ESTALE it asks again,
+ * and opens what is there now. */
 static void answer_open(struct errand *errand, fuse_req_t request, int result,
                         struct unshard_place *place)
 {

@@ -2,11 +2,11 @@
  * Files of the source: OPEN, READ, RELEASE, and their extended attributes. A file becomes the
  * engine's when it is first opened, or when an attribute is asked for that only the engine knows.
  *
- * With prefetch=open an OPEN of a file of a component that is not in the plan puts that in there, its other
- * files behind it, and behind these the other components of its pipeline in the order in which they
- * are loaded, whose files are attached for that and looked up by somebody else, so that the kernel
- * has inodes to store pages into. That is done by one thread of the room where requests wait, for
- * one component after the other. */
+ * With prefetch=open an OPEN of a file of a component that is not in the plan puts that in there,
+ * its other files behind it, and behind these the other components of its pipeline in the order in
+ * which they are loaded, whose files are attached for that and looked up by somebody else, so that
+ * the kernel has inodes to store pages into. That is done by one thread of the room where requests
+ * wait, for one component after the other. */
 #ifndef FS_KERNEL_OPENING_H
 #define FS_KERNEL_OPENING_H
 

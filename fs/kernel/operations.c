@@ -141,8 +141,8 @@ static void on_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void 
 {
     (void)argument, (void)info;
     struct control_message message = {0};
-    if ((flags & FUSE_IOCTL_DIR) || nodes_status_file(ino) < 0 ||
-        input_size > sizeof message || output_size != sizeof message) {
+    if ((flags & FUSE_IOCTL_DIR) || nodes_status_file(ino) < 0 || input_size > sizeof message ||
+        output_size != sizeof message) {
         fuse_reply_err(request, ENOTTY);
         return;
     }

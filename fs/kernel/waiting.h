@@ -26,10 +26,12 @@
 #define WAITING_JOBS 4096u /* that wait for a thread; one more is refused */
 #define WAITING_GRACE_MS 500u
 
-/* Keys of work that is about no node and no directory: all that has files looked up by somebody else
- * (look_up in filesystem.h), which is for one thread at a time; what commands ask for. */
+/* Keys of work that is about no node and no directory: all that has files looked up by somebody
+ * else (look_up in filesystem.h), which is for one thread at a time; what commands ask
+ * for; the source itself, when nobody waits for it. */
 #define WAITING_KEY_LOOK_UP (UINT64_C(1) << 62)
 #define WAITING_KEY_CONTROL (WAITING_KEY_LOOK_UP + 1)
+#define WAITING_KEY_ROOT (WAITING_KEY_LOOK_UP + 2)
 
 struct fuse_req;
 struct waiting_room;

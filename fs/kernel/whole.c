@@ -127,7 +127,8 @@ struct holding {
     uint32_t count;
 };
 
-/* What cannot be attached, because there is too much, is so when it is opened, or tells why then. */
+/* What cannot be attached, because there is too much, is so when it is opened, or tells why then.
+ */
 static int hold_file(void *context, const char *path, const struct unshard_place *place)
 {
     struct holding *holding = context;
@@ -179,8 +180,7 @@ int whole_attach(struct filesystem *filesystem, struct unshard_error *error)
     struct whole *whole = filesystem->whole;
     int result = 0;
     for (size_t i = 0; result == 0 && i < whole->count; i++)
-        result =
-            attach(filesystem, whole->directories[i], whole->directories[i]->layout, error);
+        result = attach(filesystem, whole->directories[i], whole->directories[i]->layout, error);
     return result;
 }
 
@@ -261,8 +261,7 @@ static void follow(struct filesystem *filesystem, const char *path,
 {
     struct directory *directory;
     struct unshard_error error; /* what cannot be attached now is when it is opened */
-    if (waiting_closed(filesystem->waiting) ||
-        !change(filesystem->whole, path, layout, &directory))
+    if (waiting_closed(filesystem->waiting) || !change(filesystem->whole, path, layout, &directory))
         return;
     attach(filesystem, directory, layout, &error);
     if (filesystem->look_up)
@@ -328,7 +327,7 @@ void whole_seen(struct filesystem *filesystem, const char *path, const struct un
     one->job = (struct waiting_job){.work = work, .release = release, .key = WAITING_KEY_LOOK_UP};
     one->filesystem = filesystem;
     one->layout = unshard_layout_hold(place->layout);
-    strcpy(one->path, path);
+    memcpy(one->path, path, strlen(path) + 1);
     if (waiting_enter(filesystem->waiting, &one->job, NULL))
         release(&one->job);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
  * A source of which all is the engine's from the start: one that is one model, so that the status
- * tells of all of it and all of it can be prefetched before anybody opens a file, or any other where
- * that was asked for. Its directories are walked before the mount stands, their files attached once
- * the engine runs, in the order of the walk.
+ * tells of all of it and all of it can be prefetched before anybody opens a file, or any other
+ * where that was asked for. Its directories are walked before the mount stands, their files
+ * attached once the engine runs, in the order of the walk.
  *
  * It follows the source as far as somebody looks: when a directory is found to have another layout
  * (whole_seen), a thread of the room where requests wait attaches what is new, in new directories

@@ -85,9 +85,9 @@ static int narrow(void *context, const char *path, struct unshard_checkpoint *la
     return 0;
 }
 
-/* `.unshard` itself tells nothing. Its files tell of names everywhere below it: they are for who may
- * list them, and for who runs this. Who may list what is looked at later is not known: then they are
- * for the latter alone, and for root. */
+/* `.unshard` itself tells nothing. Its files tell of names everywhere below it: they are for who
+ * may list them, and for who runs this. Who may list what is looked at later is not known: then
+ * they are for the latter alone, and for root. */
 static void set_status_attributes(struct filesystem *filesystem,
                                   const struct unshard_checkpoint *root)
 {
@@ -138,8 +138,7 @@ static int open_source(struct mount_run *run)
 {
     struct filesystem *filesystem = &run->filesystem;
     filesystem->retriever = retriever_new();
-    int result =
-        unshard_tree_open(run->source, &run->options.view, &filesystem->tree, &run->error);
+    int result = unshard_tree_open(run->source, &run->options.view, &filesystem->tree, &run->error);
     return result ? result : look_at_source(run);
 }
 

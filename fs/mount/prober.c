@@ -66,8 +66,8 @@ struct tour {
 };
 
 /* Files that are prefetched need an inode. Of others a few show that the mount works; who reads one
- * looks it up. Does not go on for ever: what it has not come to is prefetched when somebody looks it
- * up. */
+ * looks it up. Does not go on for ever: what it has not come to is prefetched when somebody looks
+ * it up. */
 static int look_up_files(void *context, const char *directory, struct unshard_checkpoint *layout)
 {
     struct tour *tour = context;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT
  * Proves that a new mount answers, and has the kernel look files up, so that it has inodes which
- * pages can be stored into before a reader comes. Another process does it, since the daemon must not
- * touch its own mount: dying, it would wait for itself. Where files are prefetched that appear
- * later, or behind one that is opened, it stays as long as the daemon; it holds nothing of the mount meanwhile, so that nobody
- * finds that busy, and ends with the daemon, whichever way that does. */
+ * pages can be stored into before a reader comes. Another process does it, since the daemon must
+ * not touch its own mount: dying, it would wait for itself. Where files are prefetched that appear
+ * later, or behind one that is opened, it stays as long as the daemon; it holds nothing of the
+ * mount meanwhile, so that nobody finds that busy, and ends with the daemon, whichever way that
+ * does. */
 #ifndef FS_MOUNT_PROBER_H
 #define FS_MOUNT_PROBER_H
 
@@ -18,8 +19,8 @@ struct whole;
 struct prober {
     bool started, reaped, stays;
     atomic_bool waits; /* for paths: prober_run has been */
-    int process_fd; /* a pidfd: killing through it cannot hit another process */
-    int talk;       /* a socket: what is to be done, and that it was */
+    int process_fd;    /* a pidfd: killing through it cannot hit another process */
+    int talk;          /* a socket: what is to be done, and that it was */
 };
 
 /* Where the prober finds the mount: at a path, or, in a namespace that the daemon is not in, by

@@ -289,8 +289,9 @@ bool shutdown_finish(struct shutdown *shutdown)
 {
     if (!end_waiting(shutdown->filesystem)) {
         session_unmount(shutdown->filesystem);
-        log_line(LOG_ERR, "mount", "event=stop-timeout reason=\"a look at the source does not "
-                                   "return\"");
+        log_line(LOG_ERR, "mount",
+                 "event=stop-timeout reason=\"a look at the source does not "
+                 "return\"");
         return false;
     }
     if (!end_control(shutdown->filesystem)) {

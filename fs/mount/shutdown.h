@@ -41,8 +41,8 @@ int shutdown_start(struct shutdown *shutdown);
 void shutdown_request(struct shutdown *shutdown);
 /* After the loop: ends the signal thread and whatever stores are left. */
 void shutdown_loop_left(struct shutdown *shutdown);
-/* Stops the engine and what uses it, and unmounts. false: something that was asked of the source does
- * not return, so that not all could be freed and the process has to end with _exit. */
+/* Stops the engine and what uses it, and unmounts. false: something that was asked of the source
+ * does not return, so that not all could be freed and the process has to end with _exit. */
 bool shutdown_finish(struct shutdown *shutdown);
 /* Frees what is left, when no thread will call shutdown_request any more. */
 void shutdown_release(struct shutdown *shutdown);

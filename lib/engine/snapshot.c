@@ -33,6 +33,8 @@ struct taking {
     uint32_t *numbers;        /* of those that are taken */
     uint32_t file_room;       /* of both */
     uint32_t count;
+    struct unshard_file_status *told_files; /* that the engine does not have */
+    uint32_t told_file_count;
     uint32_t old_problems; /* that are not of the source, but of what is in it */
     bool plan_done, no_stores;
     bool failed; /* memory is short */
@@ -330,6 +332,32 @@ static uint32_t count_told_components(const struct taking *taking)
 }
 
 /* Nothing of it is the engine's: what is known is what the layout says. */
+static void take_told_file(struct taking *taking, const struct source_file *file,
+                           const char *component, struct unshard_file_status *out)
+{
+    *out = (struct unshard_file_status){
+        .path = copy_string(taking, file->path),
+        .component = component,
+        .state = file->failed ? UNSHARD_STATE_FAILED : UNSHARD_STATE_PENDING,
+        .error = file->error != NULL ? copy_error(taking, file->error) : NULL};
+}
+
+static void take_told_files(struct taking *taking)
+{
+    const struct told *told = &taking->engine->told;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < told->count; i++)
+        count += told->layouts[i].files.count;
+    taking->told_files = arena_alloc_array(taking->arena, count, sizeof *taking->told_files);
+    taking->failed |= taking->told_files == NULL;
+    for (uint32_t i = 0; taking->told_files != NULL && i < told->count; i++)
+        for (uint32_t k = 0; k < told->layouts[i].files.count; k++) {
+            const struct unshard_checkpoint *layout = told->layouts[i].layout;
+            take_told_file(taking, &layout->files[told->layouts[i].files.numbers[k]], NULL,
+                           &taking->told_files[taking->told_file_count++]);
+        }
+}
+
 static const struct unshard_file_status *const *
 take_told_shards(struct taking *taking, const struct unshard_checkpoint *layout,
                  const struct component *component, const char *name)
@@ -340,12 +368,7 @@ take_told_shards(struct taking *taking, const struct unshard_checkpoint *layout,
         taking->arena, component->file_count, sizeof(struct unshard_file_status *));
     taking->failed |= shards == NULL || list == NULL;
     for (uint32_t i = 0; !taking->failed && i < component->file_count; i++) {
-        const struct source_file *file = &layout->files[component->files[i]];
-        shards[i] = (struct unshard_file_status){
-            .path = copy_string(taking, file->path),
-            .component = name,
-            .state = file->failed ? UNSHARD_STATE_FAILED : UNSHARD_STATE_PENDING,
-            .error = file->error != NULL ? copy_error(taking, file->error) : NULL};
+        take_told_file(taking, &layout->files[component->files[i]], name, &shards[i]);
         list[i] = &shards[i];
     }
     return list;
@@ -449,8 +472,8 @@ static void list_files(struct taking *taking)
 {
     struct unshard_status *out = taking->status;
     uint32_t candidates = out->file_count;
-    const struct unshard_file_status **files =
-        arena_alloc_array(taking->arena, candidates, sizeof(struct unshard_file_status *));
+    const struct unshard_file_status **files = arena_alloc_array(
+        taking->arena, candidates + taking->told_file_count, sizeof(struct unshard_file_status *));
     out->files = files;
     out->file_count = 0;
     taking->failed |= files == NULL;
@@ -461,6 +484,8 @@ static void list_files(struct taking *taking)
     for (uint32_t i = 0; i < candidates; i++)
         if (taking->checkpoint->files[taking->numbers[i]].gathered == NULL)
             files[out->file_count++] = &taking->files[taking->numbers[i]].status;
+    for (uint32_t i = 0; i < taking->told_file_count; i++)
+        files[out->file_count++] = &taking->told_files[i];
 }
 
 /* Its layout is not known, and only another mount can learn it. */
@@ -631,8 +656,8 @@ static bool *find_opened(const struct taking *taking)
     return opened;
 }
 
-/* Where another one has the place of a component by now, that is of interest for as long as somebody
- * reads it. The caller holds engine->lock. */
+/* Where another one has the place of a component by now, that is of interest for as long as
+ * somebody reads it. The caller holds engine->lock. */
 static void leave_replaced_out(struct taking *taking, struct number_list *numbers)
 {
     const struct registry *registry = &taking->engine->registry;
@@ -658,8 +683,8 @@ static struct unshard_component_status *take_components(struct taking *taking,
                                                         struct number_list *numbers)
 {
     uint32_t most = taking->checkpoint->component_count;
-    struct unshard_component_status *components = arena_alloc_array(
-        taking->arena, most + count_told_components(taking), sizeof *components);
+    struct unshard_component_status *components =
+        arena_alloc_array(taking->arena, most + count_told_components(taking), sizeof *components);
     taking->failed |= components == NULL || number_list_reserve(numbers, most) != 0;
     if (taking->failed)
         return NULL;
@@ -684,6 +709,7 @@ static void take_whole(struct taking *taking)
     take_figures(taking);
     take_problems(taking);
     take_notes(taking);
+    take_told_files(taking);
     uint32_t told = count_told_components(taking);
     pthread_mutex_unlock(&engine->lock);
     if (taking->failed) {

@@ -30,6 +30,37 @@ static int find_components(const struct unshard_checkpoint *layout, struct numbe
     return result;
 }
 
+static void mark_sources(const struct extent_map *map, bool *has)
+{
+    for (uint32_t file = extent_map_next_source(map, 0); file != EXTENT_LITERAL;
+         file = extent_map_next_source(map, file + 1))
+        has[file] = true;
+}
+
+static int find_files(const struct unshard_checkpoint *layout, struct number_list *out)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < layout->file_count; i++)
+        count += layout->files[i].failed && layout->files[i].component == NO_COMPONENT;
+    if (count == 0)
+        return 0;
+    bool *has = calloc(layout->file_count, sizeof *has);
+    int result = has ? number_list_reserve(out, count) : -ENOMEM;
+    for (uint32_t v = 0; result == 0 && v < layout->view_count; v++)
+        mark_sources(&layout->views[v].map, has);
+    for (uint32_t i = 0; result == 0 && i < layout->file_count; i++)
+        if (layout->files[i].failed && layout->files[i].component == NO_COMPONENT && !has[i])
+            number_list_add(out, i);
+    free(has);
+    return result;
+}
+
+static void free_lists(struct told_layout *told)
+{
+    number_list_free(&told->components);
+    number_list_free(&told->files);
+}
+
 static int grow(struct told *told)
 {
     if (told->count < told->capacity)
@@ -54,8 +85,10 @@ int told_add(struct told *told, struct unshard_checkpoint *layout)
     int result = grow(told);
     if (result == 0)
         result = find_components(layout, &new.components);
+    if (result == 0)
+        result = find_files(layout, &new.files);
     if (result != 0) {
-        number_list_free(&new.components);
+        free_lists(&new);
         return result;
     }
     unshard_layout_hold(layout);
@@ -71,7 +104,7 @@ void told_remove(struct told *told, struct unshard_checkpoint *layout,
     if (known == NULL || --known->asked > 0)
         return;
     *out = known->layout;
-    number_list_free(&known->components);
+    free_lists(known);
     uint32_t after = told->count - (uint32_t)(known - told->layouts) - 1;
     memmove(known, known + 1, after * sizeof *known); /* they are told of in the order of coming */
     told->count--;
@@ -80,7 +113,7 @@ void told_remove(struct told *told, struct unshard_checkpoint *layout,
 void told_free(struct told *told)
 {
     for (uint32_t i = 0; i < told->count; i++) {
-        number_list_free(&told->layouts[i].components);
+        free_lists(&told->layouts[i]);
         unshard_layout_release(told->layouts[i].layout);
     }
     free(told->layouts);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT
  *
  * Layouts of which there is more to tell than of the views that the engine has: notes, problems,
- * and components that have no file. Each is told of as long as somebody asks for it. */
+ * components that have no file, and files that cannot be used from the start, of which no view has
+ * any byte. Each is told of as long as somebody asks for it. */
 #ifndef ENGINE_TOLD_H
 #define ENGINE_TOLD_H
 
@@ -12,6 +13,7 @@ struct told_layout {
     struct unshard_checkpoint *layout; /* held */
     uint32_t asked;                    /* how often it is asked for */
     struct number_list components;     /* that no view shows any of */
+    struct number_list files;          /* that have failed, and that no view or component has */
 };
 
 struct told {

@@ -315,7 +315,20 @@ static void join(struct adopting *adopting, uint32_t component, uint32_t first_n
         adopting->registry->all.views[views->numbers[i]].component = component;
 }
 
-/* The component of one of its views that was there before, or a new one. */
+/* Whether a component here is of the files that it is of in the layout. */
+static bool has_same_files(const struct adopting *adopting, uint32_t number,
+                           const struct component *of)
+{
+    const struct component *here = &adopting->registry->all.components[number];
+    bool same = here->file_count == of->file_count;
+    for (uint32_t i = 0; i < of->file_count && same; i++)
+        same = find(&adopting->registry->files,
+                    adopting->layout->file_identities[of->files[i]]) == here->files[i];
+    return same;
+}
+
+/* The component of one of its views that was there before, or a new one: also when files that are
+ * shown themselves are the same but for some. */
 static int adopt_component(struct adopting *adopting, uint32_t local)
 {
     struct registry *registry = adopting->registry;
@@ -329,6 +342,8 @@ static int adopt_component(struct adopting *adopting, uint32_t local)
         result = adopt_view(adopting, v, &number);
         if (result == 0 && known == NO_COMPONENT)
             known = registry->all.views[number].component;
+        if (known != NO_COMPONENT && !has_same_files(adopting, known, component))
+            known = NO_COMPONENT;
     }
     if (result != 0)
         return result;
@@ -346,6 +361,29 @@ static int adopt_component(struct adopting *adopting, uint32_t local)
     }
     join(adopting, known, first_new);
     return result;
+}
+
+/* An index that is made up has come after its component. */
+static void note_index(const struct adopting *adopting, uint32_t local, uint32_t number)
+{
+    const struct unshard_checkpoint *layout = adopting->layout;
+    struct unshard_checkpoint *all = &adopting->registry->all;
+    for (uint32_t i = 0; i < layout->component_count; i++) {
+        uint32_t view = layout->components[i].index_view == local
+                            ? view_here(adopting, layout->components[i].view)
+                            : UNSHARD_NO_VIEW;
+        if (view != UNSHARD_NO_VIEW && all->views[view].component != NO_COMPONENT)
+            all->components[all->views[view].component].index_view = number;
+    }
+}
+
+/* The view is gone. */
+static void forget_index(struct registry *registry, uint32_t view)
+{
+    for (uint32_t i = 0; i < registry->all.component_count; i++)
+        if (registry->components.entries[i].there &&
+            registry->all.components[i].index_view == view)
+            registry->all.components[i].index_view = UNSHARD_NO_VIEW;
 }
 
 /* ---- adopting ----------------------------------------------------------------------------------
@@ -379,6 +417,8 @@ int registry_adopt(struct registry *registry, struct unshard_checkpoint *layout,
         result = adopt_view(&adopting, view, &adoption->view);
     if (result == 0 && adoption->view == UNSHARD_NO_VIEW)
         adoption->view = view_here(&adopting, view);
+    if (result == 0 && layout->views[view].component == NO_COMPONENT)
+        note_index(&adopting, view, adoption->view);
     end(&adopting);
     return result;
 }
@@ -593,6 +633,7 @@ void registry_release_group(struct registry *registry, const struct number_list 
         leaving->layout(leaving->context, give_number_back(&registry->components, component));
     }
     for (uint32_t i = 0; i < views->count; i++) {
+        forget_index(registry, views->numbers[i]);
         clear_view(registry, views->numbers[i]);
         leaving->layout(leaving->context, give_number_back(&registry->views, views->numbers[i]));
     }

@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import time
 
 import pytest
 import torch
@@ -185,8 +186,9 @@ def test_revisions_that_share_a_blob_share_its_pages(llama, tmp_path):
                  for folder in (first, second)]
         nodes = {(path.stat().st_ino, path.stat().st_dev) for path in paths}
         assert len(nodes) == 1
+        paths[0].open("rb").close()  # all of it is read now
+        wait_for(lambda: 0 < mount.status()["bytes_published"] == mount.status()["bytes_total"])
         content = paths[0].read_bytes()
-        wait_for(lambda: mount.status()["bytes_published"] == mount.status()["bytes_total"])
         before = sum(file["bytes"] for file in storage.stats()["files"].values())
         assert paths[1].read_bytes() == content
         after = sum(file["bytes"] for file in storage.stats()["files"].values())
@@ -315,6 +317,23 @@ def test_unmounted_while_a_look_hangs(root):
         wait_for(lambda: not is_alive(mount.pid), what="the daemon's end")
         assert looks.wait(PATIENCE) != 0
         mount.pid = None
+
+
+def test_the_status_can_be_read_while_the_source_hangs(root):
+    """The kernel asks for the root's attributes before it looks into `.unshard`."""
+    with slow(root / "one") as storage, mounted(storage.path, "prefetch=off") as mount:
+        storage.command("stall *.safetensors")
+        try:
+            for shard in (root / "one").glob("*.safetensors"):
+                shard.touch()  # its header is read again
+            wait_for(lambda: mount.status() and storage.stats()["stalled"] > 0)
+            began = time.monotonic()
+            while time.monotonic() < began + 3:  # longer than the kernel believes anything
+                assert mount.status()["state"]
+            assert storage.stats()["stalled"] > 0
+        finally:
+            storage.command("release", "reset")
+        wait_for(lambda: len(load_file(mount / "model.safetensors")) == 10)
 
 
 # ---- who may know --------------------------------------------------------------------------------

@@ -67,19 +67,23 @@ def pages_of(ranges):
     return {page for start, end in ranges for page in range(start // PAGE, (end - 1) // PAGE + 1)}
 
 
-def read_pages(path, size):
-    """Every page, or the errno that reading it gives."""
+def read_pages_of(fd, size):
+    """Every page of what is open, or the errno that reading it gives."""
     pages = []
+    for offset in range(0, size, PAGE):
+        try:
+            pages.append(os.pread(fd, PAGE, offset))
+        except OSError as error:
+            pages.append(error.errno)
+    return pages
+
+
+def read_pages(path, size):
     fd = os.open(path, os.O_RDONLY)
     try:
-        for offset in range(0, size, PAGE):
-            try:
-                pages.append(os.pread(fd, PAGE, offset))
-            except OSError as error:
-                pages.append(error.errno)
+        return read_pages_of(fd, size)
     finally:
         os.close(fd)
-    return pages
 
 
 def count_failing(mount, truth):
@@ -463,19 +467,28 @@ def test_rewritten_in_place_is_no_mixture(copy, truth, origin):
             assert os.pread(reader.fileno(), 65536, start) == data[start:start + 65536]
             (copy / BAD).write_bytes(new)
 
-            word = "changed" if origin == "none" else "mismatch"  # after "changed", for a moment
-
             def all_fail():
-                assert_only_these_fail(mount, truth, pages_of(ranges[BAD]), at_most=True)
-                return count_failing(mount, truth) == len(pages_of(ranges[BAD])) and \
-                    word in (mount / ERRORS).read_text()
+                found = read_pages_of(reader.fileno(), len(data))
+                failing = {number for number, page in enumerate(found) if isinstance(page, int)}
+                assert failing <= pages_of(ranges[BAD])
+                assert all(page == data[number * PAGE:(number + 1) * PAGE]
+                           for number, page in enumerate(found) if number not in failing)
+                word = "changed" if origin == "none" else "mismatch"  # after "changed", for a moment
+                return failing == pages_of(ranges[BAD]) and word in (mount / ERRORS).read_text()
             wait_for(all_fail, what="the change noticed")
+            if origin != "none":
+                wait_for(lambda: count_failing(mount, truth) == len(pages_of(ranges[BAD])) and
+                         "mismatch" in (mount / ERRORS).read_text(), what="the bad content refused")
+                assert_only_these_fail(mount, truth, pages_of(ranges[BAD]))
         if origin == "none":
-            # Nobody has it open any more: what is there now is what the file is.
+            # By its name it is another file, with what is there now.
+            expected = bytearray(data)
+            for begin, end in ranges[BAD]:
+                expected[begin:end] = bytes(byte ^ 0xff for byte in data[begin:end])
+
             def new_content():
                 try:
-                    return (mount / VIEW).read_bytes()[start:start + 9] == \
-                        bytes(byte ^ 0xff for byte in data[start:start + 9])
+                    return (mount / VIEW).read_bytes() == expected
                 except OSError:
                     return False
             wait_for(new_content, what="the new content served whole")

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * What the kernel knows: which paths are one node, for how long there is one, and what the engine is
- * told of it. The engine and what views are the same by are stand-ins. */
+ * What the kernel knows: which paths are one node, for how long there is one, and what the engine
+ * is told of it. The engine and what views are the same by are stand-ins. */
 #include "fs/kernel/inode_table.c"
 
 #include "tree/model.h"
