@@ -173,3 +173,10 @@ size_t unshard_utf8_sequence(const void *bytes, size_t length)
 {
     return utf8_sequence(bytes, length);
 }
+
+bool error_is_of_storage(const struct unshard_error *error)
+{
+    return strcmp(error->code, "read-error") == 0 ||
+           (strcmp(error->code, "unreadable") == 0 && error->errno_value != EINVAL &&
+            error->errno_value != EACCES);
+}

@@ -4,6 +4,8 @@
 
 #include "unshard.h"
 
+#include <stdbool.h>
+
 /* Fills *error (NULL is allowed) and returns -errno_value, or -EINVAL when errno_value is 0. code
  * must be a string literal. Clears the offset. The message becomes one line of UTF-8, as
  * error_printable makes it: whoever shows it need not do more. Thread-safe. */
@@ -31,5 +33,8 @@ const char *error_printable(char *out, size_t capacity, const char *text, size_t
 /* The same of a string as the value of a field (key="value") in a line for programs: only quotes
  * get a backslash. */
 const char *error_field(char *out, size_t capacity, const char *value);
+
+/* It is storage that did not give what was to be read: another time it may. Pure. */
+bool error_is_of_storage(const struct unshard_error *error);
 
 #endif

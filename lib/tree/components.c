@@ -46,16 +46,13 @@ static const char *join_path(struct arena *arena, const char *directory, const c
     return path;
 }
 
-/* A header that storage did not give may be read another time, but what is shown is laid out only
- * once, so the error says what helps then. */
+/* A header that storage did not give may be read another time (trace.c). */
 static void say_what_helps(struct unshard_error *error)
 {
-    bool storage = strcmp(error->code, "read-error") == 0 ||
-                   (strcmp(error->code, "unreadable") == 0 && error->errno_value != EINVAL);
     size_t length = strlen(error->message);
-    if (storage)
+    if (error_is_of_storage(error))
         snprintf(error->message + length, sizeof error->message - length,
-                 "; once it can be read, mount the checkpoint again");
+                 "; once it can be read, it is shown to who looks again");
 }
 
 /* Shards whose headers cannot be used make the component failed, unless they are shown as they are.

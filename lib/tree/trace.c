@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "tree/trace.h"
 
+#include "base/error.h"
 #include "base/parallel.h"
 #include "digest/list_name.h"
 #include "tree/discovery.h"
@@ -107,6 +108,18 @@ static bool is_self_used(const struct unshard_checkpoint *layout)
     return false;
 }
 
+static bool is_unread(const struct unshard_checkpoint *layout)
+{
+    bool unread = false;
+    for (uint32_t i = 0; i < layout->file_count && !unread; i++)
+        unread = layout->files[i].error != NULL && error_is_of_storage(layout->files[i].error);
+    for (uint32_t i = 0; i < layout->component_count && !unread; i++)
+        unread = layout->components[i].failed && error_is_of_storage(&layout->components[i].error);
+    for (uint32_t i = 0; i < layout->problem_count && !unread; i++)
+        unread = error_is_of_storage(&layout->problems[i]);
+    return unread;
+}
+
 static void add_name(struct trace *trace, const char *directory, const char *name, struct seen seen)
 {
     if (trace->names != NULL)
@@ -199,6 +212,7 @@ int trace_make(struct discovery *discovery)
         trace_listings(&tracer) != 0)
         return -ENOMEM;
     tracer.trace->self_is_used = is_self_used(discovery->checkpoint);
+    tracer.trace->unread = is_unread(discovery->checkpoint);
     discovery->checkpoint->trace = tracer.trace;
     return 0;
 }
@@ -330,7 +344,7 @@ static bool are_listings_same(const struct looker *looker)
 
 static enum finding look_again(struct looker *looker)
 {
-    if (looker->trace->young)
+    if (looker->trace->young || looker->trace->unread)
         return FOUND_OTHER;
     parallel_run(looker->trace->name_count + 1, look_at_number, looker);
     if (atomic_load(&looker->other) || !look_at_listings(looker))

@@ -48,6 +48,7 @@ struct trace {
     bool self_is_used; /* something in it has the times and permissions of the directory */
     /* A file was changed so shortly before that another change of it may have the same time. */
     bool young;
+    bool unread; /* storage did not give all that was to be read, and may another time */
 };
 
 /* What the directory is now. */

@@ -46,13 +46,23 @@ def test_error_of_a_file_of_no_component(pair):
         assert waited.returncode == 1 and "vocabulary.bin" in waited.stderr
 
 
+def is_readable(path):
+    try:
+        return len(load_file(path)) > 0
+    except OSError:
+        return False
+
+
 def test_header_that_storage_did_not_give(pair):
     with slow(pair, direct=1) as storage:
         storage.command("fail model-00001-of-00002.safetensors 0 100000 5")
         mount = Mount(storage.path)
         try:
             message = status(mount)["components"][0]["error"]["message"]
-            assert "once it can be read, mount the checkpoint again" in message
+            assert "once it can be read, it is shown to who looks again" in message
+            storage.command("reset")
+            wait_for(lambda: is_readable(mount / "model.safetensors"), what="it is shown")
+            wait_for(lambda: status(mount)["errors"] == 0, what="no error is left")
         finally:
             mount.discard()
 
