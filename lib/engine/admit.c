@@ -95,9 +95,9 @@ static int reserve_links(struct unshard_engine *engine, const struct adoption *n
 {
     int result = 0;
     for (uint32_t v = 0; v < new->views.count; v++) {
-        const struct extent_map *map = &engine->checkpoint->views[new->views.numbers[v]].map;
-        for (uint32_t file = extent_map_next_source(map, 0); file != EXTENT_LITERAL && result == 0;
-             file = extent_map_next_source(map, file + 1))
+        const struct view *view = &engine->checkpoint->views[new->views.numbers[v]];
+        for (uint32_t file = view_next_file(view, 0); file != EXTENT_LITERAL && result == 0;
+             file = view_next_file(view, file + 1))
             result = number_list_reserve(&engine->files[file].views, new->views.count);
     }
     for (uint32_t i = 0; i < new->files.count; i++) {
@@ -112,12 +112,12 @@ static int reserve_links(struct unshard_engine *engine, const struct adoption *n
 static void link_all(struct unshard_engine *engine, const struct adoption *new)
 {
     for (uint32_t v = 0; v < new->views.count; v++) {
-        uint32_t view = new->views.numbers[v];
-        const struct extent_map *map = &engine->checkpoint->views[view].map;
-        for (uint32_t file = extent_map_next_source(map, 0); file != EXTENT_LITERAL;
-             file = extent_map_next_source(map, file + 1))
-            number_list_add(&engine->files[file].views, view);
-        atomic_store_explicit(&engine->views[view].map, map, memory_order_release);
+        uint32_t number = new->views.numbers[v];
+        const struct view *view = &engine->checkpoint->views[number];
+        for (uint32_t file = view_next_file(view, 0); file != EXTENT_LITERAL;
+             file = view_next_file(view, file + 1))
+            number_list_add(&engine->files[file].views, number);
+        atomic_store_explicit(&engine->views[number].map, &view->map, memory_order_release);
     }
     for (uint32_t i = 0; i < new->files.count; i++) {
         uint32_t number = new->files.numbers[i];

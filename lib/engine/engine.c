@@ -336,11 +336,21 @@ static bool needs_other_views(const struct unshard_engine *engine, uint32_t numb
     return needs;
 }
 
+/* Nobody reads a byte of it, so that no read tells what is wrong with it. Caller holds
+ * engine->lock.
+ */
+static bool is_empty_and_wrong(const struct unshard_engine *engine, uint32_t view)
+{
+    uint32_t file = engine->checkpoint->views[view].file;
+    return view_map(engine, view)->size == 0 && file != EXTENT_LITERAL &&
+           gate_is_blocked(&engine->files[file].gate);
+}
+
 bool unshard_engine_view_stale(struct unshard_engine *engine, uint32_t view)
 {
     const struct extent_map *map = view_map(engine, view);
-    bool stale = false;
     pthread_mutex_lock(&engine->lock);
+    bool stale = is_empty_and_wrong(engine, view);
     for (uint32_t source = extent_map_next_source(map, 0); source != EXTENT_LITERAL && !stale;
          source = extent_map_next_source(map, source + 1))
         stale = needs_other_views(engine, source);

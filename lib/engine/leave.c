@@ -67,15 +67,15 @@ static bool is_quiet(const struct unshard_engine *engine, const struct number_li
 
 static void view_leave(struct unshard_engine *engine, uint32_t view)
 {
-    const struct extent_map *map = &engine->checkpoint->views[view].map;
+    const struct view *shown = &engine->checkpoint->views[view];
     plan_remove(engine, view);
     schedule_closed(engine, view);
     for (unsigned self = 0; self < MAX_READERS; self++)
         if (engine->threads.run_of[self].view == view &&
             !run_is_over(&engine->threads.run_of[self]))
             run_give_up(engine, self);
-    for (uint32_t file = extent_map_next_source(map, 0); file != EXTENT_LITERAL;
-         file = extent_map_next_source(map, file + 1))
+    for (uint32_t file = view_next_file(shown, 0); file != EXTENT_LITERAL;
+         file = view_next_file(shown, file + 1))
         number_list_remove(&engine->files[file].views, view);
     number_set_remove(&engine->agenda.resting, view);
     number_set_remove(&engine->agenda.unneeded, view);

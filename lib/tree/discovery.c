@@ -108,8 +108,11 @@ uint32_t discovery_add_view(struct discovery *discovery, const char *path, struc
 {
     struct unshard_checkpoint *checkpoint = discovery->checkpoint;
     uint32_t number = checkpoint->view_count++;
-    checkpoint->views[number] =
-        (struct view){.path = path, .size = map->size, .map = *map, .component = component};
+    checkpoint->views[number] = (struct view){.path = path,
+                                              .size = map->size,
+                                              .map = *map,
+                                              .component = component,
+                                              .file = EXTENT_LITERAL};
     *map = (struct extent_map){0};
     return number;
 }
@@ -144,6 +147,7 @@ uint32_t discovery_add_passthrough(struct discovery *discovery, uint32_t entry_n
         return UNSHARD_NO_VIEW;
     entry->view = discovery_add_view(discovery, entry->path, &map, component);
     discovery->checkpoint->views[entry->view].prefetch = component != NO_COMPONENT;
+    discovery->checkpoint->views[entry->view].file = file;
     return entry->view;
 }
 

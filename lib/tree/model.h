@@ -86,6 +86,7 @@ struct view {
     uint64_t size;
     struct extent_map map;
     uint32_t component; /* NO_COMPONENT for other files */
+    uint32_t file;      /* that is shown as it is, also when it is empty; else EXTENT_LITERAL */
     uint32_t node;
     const struct unshard_node *shown_as; /* in a registry: of the layout that it is from */
     bool lent;                           /* in a registry: the map is that of a checkpoint */
@@ -154,6 +155,15 @@ struct unshard_checkpoint {
     uint32_t note_count, problem_count, missing_count;
     atomic_uint holders; /* of a layout, but for the first one; the last field, see retouch.c */
 };
+
+/* The first file from number `from` on that the view shows bytes of, or would if it had any;
+ * EXTENT_LITERAL: none. O(log n). */
+static inline uint32_t view_next_file(const struct view *view, uint32_t from)
+{
+    if (view->map.count > 0)
+        return extent_map_next_source(&view->map, from);
+    return view->file >= from ? view->file : EXTENT_LITERAL;
+}
 
 /* What is kept of each file or view is made for so many. */
 static inline uint32_t checkpoint_file_room(const struct unshard_checkpoint *checkpoint)

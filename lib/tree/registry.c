@@ -237,12 +237,12 @@ static int adopt_file(struct adopting *adopting, uint32_t local)
 }
 
 /* Calls for each file that a view shows, once. */
-static int each_file(struct adopting *adopting, const struct extent_map *map,
+static int each_file(struct adopting *adopting, const struct view *view,
                      int (*visit)(struct adopting *, uint32_t))
 {
     int result = 0;
-    for (uint32_t file = extent_map_next_source(map, 0); file != EXTENT_LITERAL && result == 0;
-         file = extent_map_next_source(map, file + 1))
+    for (uint32_t file = view_next_file(view, 0); file != EXTENT_LITERAL && result == 0;
+         file = view_next_file(view, file + 1))
         result = visit(adopting, file);
     return result;
 }
@@ -258,7 +258,7 @@ static int adopt_view(struct adopting *adopting, uint32_t local, uint32_t *numbe
     struct registry *registry = adopting->registry;
     const struct view *view = &adopting->layout->views[local];
     *number = find(&registry->views, adopting->layout->view_identities[local]);
-    int result = each_file(adopting, &view->map, adopt_file); /* or finds them */
+    int result = each_file(adopting, view, adopt_file); /* or finds them */
     if (*number != NONE)
         return result;
     if (result == 0)
@@ -270,9 +270,10 @@ static int adopt_view(struct adopting *adopting, uint32_t local, uint32_t *numbe
     *here = *view;
     here->map = (struct extent_map){0};
     here->component = NO_COMPONENT;
+    here->file = view->file != EXTENT_LITERAL ? adopting->files[view->file] : EXTENT_LITERAL;
     here->shown_as = &adopting->layout->nodes[view->node];
     result = extent_map_renumber(&view->map, adopting->files, &here->map);
-    return result != 0 ? result : each_file(adopting, &view->map, note_needed);
+    return result != 0 ? result : each_file(adopting, view, note_needed);
 }
 
 /* ---- components --------------------------------------------------------------------------------
@@ -322,8 +323,8 @@ static bool has_same_files(const struct adopting *adopting, uint32_t number,
     const struct component *here = &adopting->registry->all.components[number];
     bool same = here->file_count == of->file_count;
     for (uint32_t i = 0; i < of->file_count && same; i++)
-        same = find(&adopting->registry->files,
-                    adopting->layout->file_identities[of->files[i]]) == here->files[i];
+        same = find(&adopting->registry->files, adopting->layout->file_identities[of->files[i]]) ==
+               here->files[i];
     return same;
 }
 
@@ -381,8 +382,7 @@ static void note_index(const struct adopting *adopting, uint32_t local, uint32_t
 static void forget_index(struct registry *registry, uint32_t view)
 {
     for (uint32_t i = 0; i < registry->all.component_count; i++)
-        if (registry->components.entries[i].there &&
-            registry->all.components[i].index_view == view)
+        if (registry->components.entries[i].there && registry->all.components[i].index_view == view)
             registry->all.components[i].index_view = UNSHARD_NO_VIEW;
 }
 
@@ -448,7 +448,7 @@ static int adopt_each(struct adopting *adopting)
         registry->all.views[i].shown_as = &layout->nodes[layout->views[i].node];
         registry->all.views[i].lent = true;
         if (result == 0)
-            result = each_file(adopting, &layout->views[i].map, note_needed);
+            result = each_file(adopting, &layout->views[i], note_needed);
     }
     for (uint32_t i = 0; i < layout->component_count && result == 0; i++) {
         result = take_number(&registry->components, (XXH128_hash_t){i, 0}, adopting->layout,
@@ -538,8 +538,8 @@ static void need_file_less(struct registry *registry, uint32_t file)
 static void clear_view(struct registry *registry, uint32_t number)
 {
     struct view *view = &registry->all.views[number];
-    for (uint32_t file = extent_map_next_source(&view->map, 0); file != EXTENT_LITERAL;
-         file = extent_map_next_source(&view->map, file + 1))
+    for (uint32_t file = view_next_file(view, 0); file != EXTENT_LITERAL;
+         file = view_next_file(view, file + 1))
         need_file_less(registry, file);
     if (!view->lent)
         extent_map_free_renumbered(&view->map);

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from harness import drop_caches, mounted
+from harness import drop_pages, mounted
 
 pytestmark = [pytest.mark.heavy,
               pytest.mark.skipif(not shutil.which("fio"), reason="fio is not installed")]
@@ -39,7 +39,7 @@ def verified(tmp_path_factory):
 @pytest.mark.parametrize("pattern", ["read", "randread"])
 def test_verify(verified, tmp_path, engine, pattern):
     with mounted(verified, "prefetch=follow") as mount:
-        drop_caches()
+        drop_pages(mount / "data.bin")
         job = fio(f"--filename={mount.path}/data.bin", "--size=32M", f"--rw={pattern}",
                   f"--ioengine={engine}", "--bs=64k", "--verify=crc32c", "--verify_only=1",
                   "--readonly", directory=tmp_path)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import SANITIZER, drop_caches, mounted, slow
+from harness import SANITIZER, drop_pages, mounted, slow
 
 # One process of the stress: threads that compare random ranges of the view with a plain copy, by
 # read and by mmap, until each has done its share.
@@ -41,9 +41,9 @@ print(json.dumps(wrong))
 """
 
 
-def drop_until(finished):
+def drop_until(finished, view):
     while not finished.is_set():
-        drop_caches()
+        drop_pages(view)
         finished.wait(0.05)
 
 
@@ -58,7 +58,7 @@ def plain_copy(big, tmp_path_factory):
 def stress(view, plain, rounds, processes=4, threads=8, bound=150):
     """All processes end in time and find only right bytes."""
     finished = threading.Event()
-    dropper = threading.Thread(target=drop_until, args=(finished,))
+    dropper = threading.Thread(target=drop_until, args=(finished, view))
     dropper.start()
     pool = [subprocess.Popen([sys.executable, "-c", PROCESS, str(view), str(plain), str(seed),
                               str(threads), str(rounds)], stdout=subprocess.PIPE)
