@@ -241,7 +241,8 @@ struct unshard_place {
     uint32_t node;
 };
 
-/* The source itself is looked at, nothing in it. *out is owned by the caller. Blocks on I/O.
+/* The source itself is looked at, nothing in it. options->split: NULL is "auto" in a source that is
+ * one model, and "off" in any other. *out is owned by the caller. Blocks on I/O.
  * Errors: it is no readable directory, or memory. */
 int unshard_tree_open(const char *source, const struct unshard_view_options *options,
                       struct unshard_tree **out, struct unshard_error *error);

@@ -151,17 +151,18 @@ static int parse_entry(struct parse *parse, struct json_string tensor)
     if (entry.tensor == NULL || !grow((void **)&parse->entries, parse->entry_count,
                                       &parse->entry_capacity, sizeof *parse->entries))
         return error_no_memory(parse->error);
-    error_quote(quoted, sizeof quoted, entry.tensor, entry.tensor_length);
     result = string_map_add(&parse->tensors, entry.tensor, entry.tensor_length,
                             (uint32_t)parse->entry_count, NULL);
     if (result < 0)
         return error_no_memory(parse->error);
     if (result == 0)
         return error_set(parse->error, "duplicate-tensor", 0,
-                         "%s: weight_map: tensor \"%s\" appears twice", parse->path, quoted);
+                         "%s: weight_map: tensor \"%s\" appears twice", parse->path,
+                         error_quote(quoted, sizeof quoted, entry.tensor, entry.tensor_length));
     result = json_read_string(&parse->reader, &file);
     if (result != 0) {
-        snprintf(place, sizeof place, "weight_map: \"%s\"", quoted);
+        snprintf(place, sizeof place, "weight_map: \"%s\"",
+                 error_quote(quoted, sizeof quoted, entry.tensor, entry.tensor_length));
         return json_failed(parse, result, place);
     }
     result = number_file(parse, &entry, file);

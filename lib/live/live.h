@@ -26,8 +26,8 @@
  * nothing of it.
  *
  * A look counts for a second from when it began; where looking takes longer than a quarter of that,
- * for four times as long as it took, or there would be nothing but looking. Whoever waits for a look is
- * served by it if it counts for him when he came.
+ * for four times as long as it took, or there would be nothing but looking. Whoever waits for a
+ * look is served by it if it counts for him when he came.
  *
  * A path is gone through from the source on: each directory on the way is looked at, and must show
  * the next name as a directory. So what is hidden cannot be entered, what is below a directory that

@@ -10,6 +10,7 @@
 #include "tree/identity.h"
 #include "tree/inherited.h"
 #include "tree/outcome.h"
+#include "tree/parsed_list.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
@@ -548,6 +549,8 @@ void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint)
     if (!checkpoint->borrowed)
         free(checkpoint->source);
     struct unshard_checkpoint *origin = checkpoint->origin;
+    if (origin == NULL) /* else it has what that one holds */
+        parsed_lists_free(&checkpoint->inherited);
     arena_free(&checkpoint->arena);
     free(checkpoint);
     unshard_layout_release(origin);

@@ -8,6 +8,47 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Behind the way from a directory above the focus to it, if the name begins with that; or NULL. */
+static const char *behind_way(const struct scan *scan, uint32_t directory, const char *name)
+{
+    size_t skip = directory == 0 ? 0 : strlen(scan->entries[directory].path) + 1;
+    const char *way = scan->entries[scan->focus].path + skip;
+    size_t length = strlen(way);
+    return strncmp(name, way, length) == 0 && name[length] == '/' ? name + length + 1 : NULL;
+}
+
+bool gathering_is_below(const struct gathering *gathering, uint32_t directory, const char *name)
+{
+    const struct scan *scan = &gathering->discovery->scan;
+    if (scan->focus == SCAN_NONE || directory > scan->focus)
+        return false;
+    if (directory < scan->focus)
+        name = behind_way(scan, directory, name);
+    return name != NULL && strchr(name, '/') != NULL;
+}
+
+enum gathering_place gathering_place_of(const struct gathering *gathering, uint32_t directory,
+                                        const char *name)
+{
+    const struct scan *scan = &gathering->discovery->scan;
+    if (scan->focus == SCAN_NONE)
+        return PLACE_HERE;
+    if (directory < scan->focus) {
+        name = behind_way(scan, directory, name);
+        directory = scan->focus;
+    }
+    for (const char *slash; name != NULL && (slash = strchr(name, '/')) != NULL; name = slash + 1) {
+        directory = scan_listed_child(scan, directory, name, (size_t)(slash - name));
+        if (directory == SCAN_NONE || scan->entries[directory].kind != SCAN_DIRECTORY)
+            return PLACE_HERE; /* nothing is there, and nobody else would say so */
+        if (!scan_is_near(scan, directory))
+            return PLACE_ELSEWHERE;
+    }
+    return name == NULL                     ? PLACE_ELSEWHERE
+           : scan_is_focus(scan, directory) ? PLACE_HERE
+                                            : PLACE_NEAR;
+}
+
 uint32_t gathering_find_file(const struct gathering *gathering, uint32_t directory,
                              const char *name)
 {

@@ -373,7 +373,9 @@ static int claim_tree(struct hub *hub, const struct digest_list *list, struct tr
     size_t prefix = strlen(scope.prefix);
     for (uint32_t i = 0; i < list->count; i++) {
         const struct listed_digest *item = &list->items[i];
-        if (strncmp(item->name, scope.prefix, prefix) != 0)
+        if (strncmp(item->name, scope.prefix, prefix) != 0 ||
+            gathering_place_of(hub->gathering, scope.directory, item->name + prefix) ==
+                PLACE_ELSEWHERE)
             continue;
         struct claim claim = {.rank = CLAIM_TREE,
                               .digest = item->digest,
@@ -390,6 +392,23 @@ static int claim_tree(struct hub *hub, const struct digest_list *list, struct tr
     return 0;
 }
 
+/* With the directory that the listing is about, and not with each one below that. One of a commit
+ * is looked at only where files of that are. */
+static bool is_told_of(const struct hub *hub, struct tree_scope scope)
+{
+    return scope.commit != NO_COMMIT ||
+           scan_is_focus(&hub->gathering->discovery->scan, scope.directory);
+}
+
+static void tell_unread(struct hub *hub, struct tree_scope scope, const char *path, int result)
+{
+    struct unshard_error error;
+    error_set(&error, "unreadable", -result, "%s: the listing cannot be read: %s", path,
+              strerrordesc_np(-result));
+    if (is_told_of(hub, scope))
+        problem_add(&hub->gathering->problems, &error);
+}
+
 static int use_tree(struct hub *hub, const char *text, size_t length, const char *path,
                     struct tree_scope scope)
 {
@@ -400,12 +419,12 @@ static int use_tree(struct hub *hub, const char *text, size_t length, const char
     int result = hub_tree_parse(text, length, path, &arena, &list, &error);
     if (result == 0) {
         result = claim_tree(hub, &list, scope, path);
-    } else if (result == -ENOTSUP) {
-        note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is ignored.",
-                 error.message);
-        result = 0;
     } else if (result != -ENOMEM) {
-        problem_add(&hub->gathering->problems, &error);
+        if (is_told_of(hub, scope) && result == -ENOTSUP)
+            note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is ignored.",
+                     error.message);
+        else if (is_told_of(hub, scope))
+            problem_add(&hub->gathering->problems, &error);
         result = 0;
     }
     digest_list_free(&list);
@@ -425,10 +444,7 @@ static int use_tree_entry(struct hub *hub, uint32_t entry, struct tree_scope sco
     if (result == 0) {
         result = use_tree(hub, text, length, path, scope);
     } else if (result != -ENOMEM) {
-        struct unshard_error error;
-        error_set(&error, "unreadable", -result, "%s: the listing cannot be read: %s", path,
-                  strerrordesc_np(-result));
-        problem_add(&hub->gathering->problems, &error);
+        tell_unread(hub, scope, path, result);
         result = 0;
     }
     free(text);
@@ -472,7 +488,6 @@ static const char *snapshot_of(const struct unshard_checkpoint *checkpoint)
 static int read_cache_tree(struct hub *hub, const char *path, const char *shown,
                            struct tree_scope scope)
 {
-    struct unshard_error error;
     char *text = NULL;
     size_t length = 0;
     if (scan_look_outside(&hub->gathering->discovery->scan, path) != 0)
@@ -486,9 +501,7 @@ static int read_cache_tree(struct hub *hub, const char *path, const char *shown,
     if (result == 0) {
         result = use_tree(hub, text, length, shown, scope);
     } else if (result != -ENOMEM) {
-        error_set(&error, "unreadable", -result, "%s: the listing cannot be read: %s", shown,
-                  strerrordesc_np(-result));
-        problem_add(&hub->gathering->problems, &error);
+        tell_unread(hub, scope, shown, result);
         result = 0;
     }
     free(text);

@@ -6,11 +6,9 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
-#include "digest/checksum_list.h"
-#include "digest/checksums_json.h"
 #include "digest/list_name.h"
-#include "digest/manifest.h"
-#include "digest/xxhsum_list.h"
+#include "tree/inherited.h"
+#include "tree/parsed_list.h"
 #include "tree/path_policy.h"
 
 #include <errno.h>
@@ -29,7 +27,8 @@
 struct found_list {
     uint32_t entry;
     struct digest_list_name name;
-    char *text; /* malloc'd */
+    struct parsed_list *parsed; /* held; NULL: it is to be read */
+    char *text;                 /* malloc'd */
     size_t length;
     int result; /* of reading it */
 };
@@ -72,37 +71,17 @@ static int add_missing(struct gathering *gathering, const char *directory, const
     return 0;
 }
 
-/* Whether the file called `name` below the directory of the list is one of those that are laid out:
- * of what lies elsewhere nothing is known, and nothing need be. */
-static bool is_near(const struct gathering *gathering, uint32_t list_entry, const char *name)
-{
-    const struct scan *scan = &gathering->discovery->scan;
-    uint32_t directory = entry_of(gathering, list_entry)->parent;
-    if (scan->focus == SCAN_NONE)
-        return true;
-    if (directory < scan->focus) {
-        size_t skip = directory == 0 ? 0 : strlen(scan->entries[directory].path) + 1;
-        const char *way = scan->entries[scan->focus].path + skip;
-        size_t length = strlen(way);
-        if (strncmp(name, way, length) != 0 || name[length] != '/')
-            return false;
-        name += length + 1;
-        directory = scan->focus;
-    }
-    const char *slash = strchr(name, '/');
-    if (slash != NULL)
-        directory = scan_listed_child(scan, directory, name, (size_t)(slash - name));
-    return directory != SCAN_NONE && scan_is_near(scan, directory);
-}
-
 /* Adds a claim about the file called `name` below the directory of the list. */
 static int claim_name(struct gathering *gathering, uint32_t list_entry, const char *name,
                       struct claim *claim)
 {
     uint32_t directory = entry_of(gathering, list_entry)->parent;
-    if (!is_near(gathering, list_entry, name))
+    enum gathering_place place = gathering_place_of(gathering, directory, name);
+    if (place == PLACE_ELSEWHERE)
         return 0;
     claim->file = gathering_find_file(gathering, directory, name);
+    if (claim->file == SCAN_NONE && place == PLACE_NEAR)
+        return 0;
     if (claim->file == SCAN_NONE)
         return add_missing(gathering, entry_of(gathering, directory)->path, name, claim->origin);
     return claim_add(&gathering->claims, claim);
@@ -111,11 +90,17 @@ static int claim_name(struct gathering *gathering, uint32_t list_entry, const ch
 /* A file of this name is there, or it is one of those that are listed as missing. */
 static bool is_of_use(const struct gathering *gathering, uint32_t list_entry, const char *name)
 {
-    if (!is_near(gathering, list_entry, name))
-        return false;
-    return gathering->missing.count < MOST_MISSING ||
-           gathering_find_file(gathering, entry_of(gathering, list_entry)->parent, name) !=
-               SCAN_NONE;
+    uint32_t directory = entry_of(gathering, list_entry)->parent;
+    return gathering_place_of(gathering, directory, name) != PLACE_ELSEWHERE &&
+           (gathering->missing.count < MOST_MISSING ||
+            gathering_find_file(gathering, directory, name) != SCAN_NONE);
+}
+
+/* Whether it is of use to those below. */
+static void note_below(const struct gathering *gathering, uint32_t list_entry, const char *name)
+{
+    struct scan_entry *list = &gathering->discovery->scan.entries[list_entry];
+    list->reaches = list->reaches || gathering_is_below(gathering, list->parent, name);
 }
 
 static int claim_items(struct gathering *gathering, uint32_t entry, const struct digest_list *list)
@@ -125,6 +110,7 @@ static int claim_items(struct gathering *gathering, uint32_t entry, const struct
     for (uint32_t i = 0; i < list->count; i++) {
         const struct listed_digest *item = &list->items[i];
         struct claim claim = {.rank = CLAIM_LIST, .digest = item->digest};
+        note_below(gathering, entry, item->name);
         if (!is_of_use(gathering, entry, item->name))
             continue;
         if (item->line == 0 && shared == NULL)
@@ -136,7 +122,19 @@ static int claim_items(struct gathering *gathering, uint32_t entry, const struct
     return 0;
 }
 
-/* What of a list could not be used is told, and never silently left out. */
+/* What of a list could not be used is told, and never silently left out: where the list is. */
+static bool is_told_of(const struct gathering *gathering, uint32_t list_entry)
+{
+    return scan_is_focus(&gathering->discovery->scan, entry_of(gathering, list_entry)->parent);
+}
+
+static void tell_problem(struct gathering *gathering, uint32_t list_entry,
+                         const struct unshard_error *error)
+{
+    if (is_told_of(gathering, list_entry))
+        problem_add(&gathering->problems, error);
+}
+
 static void report_list(struct gathering *gathering, const struct digest_list *list)
 {
     struct discovery *discovery = gathering->discovery;
@@ -155,50 +153,6 @@ static void report_list(struct gathering *gathering, const struct digest_list *l
     if (list->unsupported_count > 0)
         note_add(&discovery->notes, arena, "%s; it is ignored (%u such lines).", list->unsupported,
                  list->unsupported_count);
-}
-
-static int parse_form(const struct found_list *found, const char *path, const char *subject,
-                      struct arena *arena, struct digest_list *out, struct unshard_error *error)
-{
-    switch (found->name.kind) {
-    case DIGEST_LIST_XXHSUM:
-        return xxhsum_list_parse(found->text, found->length, path, arena, out, error);
-    case DIGEST_LIST_JSON:
-        return checksums_json_parse(found->text, found->length, path, arena, out, error);
-    default:
-        return checksum_list_parse(found->text, found->length, path, found->name.algorithm, subject,
-                                   arena, out, error);
-    }
-}
-
-static int use_list(struct gathering *gathering, const struct found_list *found)
-{
-    struct discovery *discovery = gathering->discovery;
-    const struct scan_entry *entry = entry_of(gathering, found->entry);
-    struct digest_list list = {0};
-    struct arena arena = {0};
-    struct unshard_error error = {0};
-    const char *path = gathering_origin(gathering, entry->path, 0), *subject = NULL;
-    int result = path == NULL ? -ENOMEM : 0;
-    if (result == 0 && found->name.subject_length > 0 &&
-        (subject = arena_copy_string(&arena, entry->name, found->name.subject_length)) == NULL)
-        result = -ENOMEM;
-    if (result == 0)
-        result = parse_form(found, path, subject, &arena, &list, &error);
-    if (result == 0) {
-        report_list(gathering, &list);
-        result = claim_items(gathering, found->entry, &list);
-    } else if (result == -ENOTSUP) {
-        note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is ignored.",
-                 error.message);
-        result = 0;
-    } else if (result != -ENOMEM) {
-        problem_add(&gathering->problems, &error);
-        result = 0;
-    }
-    digest_list_free(&list);
-    arena_free(&arena);
-    return result;
 }
 
 /* ---- manifests ---------------------------------------------------------------------------------
@@ -226,22 +180,18 @@ static int claim_manifest_file(struct gathering *gathering, uint32_t entry,
     return claim_name(gathering, entry, file->path, &claim);
 }
 
-static int use_manifest(struct gathering *gathering, const struct found_list *found)
+static int claim_manifest(struct gathering *gathering, uint32_t entry,
+                          const struct manifest *manifest)
 {
-    struct unshard_checkpoint *checkpoint = gathering->discovery->checkpoint;
-    const char *origin = gathering_origin(gathering, entry_of(gathering, found->entry)->path, 0);
-    struct manifest manifest = {0};
-    struct unshard_error error = {0};
-    if (origin == NULL)
-        return -ENOMEM;
-    int result =
-        manifest_parse(found->text, found->length, origin, &checkpoint->arena, &manifest, &error);
-    if (result != 0 && result != -ENOMEM) {
-        problem_add(&gathering->problems, &error);
-        return 0;
+    const char *origin = gathering_origin(gathering, entry_of(gathering, entry)->path, 0);
+    int result = origin == NULL ? -ENOMEM : 0;
+    for (uint32_t i = 0; i < manifest->file_count && result == 0; i++) {
+        const char *name = manifest->files[i].path;
+        note_below(gathering, entry, name);
+        if (gathering_place_of(gathering, entry_of(gathering, entry)->parent, name) !=
+            PLACE_ELSEWHERE)
+            result = claim_manifest_file(gathering, entry, manifest, i, origin);
     }
-    for (uint32_t i = 0; i < manifest.file_count && result == 0; i++)
-        result = claim_manifest_file(gathering, found->entry, &manifest, i, origin);
     return result;
 }
 
@@ -257,7 +207,7 @@ static void read_small(void *context, uint32_t number)
 {
     struct batch *batch = context;
     struct found_list *found = &batch->lists[number];
-    if (entry_of(batch->gathering, found->entry)->size <= SMALL_LIST)
+    if (found->parsed == NULL && entry_of(batch->gathering, found->entry)->size <= SMALL_LIST)
         found->result = discovery_read_file(batch->gathering->discovery, found->entry,
                                             limit_of(found), &found->text, &found->length);
 }
@@ -275,32 +225,78 @@ static bool is_too_much(struct gathering *gathering, const struct found_list *fo
               "%s: is not read: all lists of digests together would have more than %llu bytes, or "
               "have more than %u digests already",
               entry->path, (unsigned long long)MOST_LIST_BYTES, MOST_CLAIMS);
-    problem_add(&gathering->problems, &error);
+    tell_problem(gathering, found->entry, &error);
     return true;
+}
+
+static int use_parsed(struct gathering *gathering, uint32_t entry, const struct parsed_list *parsed)
+{
+    struct discovery *discovery = gathering->discovery;
+    if (parsed->result == -ENOTSUP && !parsed->is_manifest) {
+        if (is_told_of(gathering, entry))
+            note_add(&discovery->notes, &discovery->checkpoint->arena, "%s; it is ignored.",
+                     parsed->error.message);
+        return 0;
+    }
+    if (parsed->result != 0) {
+        tell_problem(gathering, entry, &parsed->error);
+        return 0;
+    }
+    if (parsed->is_manifest)
+        return claim_manifest(gathering, entry, &parsed->manifest);
+    if (is_told_of(gathering, entry))
+        report_list(gathering, &parsed->list);
+    return claim_items(gathering, entry, &parsed->list);
+}
+
+/* Digests of chunks stay where they were parsed. Other lists are worth it for those below. */
+static bool is_kept(const struct gathering *gathering, uint32_t entry,
+                    const struct parsed_list *parsed)
+{
+    const struct scan_entry *list = entry_of(gathering, entry);
+    return parsed->result == 0 &&
+           (parsed->is_manifest || (list->reaches && list->size > SMALL_LIST));
+}
+
+static int parse_found(struct gathering *gathering, struct found_list *found)
+{
+    const struct scan_entry *entry = entry_of(gathering, found->entry);
+    const char *origin = gathering_origin(gathering, entry->path, 0);
+    if (origin != NULL)
+        found->parsed = parsed_list_make(entry, found->name, origin, found->text, found->length);
+    return found->parsed == NULL ? -ENOMEM : 0;
+}
+
+/* Those below may be luckier. */
+static void not_read(struct gathering *gathering, const struct found_list *found)
+{
+    char reason[64];
+    struct unshard_error error;
+    error_set(&error, "unreadable", -found->result, "%s: its digests cannot be read: %s",
+              entry_of(gathering, found->entry)->path,
+              discovery_why_unread(found->result, limit_of(found), reason));
+    tell_problem(gathering, found->entry, &error);
+    gathering->discovery->scan.entries[found->entry].reaches = true;
 }
 
 static int use_found(struct gathering *gathering, struct found_list *found)
 {
-    const char *path = entry_of(gathering, found->entry)->path;
-    char reason[64];
-    struct unshard_error error;
     if (is_too_much(gathering, found))
         return 0;
-    if (found->text == NULL && found->result == 0)
+    if (found->parsed == NULL && found->text == NULL && found->result == 0)
         found->result = discovery_read_file(gathering->discovery, found->entry, limit_of(found),
                                             &found->text, &found->length);
     if (found->result == -ENOMEM)
         return -ENOMEM;
     if (found->result != 0) {
-        error_set(&error, "unreadable", -found->result, "%s: its digests cannot be read: %s", path,
-                  discovery_why_unread(found->result, limit_of(found), reason));
-        problem_add(&gathering->problems, &error);
+        not_read(gathering, found);
         return 0;
     }
-    int result = found->name.kind == DIGEST_LIST_MANIFEST ? use_manifest(gathering, found)
-                                                          : use_list(gathering, found);
-    free(found->text);
-    found->text = NULL;
+    int result = found->parsed == NULL ? parse_found(gathering, found) : 0;
+    if (result == 0)
+        result = use_parsed(gathering, found->entry, found->parsed);
+    if (result == 0 && is_kept(gathering, found->entry, found->parsed))
+        result = parsed_list_keep(found->parsed, &gathering->discovery->checkpoint->inherited);
     return result;
 }
 
@@ -312,6 +308,7 @@ static int use_batch(struct batch *batch)
         if (result == 0)
             result = use_found(batch->gathering, &batch->lists[i]);
         free(batch->lists[i].text);
+        parsed_list_give_back(batch->lists[i].parsed);
     }
     batch->count = 0;
     return result;
@@ -345,7 +342,10 @@ int expectations_from_lists(struct gathering *gathering)
         if (name.kind == DIGEST_LIST_NOT_ONE ||
             (name.kind == DIGEST_LIST_MANIFEST && ignore_manifest))
             continue;
-        batch.lists[batch.count++] = (struct found_list){.entry = i, .name = name};
+        batch.lists[batch.count++] = (struct found_list){
+            .entry = i,
+            .name = name,
+            .parsed = parsed_list_find(inherited_left(gathering->discovery), &scan->entries[i])};
         if (batch.count == BATCH)
             result = use_batch(&batch);
     }

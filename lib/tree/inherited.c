@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "tree/inherited.h"
 
-#include "digest/list_name.h"
-
 #include <errno.h>
 #include <string.h>
 #include <xxhash.h>
 
-static const struct inherited *left_to(const struct discovery *discovery)
+const struct inherited *inherited_left(const struct discovery *discovery)
 {
     static const struct inherited nothing;
     const struct unshard_checkpoint *above =
@@ -41,7 +39,7 @@ static void claim(struct scan *scan, const struct member_below *taken)
 
 void inherited_apply(struct discovery *discovery)
 {
-    const struct inherited *left = left_to(discovery);
+    const struct inherited *left = inherited_left(discovery);
     struct scan *scan = &discovery->scan;
     if (scan->focus == SCAN_NONE)
         return;
@@ -59,29 +57,26 @@ static const char *keep(struct discovery *discovery, const char *path)
     return arena_copy_string(&discovery->checkpoint->arena, path, strlen(path));
 }
 
-static bool is_list(const struct scan_entry *entry)
+/* In the directory in focus or above it: parents have lower numbers. */
+static bool is_handed_on(const struct scan *scan, const struct scan_entry *entry)
 {
-    return entry->kind == SCAN_FILE && digest_list_name(entry->name).kind != DIGEST_LIST_NOT_ONE;
+    return entry->reaches && entry->parent <= scan->focus;
 }
 
 static int make_lists(struct discovery *discovery)
 {
-    const struct inherited *left = left_to(discovery);
+    const struct scan *scan = &discovery->scan;
     struct inherited *out = &discovery->checkpoint->inherited;
-    const struct scan_entry *focus = &discovery->scan.entries[discovery->scan.focus];
-    out->lists =
-        arena_alloc_array(&discovery->checkpoint->arena,
-                          (size_t)left->list_count + focus->child_count, sizeof *out->lists);
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < scan->count; i++)
+        count += is_handed_on(scan, &scan->entries[i]);
+    out->lists = arena_alloc_array(&discovery->checkpoint->arena, count, sizeof *out->lists);
     if (out->lists == NULL)
         return -ENOMEM;
-    for (uint32_t i = 0; i < left->list_count + focus->child_count; i++) {
-        const struct scan_entry *entry =
-            i < left->list_count
-                ? NULL
-                : &discovery->scan.entries[focus->first_child + (i - left->list_count)];
-        if (entry != NULL && !is_list(entry))
+    for (uint32_t i = 0; i < scan->count; i++) {
+        if (!is_handed_on(scan, &scan->entries[i]))
             continue;
-        const char *path = keep(discovery, entry != NULL ? entry->path : left->lists[i]);
+        const char *path = keep(discovery, scan->entries[i].path);
         if (path == NULL)
             return -ENOMEM;
         out->lists[out->list_count++] = path;
@@ -138,7 +133,7 @@ static uint32_t count_members(const struct discovery *discovery)
 
 static int make_taken(struct discovery *discovery)
 {
-    const struct inherited *left = left_to(discovery);
+    const struct inherited *left = inherited_left(discovery);
     const struct scan *scan = &discovery->scan;
     struct inherited *out = &discovery->checkpoint->inherited;
     int result = 0;
@@ -174,7 +169,7 @@ static uint64_t hash_of(const struct inherited *inherited)
         hash = hash_text(hash, inherited->lists[i]);
     for (uint32_t i = 0; i < inherited->taken_count; i++) {
         const struct member_below *taken = &inherited->taken[i];
-        hash = hash_text(hash + taken->unlisted + 2U * taken->hidden, taken->path);
+        hash = hash_text(hash + taken->unlisted + (taken->hidden ? 2 : 0), taken->path);
         hash = taken->error != NULL ? hash_text(hash, taken->error->message) : hash;
     }
     return hash;

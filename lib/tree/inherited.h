@@ -11,6 +11,8 @@
 /* Of a directory that has been scanned, what the one above leaves to it: its entries are claimed,
  * and the lists are looked at. With a scan of the whole nothing. */
 void inherited_apply(struct discovery *discovery);
+/* What the directory above leaves; of the whole, and of the source itself, that is nothing. */
+const struct inherited *inherited_left(const struct discovery *discovery);
 /* Fills in what is left to those below, once outcomes are settled. 0 or -ENOMEM. */
 int inherited_make(struct discovery *discovery);
 

@@ -21,6 +21,7 @@ struct format;
 #define CHECKPOINT_MAX_FILE_BYTES (UINT64_C(1) << 46)
 
 struct gathered;
+struct parsed_list;
 
 /* A regular file below the source that some view shows. */
 struct source_file {
@@ -111,10 +112,11 @@ struct member_below {
 
 /* What a directory leaves to those below it, see tree/inherited.h. */
 struct inherited {
-    const char **lists; /* paths of files with digests of others, in it and in those above it */
+    const char **lists; /* paths of files with digests of such as are below it */
     struct member_below *taken;
-    uint32_t list_count, taken_count;
-    uint64_t hash; /* of all that */
+    struct parsed_list **parsed; /* malloc'd, with one held for each: large ones of the lists */
+    uint32_t list_count, taken_count, parsed_count;
+    uint64_t hash; /* of what is said here */
 };
 
 struct trace;

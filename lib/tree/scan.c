@@ -393,7 +393,7 @@ static int scan_batches(struct scanner *scanner, struct batch *batch)
 static int with_batch(struct scanner *scanner, int (*what)(struct scanner *, struct batch *))
 {
     struct batch *batch = calloc(1, sizeof *batch);
-    struct look *looks = calloc(LOOKS, sizeof *looks);
+    struct look *looks = reallocarray(NULL, LOOKS, sizeof *looks); /* few are used as a rule */
     int result = -ENOMEM;
     if (batch != NULL && looks != NULL) {
         batch->looks = looks;

@@ -63,6 +63,7 @@ struct scan_entry {
     bool unlisted; /* shown to who opens its name, not to who lists the directory */
     bool replaced; /* a merged file that is listed holds what it holds */
     bool told_of;  /* what is known of its content depends on its times */
+    bool reaches;  /* a list of digests that has some of what is in directories below the focus */
     uint32_t file; /* number of its source file, or SCAN_NONE */
     uint32_t view; /* that shows it under its name, or UNSHARD_NO_VIEW */
 };

@@ -165,6 +165,11 @@ def bad():
         f's a/part/one.safetensors 2 {json.dumps(header(a=4)[0])}\n' +
         shard("a/part/two.safetensors", b=4) +
         index("a/" + INDEX, a="part/one.safetensors", b="part/two.safetensors"))
+    yield "index-names-no-weights-below-and-a-list-does", (
+        shard("a/part/one.safetensors", a=5) + shard("a/part/two.safetensors", c=4) +
+        index("a/" + INDEX, a="part/one.safetensors", b="part/two.txt") +
+        f"f a/SHA256SUMS {'4' * 64}  part/one.safetensors\n" +
+        f"f a/part/SHA256SUMS {'5' * 64}  two.safetensors\n")
     yield "shard-cut", shard(ONE, a=1) + f's {TWO} 2 {json.dumps(header(b=4)[0])}\n'
     yield "shard-too-long", shard(ONE, a=1) + f's {TWO} 9 {json.dumps(header(b=4)[0])}\n'
     yield "shard-is-directory", shard(ONE, a=1) + f"d {TWO}\n"

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct layout_pair {
@@ -40,10 +41,24 @@ static inline bool same_expectation(const struct expectation *a, const struct ex
     bool same = a->digest_count == b->digest_count && a->has_size == b->has_size &&
                 a->size == b->size && a->contradicts == b->contradicts &&
                 (a->chunks == NULL) == (b->chunks == NULL);
+    if (same && a->chunks != NULL)
+        same = a->chunks->count == b->chunks->count &&
+               a->chunks->algorithm == b->chunks->algorithm &&
+               memcmp(a->chunks->digests, b->chunks->digests,
+                      a->chunks->count * digest_size(a->chunks->algorithm)) == 0;
     for (uint32_t i = 0; same && i < a->digest_count; i++)
         same = digest_equal(&a->digests[i].digest, &b->digests[i].digest) &&
                same_text(a->digests[i].origin, b->digests[i].origin);
     return same;
+}
+
+/* Of a file with several names the message has the one it was read under. */
+static inline bool same_error(const struct unshard_error *a, const struct unshard_error *b)
+{
+    if (a == NULL || b == NULL)
+        return a == b;
+    return strcmp(a->code, b->code) == 0 && a->errno_value == b->errno_value &&
+           a->offset == b->offset;
 }
 
 /* Of the whole. What the file is a shard of lies above: where that is laid out it is known. */
@@ -65,9 +80,7 @@ static inline bool same_source(const struct source_file *a, const struct source_
            (of_above || (a->as_is == b->as_is &&
                          (a->component == NO_COMPONENT) == (b->component == NO_COMPONENT) &&
                          a->header_piece_count == b->header_piece_count)) &&
-           (a->error == NULL || b->error == NULL
-                ? a->error == b->error
-                : strcmp(a->error->message, b->error->message) == 0);
+           same_error(a->error, b->error);
 }
 
 static inline bool is_view_of_above(const struct layout_pair *pair, const struct view *view)
@@ -143,7 +156,7 @@ static inline bool same_components(struct layout_pair *pair)
         if (other == NULL || one->failed != other->failed || one->bytes != other->bytes ||
             one->tensor_count != other->tensor_count || one->file_count != other->file_count ||
             strcmp(one->format, other->format) != 0 || one->note_count != other->note_count ||
-            (one->failed && strcmp(one->error.message, other->error.message) != 0) ||
+            (one->failed && !same_error(&one->error, &other->error)) ||
             !same_text(one->view_path, other->view_path))
             return layout_differs(pair, "the component", one->name);
     }
@@ -177,54 +190,61 @@ static inline bool is_made_up(const struct unshard_checkpoint *checkpoint, const
     return fstatat(checkpoint->source_fd, path[0] != '\0' ? path : ".", &status, 0) != 0;
 }
 
-/* The directory and those above it, from the source on: the last one's layout; NULL with *error. */
-static inline struct unshard_checkpoint *lay_out_on_the_way(const struct unshard_checkpoint *whole,
-                                                            const char *path,
-                                                            struct unshard_error *error)
+/* What is told of the lists of digests is told once, where they are or the file would be. */
+static inline const char *check_told(const struct unshard_checkpoint *whole, uint32_t problems,
+                                     uint32_t missing, char *out)
 {
-    struct unshard_checkpoint *above = NULL, *layout = NULL;
-    for (size_t length = 0;; length++) {
-        char part[PATH_MAX];
-        if (length > 0)
-            length += strcspn(path + length, "/");
-        snprintf(part, sizeof part, "%.*s", (int)length, path);
-        struct layout_context context = {.above = above};
-        int result = checkpoint_lay_out(whole, &context, part, &layout, error);
-        unshard_layout_release(above);
-        if (result != 0 || path[length] == '\0')
-            return result == 0 ? layout : NULL;
-        above = layout;
+    if (whole->problem_count == problems && whole->missing_count == missing)
+        return NULL;
+    snprintf(out, 1024, "%u problems and %u missing files, %u and %u in directories by themselves",
+             whole->problem_count, whole->missing_count, problems, missing);
+    return out;
+}
+
+/* The directory that is a node of the whole, laid out after the one above it. False with `out`. */
+static inline bool check_layout(const struct unshard_checkpoint *whole, uint32_t node,
+                                struct unshard_checkpoint **layouts, char *out)
+{
+    const struct unshard_checkpoint *above = node > 0 ? layouts[whole->nodes[node].parent] : NULL;
+    char path[PATH_MAX];
+    struct unshard_error error = {0};
+    node_path(whole, node, path);
+    if (strstr(path, ".no_exist") != NULL || is_made_up(whole, path))
+        return true;
+    struct layout_context context = {.above = above};
+    if (checkpoint_lay_out(whole, &context, path, &layouts[node], &error) != 0) {
+        snprintf(out, 1024, "\"%.300s\" by itself: %s", path, error.message);
+        return false;
     }
+    struct layout_pair pair = {.whole = whole, .layout = layouts[node]};
+    bool same = same_children(&pair, node, 0) && same_components(&pair);
+    if (same && components_in(whole, path) != components_in(layouts[node], path))
+        same = layout_differs(&pair, "the number of components", path);
+    if (!same)
+        snprintf(out, 1024, "\"%.300s\" by itself: %s", path, pair.what);
+    return same;
 }
 
 /* NULL: all directories are what they are in the whole; else what differs, in out (of 1,024 bytes).
  * The markers of a hub's cache are another matter. */
 static inline const char *check_layouts(const struct unshard_checkpoint *whole, char *out)
 {
-    for (uint32_t i = 0; i < whole->node_count; i++) {
-        char path[PATH_MAX];
-        struct unshard_error error = {0};
-        if (whole->nodes[i].kind != UNSHARD_NODE_DIRECTORY)
-            continue;
-        node_path(whole, i, path);
-        if (strstr(path, ".no_exist") != NULL || is_made_up(whole, path))
-            continue;
-        struct unshard_checkpoint *layout = lay_out_on_the_way(whole, path, &error);
-        if (layout == NULL) {
-            snprintf(out, 1024, "\"%.300s\" by itself: %s", path, error.message);
-            return out;
-        }
-        struct layout_pair pair = {.whole = whole, .layout = layout};
-        bool same = same_children(&pair, i, 0) && same_components(&pair);
-        if (same && components_in(whole, path) != components_in(layout, path))
-            same = layout_differs(&pair, "the number of components", path);
-        unshard_layout_release(layout);
-        if (!same) {
-            snprintf(out, 1024, "\"%.300s\" by itself: %s", path, pair.what);
-            return out;
+    struct unshard_checkpoint **layouts = calloc(whole->node_count, sizeof *layouts);
+    uint32_t problems = 0, missing = 0;
+    bool same = layouts != NULL;
+    snprintf(out, 1024, "out of memory");
+    for (uint32_t i = 0; i < whole->node_count && same; i++) {
+        if (whole->nodes[i].kind == UNSHARD_NODE_DIRECTORY)
+            same = check_layout(whole, i, layouts, out);
+        if (layouts[i] != NULL) {
+            problems += layouts[i]->problem_count;
+            missing += layouts[i]->missing_count;
         }
     }
-    return NULL;
+    for (uint32_t i = 0; layouts != NULL && i < whole->node_count; i++)
+        unshard_layout_release(layouts[i]);
+    free(layouts);
+    return same ? check_told(whole, problems, missing, out) : out;
 }
 
 #endif

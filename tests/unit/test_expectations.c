@@ -212,6 +212,75 @@ static void a_manifest_comes_first_and_brings_chunks(void **state)
 
 #define SNAPSHOT "models--a--b/snapshots/" COMMIT
 
+static struct unshard_checkpoint *lay_out(const struct unshard_checkpoint *place,
+                                          const struct unshard_checkpoint *above, const char *path)
+{
+    struct unshard_checkpoint *layout = NULL;
+    struct unshard_error error = {0};
+    struct layout_context context = {.above = above};
+    if (checkpoint_lay_out(place, &context, path, &layout, &error) != 0)
+        fail_msg("%s", error.message);
+    return layout;
+}
+
+/* One directory after the other, as somebody looks into them. */
+static void lists_above_are_parsed_once_and_told_of_once(void **state)
+{
+    (void)state;
+    char *root = fixture_directory();
+    fixture_text(root, "sub/a.bin", "hello");
+    fixture_text(root, "sub/more/b.bin", "hello");
+    fixture_text(root, MANIFEST_NAME, MANIFEST("sub/a.bin", "5", SHA256));
+    fixture_text(root, "SHA256SUMS", "rubbish\n" SHA256 "  sub/more/b.bin\n" SHA256 "  gone/c\n");
+    fixture_text(root, "sub/MD5SUMS", MD5 "  a.bin\n");
+    struct unshard_checkpoint *place = open_checkpoint(root);
+    struct unshard_checkpoint *top = lay_out(place, NULL, "");
+    assert_int_equal(top->problem_count, 1);
+    assert_int_equal(top->missing_count, 1);
+    assert_string_equal(top->missing[0].path, "gone/c");
+    assert_int_equal(top->inherited.list_count, 2);
+    assert_int_equal(top->inherited.parsed_count, 1);
+
+    struct unshard_checkpoint *sub = lay_out(place, top, "sub");
+    assert_ptr_equal(sub->inherited.parsed[0], top->inherited.parsed[0]);
+    unshard_checkpoint_close(top);
+    const struct expectation *a = expectation_of(sub, "sub/a.bin");
+    assert_digest(a, 0, DIGEST_SHA256, SHA256, MANIFEST_NAME);
+    assert_int_equal(expected_chunk(a->chunks, 0).algorithm, DIGEST_XXH3_128);
+    assert_int_equal(sub->problem_count + sub->missing_count, 0);
+    assert_int_equal(sub->inherited.list_count, 1); /* of the others nothing lies below */
+    assert_string_equal(sub->inherited.lists[0], "SHA256SUMS");
+
+    struct unshard_checkpoint *more = lay_out(place, sub, "sub/more");
+    unshard_checkpoint_close(sub);
+    assert_digest(expectation_of(more, "sub/more/b.bin"), 0, DIGEST_SHA256, SHA256,
+                  "SHA256SUMS line 2");
+    assert_int_equal(more->problem_count + more->missing_count, 0);
+    assert_int_equal(more->inherited.list_count + more->inherited.parsed_count, 0);
+    unshard_checkpoint_close(more);
+    unshard_checkpoint_close(place);
+    fixture_remove(root);
+}
+
+/* What was parsed of it is of no use when it has changed since. */
+static void a_manifest_above_that_changes_is_parsed_anew(void **state)
+{
+    (void)state;
+    char *root = fixture_directory();
+    fixture_text(root, "sub/a.bin", "hello");
+    fixture_text(root, MANIFEST_NAME, MANIFEST("sub/a.bin", "5", OTHER_SHA256));
+    struct unshard_checkpoint *place = open_checkpoint(root);
+    struct unshard_checkpoint *top = lay_out(place, NULL, "");
+    unlink(fixture_path(root, MANIFEST_NAME));
+    fixture_text(root, MANIFEST_NAME, " " MANIFEST("sub/a.bin", "5", SHA256));
+    struct unshard_checkpoint *sub = lay_out(place, top, "sub");
+    assert_digest(expectation_of(sub, "sub/a.bin"), 0, DIGEST_SHA256, SHA256, MANIFEST_NAME);
+    unshard_checkpoint_close(sub);
+    unshard_checkpoint_close(top);
+    unshard_checkpoint_close(place);
+    fixture_remove(root);
+}
+
 static void blob_names_are_digests(void **state)
 {
     (void)state;
@@ -404,6 +473,10 @@ static void trees_count_for_snapshots_of_their_commit(void **state)
     checkpoint = open_checkpoint(fixture_path(root, "models--a--b/snapshots/main"));
     assert_null(expectation_of(checkpoint, "config.json"));
     unshard_checkpoint_close(checkpoint);
+    fixture_text(root, "models--a--b/trees/" COMMIT ".json", "{");
+    checkpoint = open_checkpoint(fixture_path(root, SNAPSHOT));
+    assert_int_equal(checkpoint->problem_count, 1);
+    unshard_checkpoint_close(checkpoint);
     fixture_remove(root);
 }
 
@@ -567,6 +640,8 @@ int main(void)
         cmocka_unit_test(files_that_are_not_there_are_told),
         cmocka_unit_test(origins_that_differ_contradict),
         cmocka_unit_test(a_manifest_comes_first_and_brings_chunks),
+        cmocka_unit_test(lists_above_are_parsed_once_and_told_of_once),
+        cmocka_unit_test(a_manifest_above_that_changes_is_parsed_anew),
         cmocka_unit_test(blob_names_are_digests),
         cmocka_unit_test(blobs_are_known_below_any_source),
         cmocka_unit_test(blobs_are_known_where_symlinks_are_followed),

@@ -369,6 +369,29 @@ static void identity_of(const char *path, const char *name, unsigned char out[16
     unshard_layout_release(place.layout);
 }
 
+/* What a layout holds besides its arena is let go of once. */
+static void test_a_copy_holds_what_its_origin_does(void **state)
+{
+    (void)state;
+    open_tree(SET "f m/train.log one\n"
+                  "f m/unshard-manifest.json {\"version\":1,\"chunk_bytes\":65536,\"files\":[]}\n");
+    const struct unshard_checkpoint *origin = settled("m");
+    assert_int_equal(origin->inherited.parsed_count, 1);
+    append("m/train.log", "two");
+    pass_a_second();
+    struct unshard_place place = look("m");
+    assert_true(place.layout->origin == origin);
+    append("m/train.log", "two");
+    pass_a_second();
+    assert_int_equal(size_of("m", "train.log"), 9);
+    assert_int_equal(place.layout->inherited.parsed_count, 1);
+    unshard_layout_release(place.layout);
+    assert_int_equal(rename(on_disk("m"), on_disk("n")), 0);
+    pass_a_second();
+    assert_int_equal(result_of("m"), -ENOENT);
+    assert_int_equal(result_of("n"), 0);
+}
+
 /* Also where the layout is but a copy. */
 static void test_what_is_another_file_is_another_view(void **state)
 {
@@ -990,6 +1013,7 @@ int main(void)
         TEST(test_another_content_is_another_layout),
         TEST(test_the_same_size_and_time_do_not_deceive),
         TEST(test_attributes_cost_no_layout),
+        TEST(test_a_copy_holds_what_its_origin_does),
         TEST(test_what_is_another_file_is_another_view),
         TEST(test_directories_come_go_and_are_renamed),
         TEST(test_who_finds_nothing_makes_the_parent_look),
