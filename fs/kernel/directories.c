@@ -87,8 +87,12 @@ static void end_handle(struct open_directory *handle)
 
 void directories_end(void)
 {
-    while (open_directories)
-        end_handle(open_directories);
+    while (open_directories) {
+        struct open_directory *handle = open_directories;
+        open_directories = handle->next;
+        let_go(handle->place.layout);
+        free(handle);
+    }
 }
 
 void directories_open(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
