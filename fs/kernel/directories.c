@@ -21,7 +21,7 @@
  */
 
 struct open_directory {
-    struct unshard_place place; /* holds the layout */
+    struct unshard_place place; /* holds the layout, once it is listed; of open_mutex */
     struct open_directory *next, *previous;
 };
 
@@ -29,12 +29,11 @@ struct open_directory {
 static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct open_directory *open_directories; /* of open_mutex */
 
-static struct open_directory *new_handle(const struct unshard_place *place)
+static struct open_directory *new_handle(void)
 {
     struct open_directory *handle = calloc(1, sizeof *handle);
     if (!handle)
         return NULL;
-    handle->place = *place;
     pthread_mutex_lock(&open_mutex);
     handle->next = open_directories;
     if (open_directories)
@@ -42,6 +41,34 @@ static struct open_directory *new_handle(const struct unshard_place *place)
     open_directories = handle;
     pthread_mutex_unlock(&open_mutex);
     return handle;
+}
+
+static void let_go(struct unshard_checkpoint *layout)
+{
+    if (layout)
+        unshard_layout_release(layout);
+}
+
+/* What it lists, for the caller to release; without a layout when that is still to be found. */
+static struct unshard_place hold_place(struct open_directory *handle)
+{
+    pthread_mutex_lock(&open_mutex);
+    struct unshard_place place = handle->place;
+    if (place.layout)
+        unshard_layout_hold(place.layout);
+    pthread_mutex_unlock(&open_mutex);
+    return place;
+}
+
+/* It lists this from now on. */
+static void set_place(struct open_directory *handle, const struct unshard_place *place)
+{
+    pthread_mutex_lock(&open_mutex);
+    struct unshard_checkpoint *old = handle->place.layout;
+    handle->place = *place;
+    unshard_layout_hold(place->layout);
+    pthread_mutex_unlock(&open_mutex);
+    let_go(old);
 }
 
 /* NULL is allowed. */
@@ -54,59 +81,33 @@ static void end_handle(struct open_directory *handle)
     if (handle->next)
         handle->next->previous = handle->previous;
     pthread_mutex_unlock(&open_mutex);
-    unshard_layout_release(handle->place.layout);
+    let_go(handle->place.layout);
     free(handle);
 }
 
 void directories_end(void)
 {
-    while (open_directories)
-        end_handle(open_directories);
-}
-
-/* handle: NULL for `.unshard`. */
-static void reply_open(fuse_req_t request, struct open_directory *handle, int flags)
-{
-    struct fuse_file_info info = {.flags = flags, .fh = (uint64_t)(uintptr_t)handle};
-    if (fuse_reply_open(request, &info)) /* the reader is gone: no RELEASEDIR will come */
-        end_handle(handle);
-}
-
-static void answer_open(struct errand *errand, fuse_req_t request, int result,
-                        struct unshard_place *place)
-{
-    struct open_directory *handle = NULL;
-    if (result == 0 && unshard_node(place->layout, place->node)->kind != UNSHARD_NODE_DIRECTORY)
-        result = -ENOTDIR;
-    if (result == 0)
-        result = (handle = new_handle(place)) ? 0 : -ENOMEM;
-    if (result) {
-        fuse_reply_err(request, -result);
-        return;
+    while (open_directories) {
+        struct open_directory *handle = open_directories;
+        open_directories = handle->next;
+        let_go(handle->place.layout);
+        free(handle);
     }
-    place->layout = NULL; /* the handle's */
-    reply_open(request, handle, errand->flags);
 }
 
 void directories_open(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
                       const struct fuse_file_info *info)
 {
-    if (nodes_is_status_directory(nodeid)) {
-        reply_open(request, NULL, info->flags);
-        return;
-    }
     struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
     bool directory = inode && inode->kind == UNSHARD_NODE_DIRECTORY;
-    struct errand errand = {.filesystem = filesystem,
-                            .inode = inode,
-                            .directory = directory ? strdup(inode->path) : NULL,
-                            .flags = info->flags,
-                            .answer = answer_open};
-    if (errand.directory) {
-        errand_begin(&errand, request);
-        return;
-    }
-    fuse_reply_err(request, directory ? ENOMEM : inode ? ENOTDIR : ENOENT);
+    struct open_directory *handle = directory ? new_handle() : NULL; /* none for `.unshard` */
+    struct fuse_file_info out = {.flags = info->flags, .fh = (uint64_t)(uintptr_t)handle};
+    if (directory && !handle)
+        fuse_reply_err(request, ENOMEM);
+    else if (!directory && !nodes_is_status_directory(nodeid))
+        fuse_reply_err(request, inode ? ENOTDIR : ENOENT);
+    else if (fuse_reply_open(request, &out)) /* the reader is gone: no RELEASEDIR will come */
+        end_handle(handle);
     inode_table_put(filesystem->inodes, inode);
 }
 
@@ -123,9 +124,9 @@ void directories_release(struct fuse_req *request, const struct fuse_file_info *
 struct listing {
     struct filesystem *filesystem;
     fuse_req_t request;
-    const struct open_directory *handle; /* NULL: `.unshard` */
-    const struct inode *inode;           /* of the directory; NULL: `.unshard` */
-    const char *path;                    /* of the directory below the source */
+    const struct unshard_place *place; /* NULL: `.unshard` */
+    const struct inode *inode;         /* of the directory; NULL: `.unshard` */
+    const char *path;                  /* of the directory below the source */
     const struct unshard_node *directory;
     bool plus;
     char *buffer;
@@ -205,7 +206,7 @@ static bool add_node(struct listing *listing, const struct unshard_node *node, c
 
 static bool add_child(struct listing *listing, uint64_t offset)
 {
-    const struct unshard_place *directory = &listing->handle->place;
+    const struct unshard_place *directory = listing->place;
     struct unshard_place place = {.layout = directory->layout,
                                   .node = listing->directory->first_child + (uint32_t)(offset - 2)};
     const struct unshard_node *node = unshard_node(place.layout, place.node);
@@ -247,30 +248,80 @@ static void reply(struct listing *listing, uint64_t offset)
     settle(listing, fuse_reply_buf(listing->request, listing->buffer, listing->used) == 0);
 }
 
-void directories_read(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
-                      const struct fuse_file_info *info, size_t size, off_t offset, bool plus)
+/* inode and place: NULL for `.unshard`. */
+static void list(struct filesystem *filesystem, fuse_req_t request, const struct inode *inode,
+                 const struct unshard_place *place, size_t size, off_t offset, bool plus)
 {
     struct listing listing = {
         .filesystem = filesystem,
         .request = request,
-        .handle = (struct open_directory *)(uintptr_t)info->fh,
+        .place = place,
+        .inode = inode,
+        .path = inode ? inode->path : "",
+        .directory = place ? unshard_node(place->layout, place->node) : NULL,
         .plus = plus,
         .capacity = size < LARGEST_REPLY ? size : LARGEST_REPLY,
     };
-    if (listing.handle)
-        listing.directory = unshard_node(listing.handle->place.layout, listing.handle->place.node);
-    struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
-    listing.inode = inode;
-    listing.path = inode ? inode->path : "";
     listing.buffer = malloc(listing.capacity + 1);
     listing.inodes = calloc(listing.capacity / LEAST_ENTRY + 1, sizeof(struct inode *));
-    if (offset < 0 || !inode != !listing.handle)
-        fuse_reply_err(request, EINVAL);
-    else if (!listing.buffer || !listing.inodes)
-        fuse_reply_err(request, ENOMEM);
-    else
+    if (listing.buffer && listing.inodes)
         reply(&listing, (uint64_t)offset);
+    else
+        fuse_reply_err(request, ENOMEM);
     free(listing.buffer);
     free(listing.inodes);
+}
+
+static void answer_read(struct errand *errand, fuse_req_t request, int result,
+                        struct unshard_place *place)
+{
+    if (result == 0 && unshard_node(place->layout, place->node)->kind != UNSHARD_NODE_DIRECTORY)
+        result = -ENOTDIR;
+    if (result) {
+        fuse_reply_err(request, -result);
+        return;
+    }
+    set_place((struct open_directory *)(uintptr_t)errand->handle, place);
+    list(errand->filesystem, request, errand->inode, place, errand->size, errand->offset,
+         errand->flags != 0);
+}
+
+/* From its beginning a directory is listed as it is now. Takes the reference. */
+static void look_and_list(struct filesystem *filesystem, fuse_req_t request, struct inode *inode,
+                          uint64_t handle, size_t size, off_t offset, bool plus)
+{
+    struct errand errand = {.filesystem = filesystem,
+                            .inode = inode,
+                            .directory = strdup(inode->path),
+                            .handle = handle,
+                            .flags = plus,
+                            .size = size,
+                            .offset = offset,
+                            .answer = answer_read};
+    if (errand.directory)
+        errand_begin(&errand, request);
+    else
+        errand_refuse(&errand, request, ENOMEM);
+}
+
+void directories_read(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
+                      const struct fuse_file_info *info, size_t size, off_t offset, bool plus)
+{
+    struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
+    struct open_directory *handle = (struct open_directory *)(uintptr_t)info->fh;
+    if (offset < 0 || !inode != !handle) {
+        fuse_reply_err(request, EINVAL);
+        inode_table_put(filesystem->inodes, inode);
+        return;
+    }
+    struct unshard_place place = {0};
+    if (handle && offset > 0)
+        place = hold_place(handle);
+    if (handle && !place.layout) {
+        look_and_list(filesystem, request, inode, info->fh, size, offset, plus);
+        return;
+    }
+    list(filesystem, request, inode, handle ? &place : NULL, size, offset, plus);
+    let_go(place.layout);
     inode_table_put(filesystem->inodes, inode);
 }

@@ -51,7 +51,7 @@ static void answer_look(struct errand *errand, struct fuse_req *request, int res
         result = find_name(errand, place);
     struct unshard_checkpoint *held = place->layout;
     errand->answer(errand, request, result, place);
-    if (held && place->layout)
+    if (held)
         unshard_layout_release(held);
 }
 

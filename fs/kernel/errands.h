@@ -28,9 +28,10 @@ struct errand {
     uint64_t handle;
     int flags;
     size_t size;
+    off_t offset;
     /* Answers, exactly once. result: 0, or a negative errno of looking or attaching; -ENOENT also
      * when the directory has no such name. place: of what was looked for, which is there during the
-     * call; an answer that keeps the layout takes it out. May begin another errand. */
+     * call. May begin another errand. */
     void (*answer)(struct errand *errand, struct fuse_req *request, int result,
                    struct unshard_place *place);
 };
