@@ -11,9 +11,9 @@
 struct fuse_entry_param;
 
 /* Seconds for which the kernel may believe what it was told of the source's tree, that there is no
- * such name included: so long it takes at most until a mount shows what has become of its source.
- * A directory is looked at again after as long. */
-#define NODES_TIMEOUT 1.0
+ * such name included. Together with the second for which a look at a directory may be believed it
+ * is less than the two within which a mount is to show what has become of its source. */
+#define NODES_TIMEOUT 0.5
 
 /* The status file behind a node id, or -1. */
 int nodes_status_file(uint64_t nodeid);
