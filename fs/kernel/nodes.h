@@ -11,8 +11,8 @@
 struct fuse_entry_param;
 
 /* Seconds for which the kernel may believe what it was told of the source's tree, that there is no
- * such name included. A directory is looked at again when what is known of it is a second old; both
- * together, and the look itself, is how long it takes until a mount shows what its source is. */
+ * such name included. Together with the second for which a look at a directory may be believed it
+ * is less than the two within which a mount is to show what has become of its source. */
 #define NODES_TIMEOUT 0.5
 
 /* The status file behind a node id, or -1. */

@@ -111,7 +111,7 @@ static void enter(struct prober_place *place)
 /* The kernel may remember for a moment that there was nothing. */
 static void look_up_late(const struct prober_place *place, const char *path)
 {
-    const struct timespec moment = {.tv_sec = (time_t)NODES_TIMEOUT, .tv_nsec = 100000000};
+    const struct timespec moment = {.tv_nsec = (long)((NODES_TIMEOUT + 0.1) * 1e9)};
     if (look_up(place, path) != ENOENT)
         return;
     nanosleep(&moment, NULL);
