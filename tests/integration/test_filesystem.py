@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 import checkpoints
-from harness import drop_caches, mounted, run, slow
+from harness import drop_pages, mounted, run, slow
 
 WRITES = {
     "create": lambda root: os.open(root / "new", os.O_CREAT | os.O_WRONLY),
@@ -139,13 +139,13 @@ def test_reads_at_every_boundary(llama, prefetch, chunk):
         path = mount / "model.safetensors"
         data = path.read_bytes()
         points = boundaries(data)
-        drop_caches()
+        drop_pages(path)
         fd = os.open(path, os.O_RDONLY)
         for number, point in enumerate(points):
             for size in (1, 2, 4097, 700001):
                 assert os.pread(fd, size, point) == data[point:point + size]
             if number % 16 == 0:
-                drop_caches()
+                drop_pages(path)
         os.close(fd)
 
 
