@@ -69,9 +69,11 @@ static bool is_below(const char *path, const char *directory)
 static bool is_meant(const struct inode_sight *sight, const char *target)
 {
     const struct unshard_checkpoint *layout = sight->place.layout;
-    int32_t number = unshard_view_component(layout, unshard_node(layout, sight->place.node)->view);
     if (!*target || strcmp(sight->path, target) == 0 || is_below(sight->path, target))
         return true;
+    if (!layout) /* it is not attached */
+        return false;
+    int32_t number = unshard_view_component(layout, unshard_node(layout, sight->place.node)->view);
     return number >= 0 && strcmp(unshard_component(layout, (uint32_t)number).name, target) == 0;
 }
 

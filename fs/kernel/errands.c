@@ -106,12 +106,48 @@ void errand_look_at_root(struct filesystem *filesystem)
     root_is_looked_at = false;
 }
 
+/* Enters a file where its path leads now. ESTALE when that is not the file any more. */
+static int enter_anew(struct filesystem *filesystem, const struct inode *inode, char *path)
+{
+    struct unshard_place place;
+    char *slash = strrchr(path, '/');
+    const char *name = slash ? slash + 1 : path;
+    char *directory = strndup(path, slash ? (size_t)(slash - path) : 0);
+    int result = directory ? unshard_tree_look(filesystem->tree, directory, &place, NULL) : -ENOMEM;
+    free(directory);
+    if (result)
+        return result;
+    const struct unshard_node *node = unshard_node_child(place.layout, place.node, name);
+    struct inode *there = NULL;
+    if (node) {
+        struct unshard_place found = {place.layout, unshard_node_number(place.layout, node)};
+        there = inode_table_enter(filesystem->inodes, path, &found);
+    }
+    inode_table_put(filesystem->inodes, there);
+    unshard_layout_release(place.layout);
+    return there == inode ? 0 : -ESTALE;
+}
+
+static int attach_anew(struct filesystem *filesystem, struct inode *inode)
+{
+    struct inode_sight sight;
+    struct unshard_error error;
+    int result = inode_table_sight(filesystem->inodes, inode, &sight);
+    if (result)
+        return result;
+    result = enter_anew(filesystem, inode, sight.path);
+    inode_sight_release(&sight);
+    return result ? result : inode_table_attach(filesystem->inodes, inode, &error);
+}
+
 static void attach(struct waiting_job *job)
 {
     struct errand *errand = (struct errand *)job;
     struct filesystem *filesystem = errand->filesystem;
     struct unshard_error error;
     int result = inode_table_attach(filesystem->inodes, errand->inode, &error);
+    if (result == -EAGAIN)
+        result = attach_anew(filesystem, errand->inode);
     struct fuse_req *request = waiting_take(filesystem->waiting, job);
     if (request)
         errand->answer(errand, request, result, NULL);

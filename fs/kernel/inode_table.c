@@ -2,6 +2,7 @@
 #include "fs/kernel/inode_table.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,9 @@
 
 #define FIRST_BUCKETS 256u
 #define IDENTITY_SIZE 16
+#define TIDY_MS 1000
+#define HELD_MS 2000
+#define MOST_AT_ONCE 256u
 
 struct node {
     struct inode inode;                    /* first */
@@ -22,6 +26,7 @@ struct node {
     unsigned references;
     struct unshard_place place; /* of a file: where it was seen last; holds the layout */
     char *seen_path;            /* ... and as what */
+    int64_t seen_ms;            /* ... and when, by the clock of inode_table_tidy */
     uint64_t size;              /* ... and how large */
     uint32_t view;              /* the engine's number; UNSHARD_NO_VIEW: it is not attached */
     bool answered;              /* the kernel has an inode */
@@ -39,6 +44,7 @@ struct inode_table {
     struct node **by_id, **by_hash;
     size_t bucket_count;
     uint64_t count, bytes, last_id;
+    int64_t now_ms;        /* when it was tidied last */
     uint64_t *view_nodeid; /* by the engine's number; 0: no node */
     size_t view_capacity;
 };
@@ -346,11 +352,13 @@ int inode_table_attach(struct inode_table *table, struct inode *inode, struct un
     lock(table);
     bool attached = node->view != UNSHARD_NO_VIEW;
     struct unshard_place place = node->place;
-    if (!attached)
+    if (!attached && place.layout)
         unshard_layout_hold(place.layout);
     unlock(table);
     if (attached)
         return 0;
+    if (!place.layout)
+        return unshard_error_set(error, "again", EAGAIN, "it is to be looked at again");
     int result = unshard_engine_attach(table->engine, place.layout,
                                        unshard_node(place.layout, place.node)->view, &view, error);
     if (result == 0) {
@@ -377,6 +385,7 @@ bool inode_table_readable(struct inode_table *table, const struct inode *inode)
     lock(table);
     const struct unshard_place *place = &node_of(inode)->place;
     bool readable =
+        place->layout &&
         unshard_view_readable(place->layout, unshard_node(place->layout, place->node)->view);
     unlock(table);
     return readable;
@@ -477,6 +486,7 @@ static int see(struct inode_table *table, struct node *node, const char *path,
     *old = node->place.layout;
     node->place =
         (struct unshard_place){.layout = unshard_layout_hold(place->layout), .node = place->node};
+    node->seen_ms = table->now_ms;
     if (node->view != UNSHARD_NO_VIEW)
         tell_of(table, node, place->layout);
     table->bytes += size - node->size;
@@ -600,10 +610,55 @@ int inode_table_sight(struct inode_table *table, const struct inode *inode, stru
     const struct node *node = node_of(inode);
     lock(table);
     *out = (struct inode_sight){.path = strdup(node->seen_path), .place = node->place};
-    if (out->path)
+    if (out->path && out->place.layout)
         unshard_layout_hold(out->place.layout);
     unlock(table);
     return out->path ? 0 : -ENOMEM;
+}
+
+/* Nobody works with the node, nobody needs the layout for what he has, and it was not seen since
+ * the table was tidied twice. */
+static bool holds_for_nothing(const struct node *node, int64_t now_ms)
+{
+    return node->place.layout && node->view == UNSHARD_NO_VIEW && node->references == 0 &&
+           now_ms - node->seen_ms >= HELD_MS;
+}
+
+/* Takes at most MOST_AT_ONCE layouts out of nodes, in the order of the buckets from *bucket on.
+ * Caller holds the mutex. */
+static size_t take_layouts(struct inode_table *table, int64_t now_ms, size_t *bucket,
+                           struct unshard_checkpoint **out)
+{
+    size_t count = 0;
+    for (; *bucket < table->bucket_count && count < MOST_AT_ONCE; ++*bucket)
+        for (struct node *node = table->by_id[*bucket]; node && count < MOST_AT_ONCE;
+             node = node->next_by_id)
+            if (holds_for_nothing(node, now_ms)) {
+                out[count++] = node->place.layout;
+                node->place = (struct unshard_place){0};
+            }
+    return count;
+}
+
+void inode_table_tidy(struct inode_table *table, int64_t now_ms)
+{
+    struct unshard_checkpoint *layouts[MOST_AT_ONCE];
+    size_t bucket = 0, count, all = 0;
+    lock(table);
+    bool due = now_ms - table->now_ms >= TIDY_MS;
+    if (due)
+        table->now_ms = now_ms;
+    unlock(table);
+    do {
+        lock(table);
+        count = due ? take_layouts(table, now_ms, &bucket, layouts) : 0;
+        unlock(table);
+        for (size_t i = 0; i < count; i++)
+            unshard_layout_release(layouts[i]);
+        all += count;
+    } while (count == MOST_AT_ONCE);
+    if (all >= MOST_AT_ONCE)
+        malloc_trim(0); /* they lay between others */
 }
 
 void inode_sight_release(struct inode_sight *sight)

@@ -10,8 +10,10 @@
  * never used twice: a late store would land in the wrong file. The root is 1, `.unshard` and its
  * files have fixed ones below INODE_FIRST.
  *
- * A node of a file holds the layout in which it was seen last, and knows its number there. The
- * engine knows nothing of it until it is attached: when it is first opened, or asked for what only
+ * A node of a file holds the layout in which it was seen last, and knows its number there; one that
+ * is not attached, and that nobody has asked for in some seconds, holds none any more
+ * (inode_table_tidy): a thousand models that were listed once would be kept by it. The engine knows
+ * nothing of a node until it is attached: when it is first opened, or asked for what only
  * the engine knows. From then on it has the engine's number of the view, until the kernel has
  * forgotten it and nobody has a reference; then it is detached. For an attached node the engine is
  * told when the kernel has an inode, which it has from a moment after the reply until the FORGET.
@@ -45,8 +47,9 @@ struct inode {
 
 /* Where a file was seen last. */
 struct inode_sight {
-    char *path; /* below the source; of the caller */
-    struct unshard_place place;
+    char *path;                 /* below the source; of the caller */
+    struct unshard_place place; /* without a layout, when that is not held any more: then the file
+                                 * is not attached, and its path is to be looked at again */
 };
 
 /* With the root alone, as it is in the layout of the source. NULL when memory is short. The caller
@@ -88,6 +91,9 @@ void inode_table_put(struct inode_table *table, struct inode *inode);
 int inode_table_sight(struct inode_table *table, const struct inode *inode,
                       struct inode_sight *out);
 void inode_sight_release(struct inode_sight *sight);
+/* Has nodes let go of layouts that they do not need, when it was not done within a second. A few
+ * milliseconds for a hundred thousand nodes. now_ms: of a clock that never goes back. */
+void inode_table_tidy(struct inode_table *table, int64_t now_ms);
 /* How many nodes there are, and how many bytes their files have together. */
 void inode_table_count(struct inode_table *table, uint64_t *nodes, uint64_t *bytes);
 /* Calls found for each file that there is at this moment, which is the caller's of found only
@@ -110,7 +116,7 @@ void inode_table_forget(struct inode_table *table, uint64_t id, uint64_t count);
  */
 
 /* Makes a file the engine's, if it is not yet. Blocks as unshard_engine_attach. 0 or a negative
- * errno with *error. */
+ * errno with *error; -EAGAIN: its path is to be looked at again, and entered. */
 int inode_table_attach(struct inode_table *table, struct inode *inode, struct unshard_error *error);
 /* The engine's number of a file, or UNSHARD_NO_VIEW when it is not attached. Who has a reference
  * finds it attached for as long, once it was. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/host/monotonic.h"
 #include "fs/kernel/errands.h"
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/nodes.h"
@@ -39,6 +40,7 @@ static void reply_entry(struct filesystem *filesystem, fuse_req_t request, const
     else
         inode_table_replied(filesystem->inodes, inode);
     inode_table_put(filesystem->inodes, inode);
+    inode_table_tidy(filesystem->inodes, monotonic_ms());
 }
 
 static void answer_find(struct errand *errand, fuse_req_t request, int result,
@@ -118,7 +120,10 @@ static void reply_sight(struct errand *errand, fuse_req_t request)
         fuse_reply_err(request, ENOMEM);
         return;
     }
-    reply_attributes(errand, request, &sight.place);
+    if (sight.place.layout)
+        reply_attributes(errand, request, &sight.place);
+    else /* nobody has it open */
+        fuse_reply_err(request, ESTALE);
     inode_sight_release(&sight);
 }
 

@@ -205,6 +205,39 @@ static void test_one_view_is_one_node(void **state)
     assert_true(exists(*state, a));
 }
 
+static bool is_held(struct inode_table *table, const struct inode *inode)
+{
+    struct inode_sight sight;
+    assert_int_equal(inode_table_sight(table, inode, &sight), 0);
+    bool held = sight.place.layout != NULL;
+    inode_sight_release(&sight);
+    return held;
+}
+
+static void test_layouts_are_not_held_for_nothing(void **state)
+{
+    struct unshard_error error;
+    inode_table_tidy(*state, 10000);
+    uint64_t a = look_up(*state, "a", &first, NODE_A);
+    struct inode *b = inode_table_get(*state, look_up(*state, "b", &first, NODE_B));
+    assert_int_equal(inode_table_attach(*state, b, &error), 0);
+    inode_table_tidy(*state, 11000);
+    struct inode *inode = inode_table_get(*state, a);
+    assert_true(is_held(*state, inode));
+    inode_table_tidy(*state, 12500); /* somebody works with it */
+    assert_true(is_held(*state, inode));
+    inode_table_put(*state, inode);
+    inode_table_tidy(*state, 13500);
+    inode = inode_table_get(*state, a);
+    assert_false(is_held(*state, inode));
+    assert_int_equal(inode_table_attach(*state, inode, &error), -EAGAIN);
+    inode_table_put(*state, seen(*state, "a", &first, NODE_A)); /* it is seen again */
+    assert_true(is_held(*state, inode));
+    inode_table_put(*state, inode);
+    assert_true(is_held(*state, b)); /* it is attached */
+    inode_table_put(*state, b);
+}
+
 static void test_forgotten_and_never_used_again(void **state)
 {
     uint64_t nodes, bytes, id = look_up(*state, "a", &first, NODE_A);
@@ -378,6 +411,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_the_root),
         TEST(test_one_view_is_one_node),
+        TEST(test_layouts_are_not_held_for_nothing),
         TEST(test_forgotten_and_never_used_again),
         TEST(test_a_reference_keeps_it),
         TEST(test_directories_and_links),
