@@ -190,11 +190,12 @@ class Mount:
         raise AssertionError(f"no shard {file} in the status")
 
     def wait_warm(self, bound=PATIENCE * 3):
-        """Waits until the prefetcher has read every shard that it can read."""
+        """Waits until the prefetcher has read every shard that it can read, and stored it."""
         def settled():
-            return all(shard["state"] not in ("pending", "reading")
-                       for component in self.status()["components"]
-                       for shard in component["shards"])
+            status = self.status()  # a shard that is verified may still be on its way to its pages
+            return status["state"] != "prefetching" and all(
+                shard["state"] not in ("pending", "reading")
+                for component in status["components"] for shard in component["shards"])
         wait_for(settled, bound, "all shards read")
 
     def unmount(self):
