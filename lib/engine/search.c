@@ -4,7 +4,8 @@
  * of what they find (runs.h).
  *
  * How far a search came is kept by who asked for it: that is a cache of "nothing to fetch before
- * here". What readers have taken as a run lies before it, so a run that is given up sets it back.
+ * here". What readers have taken as a run lies before it, along each view that shows the file, so a
+ * run that is given up sets all of them back.
  */
 #include "engine/search.h"
 #include "engine/engine_internal.h"
@@ -83,15 +84,10 @@ bool search_find(struct search *search)
 void run_give_up(struct unshard_engine *engine, unsigned self)
 {
     struct run *run = &engine->runs.runs[self];
-    struct view_state *view = &engine->views[run->view];
     if (run_is_over(run))
         return;
     run->next = run->end;
-    if (view->planned_to > run->offset)
-        view->planned_to = run->offset;
-    streams_search_again(&engine->streams, run->view);
-    engine->plan.first = 0;
-    engine->plan.done = false;
+    schedule_offer(engine, run->file); /* whoever shows the file has passed over it */
 }
 
 struct fetch *run_begin(struct unshard_engine *engine, const struct search *search, uint32_t stream)
