@@ -42,7 +42,7 @@ static int bring(void *context, const char *path, const struct unshard_place *pl
         uint32_t view = inode_table_view(inodes, inode);
         inode_table_set_model(inodes, inode, companions->model);
         if (filesystem->look_up && !inode_table_view_known(inodes, view))
-            filesystem->look_up(filesystem->look_up_context, path);
+            shown_look_up(filesystem, path);
         unshard_engine_prefetch(filesystem->engine, view, companions->model);
     }
     inode_table_put(inodes, inode);

@@ -554,6 +554,16 @@ static struct node *find_directory(const struct inode_table *table, const char *
     return node;
 }
 
+uint64_t inode_table_directory(struct inode_table *table, const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    lock(table);
+    const struct node *node = find_directory(table, path, slash ? (size_t)(slash - path) : 0);
+    uint64_t id = node ? node->inode.id : 0;
+    unlock(table);
+    return id;
+}
+
 uint64_t inode_table_above(struct inode_table *table, const char *path)
 {
     const char *slash = strrchr(path, '/');

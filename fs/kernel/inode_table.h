@@ -75,6 +75,8 @@ struct inode *inode_table_enter(struct inode_table *table, const char *path,
 /* Like that, but never made: NULL when the kernel was not told of it. */
 struct inode *inode_table_find(struct inode_table *table, const char *path,
                                const struct unshard_place *place);
+/* The id of the directory that a path is in; 0: the kernel does not know it. */
+uint64_t inode_table_directory(struct inode_table *table, const char *path);
 /* The number of the directory that a path is in, which the kernel knows; of the root, its own. */
 uint64_t inode_table_above(struct inode_table *table, const char *path);
 /* The source itself was looked at: the status tells of its layout, whatever is attached. */

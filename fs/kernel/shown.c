@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
+#define FUSE_USE_VERSION 312
 #include "fs/kernel/shown.h"
 
 #include <errno.h>
+#include <fuse_lowlevel.h>
 #include <stdlib.h>
+#include <string.h>
+
+#include "fs/kernel/inode_table.h"
 
 /* Of each view its node; 0, which is the directory's, for none. NULL when memory is short. */
 static uint32_t *map_views(const struct unshard_checkpoint *layout)
@@ -53,4 +58,15 @@ int shown_of_component(struct unshard_checkpoint *layout, int32_t component, sho
 {
     struct wish wish = {.layout = layout, .component = component};
     return each_file(layout, shows_component, &wish, found, context);
+}
+
+void shown_look_up(const struct filesystem *filesystem, const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    uint64_t directory = inode_table_directory(filesystem->inodes, path);
+    if (!filesystem->look_up)
+        return;
+    if (directory)
+        fuse_lowlevel_notify_inval_entry(filesystem->session, directory, name, strlen(name));
+    filesystem->look_up(filesystem->look_up_context, path);
 }

@@ -3,6 +3,7 @@
 #ifndef FS_KERNEL_SHOWN_H
 #define FS_KERNEL_SHOWN_H
 
+#include "fs/kernel/filesystem.h"
 #include "unshard.h"
 
 /* A file, by its path below the source and its place; both are the caller's of found only during
@@ -14,5 +15,10 @@ int shown_files(struct unshard_checkpoint *layout, shown_found found, void *cont
 /* For those that are listed and show a component. */
 int shown_of_component(struct unshard_checkpoint *layout, int32_t component, shown_found found,
                        void *context);
+
+/* Has somebody else look a file up, so that the kernel has an inode to store pages into: it is made
+ * to forget what it may have had by that name before. For a thread of the room where requests wait:
+ * blocks on who looks names of the directory up. */
+void shown_look_up(const struct filesystem *filesystem, const char *path);
 
 #endif

@@ -141,14 +141,25 @@ static int hold_file(void *context, const char *path, const struct unshard_place
     return result == -ENOMEM ? result : 0;
 }
 
+/* The kernel has an inode of it, and perhaps pages, which are to stay. */
+static bool is_known(const struct filesystem *filesystem, const char *path,
+                     const struct unshard_place *place)
+{
+    struct inode *inode = inode_table_find(filesystem->inodes, path, place);
+    uint32_t view = inode ? inode_table_view(filesystem->inodes, inode) : UNSHARD_NO_VIEW;
+    bool known = view != UNSHARD_NO_VIEW && inode_table_view_known(filesystem->inodes, view);
+    inode_table_put(filesystem->inodes, inode);
+    return known;
+}
+
 /* The kernel is to have inodes for what is prefetched. */
 static int look_up_file(void *context, const char *path, const struct unshard_place *place)
 {
     const struct filesystem *filesystem = context;
     uint32_t view = unshard_node(place->layout, place->node)->view;
     if (unshard_view_listed(place->layout, view) &&
-        unshard_view_component(place->layout, view) >= 0)
-        filesystem->look_up(filesystem->look_up_context, path);
+        unshard_view_component(place->layout, view) >= 0 && !is_known(filesystem, path, place))
+        shown_look_up(filesystem, path);
     return waiting_closed(filesystem->waiting);
 }
 
