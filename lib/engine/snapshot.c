@@ -660,17 +660,10 @@ static bool *find_opened(const struct taking *taking)
  * somebody reads it. The caller holds engine->lock. */
 static void leave_replaced_out(struct taking *taking, struct number_list *numbers)
 {
-    const struct registry *registry = &taking->engine->registry;
     bool *stays = find_opened(taking);
     uint32_t kept = 0;
-    taking->failed |= stays == NULL;
-    for (uint32_t i = 0; stays != NULL && i < numbers->count; i++) {
-        uint32_t number = numbers->numbers[i];
-        bool replaced = false;
-        for (uint32_t k = 0; k < numbers->count && !replaced; k++)
-            replaced = registry_component_replaces(registry, numbers->numbers[k], number);
-        stays[number] |= !replaced;
-    }
+    taking->failed |=
+        stays == NULL || registry_find_newest(&taking->engine->registry, numbers, stays) != 0;
     for (uint32_t i = 0; stays != NULL && i < numbers->count; i++)
         if (stays[numbers->numbers[i]])
             numbers->numbers[kept++] = numbers->numbers[i];

@@ -473,14 +473,39 @@ int registry_adopt_all(struct registry *registry, const struct unshard_checkpoin
     return result;
 }
 
-bool registry_component_replaces(const struct registry *registry, uint32_t component,
-                                 uint32_t other)
+static int compare_places(const struct component *left, const struct component *right)
 {
-    const struct component *components = registry->all.components;
-    const struct registry_entry *entries = registry->components.entries;
-    return entries[component].age > entries[other].age &&
-           strcmp(components[component].name, components[other].name) == 0 &&
-           strcmp(components[component].directory, components[other].directory) == 0;
+    int order = strcmp(left->name, right->name);
+    return order != 0 ? order : strcmp(left->directory, right->directory);
+}
+
+/* By place, and in each the newest first. */
+static int compare_newest_first(const void *left, const void *right, void *context)
+{
+    const struct registry *registry = context;
+    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+    uint64_t age_a = registry->components.entries[a].age;
+    uint64_t age_b = registry->components.entries[b].age;
+    int order = compare_places(&registry->all.components[a], &registry->all.components[b]);
+    return order != 0 ? order : (age_a < age_b) - (age_a > age_b);
+}
+
+int registry_find_newest(const struct registry *registry, const struct number_list *components,
+                         bool *newest)
+{
+    const struct component *all = registry->all.components;
+    uint32_t count = components->count;
+    uint32_t *sorted = malloc(((size_t)count + 1) * sizeof *sorted);
+    if (sorted == NULL)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < count; i++)
+        sorted[i] = components->numbers[i];
+    qsort_r(sorted, count, sizeof *sorted, compare_newest_first, (void *)registry);
+    for (uint32_t i = 0; i < count; i++)
+        if (i == 0 || compare_places(&all[sorted[i - 1]], &all[sorted[i]]) != 0)
+            newest[sorted[i]] = true;
+    free(sorted);
+    return 0;
 }
 
 void registry_list_components(const struct registry *registry, struct number_list *out)

@@ -91,9 +91,10 @@ void adoption_forget_names(struct adoption *adoption);
 
 /* Components that there are: their numbers in ascending order, as many as `out` has room for. */
 void registry_list_components(const struct registry *registry, struct number_list *out);
-/* Whether a component has come after another one, in whose place it is by its name. */
-bool registry_component_replaces(const struct registry *registry, uint32_t component,
-                                 uint32_t other);
+/* Of components, those in whose place no newer one is by its name: sets newest[number] and leaves
+ * that of all others alone. 0 or -ENOMEM. */
+int registry_find_newest(const struct registry *registry, const struct number_list *components,
+                         bool *newest);
 
 /* Somebody needs the group of a view. */
 void registry_need(struct registry *registry, uint32_t view);

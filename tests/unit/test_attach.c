@@ -148,6 +148,34 @@ static void what_nobody_needs_leaves(void **state)
     wait_until_empty(setting->engine);
 }
 
+static uint32_t told_components(struct unshard_engine *engine)
+{
+    struct unshard_status *status = unshard_status_take(engine, UNSHARD_NO_VIEW);
+    uint32_t count = status->component_count;
+    unshard_status_free(status);
+    return count;
+}
+
+/* The kernel may know what was there before for as long as it likes. */
+static void what_is_replaced_is_told_while_it_is_read(void **state)
+{
+    struct setting *setting = *state;
+    uint32_t before = attach(setting, "a", "model.safetensors");
+    uint32_t other = attach(setting, "b", "model.safetensors");
+    fixture_shard(setting->directory, "a/model-00002-of-00002.safetensors", "another");
+    uint32_t now = attach(setting, "a", "model.safetensors");
+    assert_int_not_equal(now, before);
+    assert_int_equal(told_components(setting->engine), 2);
+    unshard_engine_view_opened(setting->engine, before, false, 1);
+    assert_int_equal(told_components(setting->engine), 3);
+    unshard_engine_view_opened(setting->engine, before, false, -1);
+    assert_int_equal(told_components(setting->engine), 2);
+    unshard_engine_detach(setting->engine, before);
+    unshard_engine_detach(setting->engine, now);
+    unshard_engine_detach(setting->engine, other);
+    wait_until_empty(setting->engine);
+}
+
 /* ---- several at once ---------------------------------------------------------------------------
  */
 
@@ -257,6 +285,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_file_counts_as_long_as_a_name_leads_to_it, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(what_nobody_needs_leaves, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_replaced_is_told_while_it_is_read, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(many_come_and_go, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
