@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/kernel/forgetting.h"
 #include "fs/kernel/nodes.h"
 #include "fs/kernel/whole.h"
 
@@ -37,6 +38,14 @@ static int find_name(const struct errand *errand, struct unshard_place *place)
     return child ? 0 : -ENOENT;
 }
 
+/* A directory was looked at: who is concerned by what has changed in it hears of it. */
+static void see(struct filesystem *filesystem, const char *directory,
+                const struct unshard_place *place)
+{
+    whole_seen(filesystem, directory, place);
+    forgetting_seen(filesystem, directory, place);
+}
+
 /* After a look that gave `result`, and the place if that is 0. */
 static void answer_look(struct errand *errand, struct fuse_req *request, int result,
                         struct unshard_place *place)
@@ -44,7 +53,7 @@ static void answer_look(struct errand *errand, struct fuse_req *request, int res
     if (result != 0)
         *place = (struct unshard_place){0};
     else
-        whole_seen(errand->filesystem, errand->directory, place);
+        see(errand->filesystem, errand->directory, place);
     if (result == 0 && !*errand->directory)
         inode_table_see_root(errand->filesystem->inodes, place->layout);
     if (result == 0)
@@ -79,7 +88,7 @@ static void look_at_root(struct waiting_job *job)
     struct unshard_place place;
     if (unshard_tree_look(filesystem->tree, "", &place, NULL))
         return;
-    whole_seen(filesystem, "", &place);
+    see(filesystem, "", &place);
     inode_table_see_root(filesystem->inodes, place.layout);
     unshard_layout_release(place.layout);
 }

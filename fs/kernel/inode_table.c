@@ -27,6 +27,7 @@ struct node {
     struct unshard_place place; /* of a file: where it was seen last; holds the layout */
     char *seen_path;            /* ... and as what */
     int64_t seen_ms;            /* ... and when, by the clock of inode_table_tidy */
+    const void *seen_layout;    /* of a directory: compared, never followed */
     uint64_t size;              /* ... and how large */
     uint32_t view;              /* the engine's number; UNSHARD_NO_VIEW: it is not attached */
     bool answered;              /* the kernel has an inode */
@@ -584,6 +585,96 @@ void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *
     tell_of(table, root, layout);
     unlock(table);
     let_go(before);
+}
+
+bool inode_table_is_news(struct inode_table *table, const char *path,
+                         const struct unshard_checkpoint *layout)
+{
+    lock(table);
+    struct node *node = find_directory(table, path, strlen(path));
+    bool news = node && node->seen_layout && node->seen_layout != layout;
+    if (node)
+        node->seen_layout = layout;
+    unlock(table);
+    return news;
+}
+
+static const char *path_of(const struct node *node)
+{
+    return node->inode.kind == UNSHARD_NODE_FILE ? node->seen_path : node->inode.path;
+}
+
+/* The name of a node in a directory; NULL: it is not in there, or the kernel does not know it. */
+static const char *name_in(const struct node *node, const char *directory)
+{
+    size_t length = strlen(directory);
+    const char *path = path_of(node);
+    if (!path || !*path || node->lookups == 0)
+        return NULL;
+    if (length > 0 && (strncmp(path, directory, length) != 0 || path[length++] != '/'))
+        return NULL;
+    return strchr(path + length, '/') ? NULL : path + length;
+}
+
+/* Whether what the kernel has of the name is what was there before. Caller holds the mutex. */
+static bool is_superseded(const struct inode_table *table, const struct node *node,
+                          const char *name, const struct unshard_place *place)
+{
+    const struct unshard_node *now = unshard_node_child(place->layout, place->node, name);
+    if (!now)
+        return true;
+    struct unshard_place there = {.layout = place->layout,
+                                  .node = unshard_node_number(place->layout, now)};
+    struct key key = make_key(table, path_of(node), &there);
+    const struct node *known = find_key(table, &key);
+    return known != node && (!known || known->lookups == 0);
+}
+
+struct names {
+    char **all;
+    size_t count, capacity;
+    bool failed;
+};
+
+static void add_name(struct names *names, const char *name)
+{
+    if (names->count == names->capacity) {
+        size_t capacity = 2 * names->capacity + 16;
+        char **grown = reallocarray(names->all, capacity, sizeof(char *));
+        names->failed = names->failed || !grown;
+        if (!grown)
+            return;
+        names->all = grown;
+        names->capacity = capacity;
+    }
+    char *copy = strdup(name);
+    names->failed = names->failed || !copy;
+    if (copy)
+        names->all[names->count++] = copy;
+}
+
+int inode_table_superseded(struct inode_table *table, const char *path,
+                           const struct unshard_place *place, inode_name_found found, void *context)
+{
+    struct names names = {0};
+    lock(table);
+    const struct node *directory = find_directory(table, path, strlen(path));
+    uint64_t id = directory ? directory->inode.id : 0;
+    for (size_t i = 0; directory && i < table->bucket_count; i++)
+        for (const struct node *node = table->by_id[i]; node; node = node->next_by_id) {
+            const char *name = name_in(node, path);
+            if (name && is_superseded(table, node, name, place))
+                add_name(&names, name);
+        }
+    unlock(table);
+    int result = names.failed ? -ENOMEM : 0;
+    for (size_t i = 0; i < names.count; i++) {
+        if (result == 0)
+            result = found(context, id, names.all[i]);
+        free(names.all[i]);
+    }
+    free(names.all);
+    return result;
 }
 
 struct unshard_checkpoint *inode_table_root_layout(struct inode_table *table)

@@ -85,6 +85,16 @@ void inode_table_see_root(struct inode_table *table, struct unshard_checkpoint *
  * short.
  */
 struct unshard_checkpoint *inode_table_root_layout(struct inode_table *table);
+/* A directory that the kernel knows was found to have this layout: true when it was another one
+ * before. */
+bool inode_table_is_news(struct inode_table *table, const char *path,
+                         const struct unshard_checkpoint *layout);
+/* Calls found for each name of a directory, and the id of that, by which the kernel knows something
+ * that is not there any more, and does not know what is there now. Other than 0 ends it. 0, -ENOMEM, or what found returned. */
+typedef int (*inode_name_found)(void *context, uint64_t directory, const char *name);
+int inode_table_superseded(struct inode_table *table, const char *path,
+                           const struct unshard_place *place, inode_name_found found,
+                           void *context);
 /* One more reference. */
 void inode_table_hold(struct inode_table *table, struct inode *inode);
 /* One less. NULL is allowed. */

@@ -28,10 +28,11 @@
 
 /* Keys of work that is about no node and no directory: all that has files looked up by somebody
  * else (look_up in filesystem.h), which is for one thread at a time; what commands ask
- * for; the source itself, when nobody waits for it. */
+ * for; the source itself, when nobody waits for it; names that the kernel is to forget. */
 #define WAITING_KEY_LOOK_UP (UINT64_C(1) << 62)
 #define WAITING_KEY_CONTROL (WAITING_KEY_LOOK_UP + 1)
 #define WAITING_KEY_ROOT (WAITING_KEY_LOOK_UP + 2)
+#define WAITING_KEY_FORGET (WAITING_KEY_LOOK_UP + 3)
 
 struct fuse_req;
 struct waiting_room;

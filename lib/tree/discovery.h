@@ -51,6 +51,7 @@ struct candidate {
     uint32_t absent_count;
     uint32_t absent_seen; /* also those that there was no room for */
     uint32_t missing;     /* of these, names that are not there at all */
+    bool unfinished;      /* ... and one of these is being downloaded */
     bool no_set;          /* `failed`, since its files cannot be of one set */
     uint32_t beside;      /* what is there under its merged name and stays, or SCAN_NONE */
     uint32_t *replaced; /* scan entries that are of no use, or lead nowhere, beside its own file */

@@ -23,6 +23,7 @@ static int claim_name(struct discovery *discovery, struct candidate *candidate, 
             &error, "missing", ENOENT, "%s: weight_map names %s, which is missing%s", index_path,
             name,
             scan_unfinished(discovery, candidate->directory, name, unfinished, sizeof unfinished));
+        candidate->unfinished = candidate->unfinished || unfinished[0] != '\0';
     } else if (entry_of(discovery, found)->kind == SCAN_FILE) {
         candidate_add_member(discovery, candidate, found);
         return 0;

@@ -48,6 +48,7 @@ static int add_missing_numbers(struct discovery *discovery, struct candidate *ca
                       scan_unfinished(discovery, candidate->directory, name, unfinished,
                                       sizeof unfinished));
             candidate->missing++;
+            candidate->unfinished = candidate->unfinished || unfinished[0] != '\0';
             result = candidate_add_absent(discovery, candidate, path, &error);
         }
         free(name);

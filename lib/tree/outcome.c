@@ -15,8 +15,10 @@
  *   7 a tensor in two files, and no index that says which, or   as it is
  *     an index of which no tensor is there
  *   8 one of a numbered set, of a name that no loader knows     as it is
- *   9 shards that are missing, or cannot be used                damaged: an error
- *  10 all else                                                  merged
+ *   9 shards that are missing, of which one is being            as it is
+ *     downloaded
+ *  10 shards that are missing, or cannot be used                damaged: an error
+ *  11 all else                                                  merged
  *
  * As it is: every file under its name, the index too, and a note. Some loaders follow an index
  * (diffusers, vLLM, SGLang), others take the single file first (transformers, accelerate) or all
@@ -30,10 +32,12 @@
  * The splits of a GGUF say that they are: what is contradictory among them (7, 8) is damaged, and
  * files that do not say so are no set (5).
  *
+ * What is being downloaded (9) is not damaged: it is merged as soon as it is all there.
+ *
  * Damaged: loaders fail on disk as well. Here they fail with an error that the status explains.
  *
  * layout=shards: nothing is merged, and nobody fails but who reads bytes that are not what they
- * should be. The files of a component (1, 9, 10) are shown as they are, all of what is there of
+ * should be. The files of a component (1, 10, 11) are shown as they are, all of what is there of
  * them; what is missing, or wrong with them together, is told in notes.
  */
 #include "tree/outcome.h"
@@ -134,6 +138,13 @@ static bool is_one_of_many(const struct candidate *candidate)
            candidate->format->is_shard == NULL && !loader_name_is_stem(candidate->stem);
 }
 
+/* Nothing is wrong with the set but that it is not all there yet. */
+static bool is_coming(const struct candidate *candidate)
+{
+    return candidate->unfinished && candidate->missing > 0 &&
+           candidate->missing == candidate->absent_seen && !candidate->as_files;
+}
+
 /* Reads what the files say about tensors of which each holds a part. */
 static int find_parts(const struct settling *settling, struct candidate *candidate)
 {
@@ -154,7 +165,7 @@ static int find_parts(const struct settling *settling, struct candidate *candida
     return result;
 }
 
-/* Rows 7 to 10, for what headers are needed. Fills in *why for what is shown as it is. */
+/* Rows 7 to 11, for what headers are needed. Fills in *why for what is shown as it is. */
 static int decide_by_headers(const struct settling *settling, struct candidate *candidate,
                              enum outcome *outcome, struct unshard_error *why)
 {
@@ -202,7 +213,7 @@ static int decide(const struct settling *settling, struct candidate *candidate,
     } else if (is_no_split(candidate)) {
         error_set(why, "no-split", EINVAL, "%s and others like it do not say that they are splits",
                   entry_at(settling, candidate->members[0])->path);
-    } else if (candidate->no_set) {
+    } else if (candidate->no_set || is_coming(candidate)) {
         *why = candidate->error;
     } else if ((header = unsupported(candidate)) != NULL &&
                (candidate->perhaps || !candidate->failed)) {

@@ -84,6 +84,21 @@ def test_a_model_goes(root):
         wait_for(lambda: mount.status()["components"] == [], what="nothing to be told of it")
 
 
+def test_nothing_is_told_of_what_has_gone(root):
+    """The kernel would remember it until somebody asks for the name again."""
+    with mounted(root) as mount:
+        for name in ("one", "two"):
+            load_file(mount / name / "model.safetensors")
+        assert len(mount.status()["components"]) == 2
+        (root / "one").rename(root / "three")
+        (root / "two/model.safetensors.index.json").unlink()
+        for path in (root / "two").glob("model-*"):
+            path.unlink()
+        wait_for(lambda: "three" in names(mount.path) and "two" in names(mount.path) and
+                 names(mount / "two") == ["config.json"], what="it is seen")
+        wait_for(lambda: mount.status()["components"] == [], what="nothing is told of them")
+
+
 def test_a_set_becomes_complete(root):
     late = root / "one/model-00002-of-00003.safetensors"
     held = late.read_bytes()

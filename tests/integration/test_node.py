@@ -127,7 +127,8 @@ def test_an_evaluator_follows_a_trainer(tmp_path):
         wait_for(lambda: mount.status()["errors"] == 0, what="no error is left of them")
 
 
-def test_a_download_in_progress_is_no_error(tmp_path):
+@pytest.mark.parametrize("alone", [True, False], ids=["model", "root"])
+def test_a_download_in_progress_is_no_error(tmp_path, alone):
     """A set of which a part is there yet is told as that; then it is whole."""
     source = tmp_path / "models"
     tensors = {f"layer.{i}": torch.full((64, 64), float(i)) for i in range(6)}
@@ -135,17 +136,25 @@ def test_a_download_in_progress_is_no_error(tmp_path):
     names = sorted(path.name for path in (tmp_path / "whole").glob("*.safetensors"))
     (source / "one").mkdir(parents=True)
     shutil.copy(tmp_path / "whole/model.safetensors.index.json", source / "one")
-    with mounted(source) as mount:
-        for name in names:
-            part = source / "one" / (name + ".incomplete")
-            shutil.copy(tmp_path / "whole" / name, part)
-            with contextlib.suppress(OSError):
-                os.listdir(mount / "one")
-            assert mount.status()["errors"] == 0
-            os.rename(part, source / "one" / name)
-        wait_for(lambda: (mount / "one/model.safetensors").exists() and
-                 "model.safetensors" in os.listdir(mount / "one"), what="it is whole")
-        found = load_file(mount / "one/model.safetensors")
+    for name in names[:2]:
+        shutil.copy(tmp_path / "whole" / name, source / "one")
+    part = source / "one" / (names[2] + ".incomplete")
+    part.write_bytes((tmp_path / "whole" / names[2]).read_bytes()[:1000])
+    with mounted(source / "one" if alone else source) as mount:
+        model = mount.path if alone else mount / "one"
+        assert names[0] in os.listdir(model) and "model.safetensors" not in os.listdir(model)
+        status = mount.status()
+        assert status["errors"] == 0
+        if alone:
+            assert any("its download has not come to its end" in note for note in status["notes"])
+        shutil.copy(tmp_path / "whole" / names[2], part)
+        os.rename(part, source / "one" / names[2])
+        wait_for(lambda: "model.safetensors" in os.listdir(model), what="it is whole")
+        if alone:
+            wait_for(lambda: [one["view"] for one in mount.status()["components"]] ==
+                     ["model.safetensors"] and not mount.status()["notes"],
+                     what="nothing is told of what was there before")
+        found = load_file(model / "model.safetensors")
         assert all(torch.equal(found[name], tensors[name]) for name in tensors)
         del found
 

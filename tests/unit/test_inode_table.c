@@ -38,6 +38,8 @@ static void make_layout(struct layout *layout, unsigned char a, unsigned char b)
     layout->nodes[0].kind = layout->nodes[NODE_D].kind = UNSHARD_NODE_DIRECTORY;
     layout->nodes[NODE_L].kind = UNSHARD_NODE_SYMLINK;
     layout->nodes[NODE_L].target = "a";
+    layout->nodes[0].first_child = 1;
+    layout->nodes[0].child_count = NODES - 1;
     layout->nodes[0].view = layout->nodes[NODE_D].view = layout->nodes[NODE_L].view =
         UNSHARD_NO_VIEW;
     layout->checkpoint = (struct unshard_checkpoint){.nodes = layout->nodes,
@@ -238,6 +240,50 @@ static void test_layouts_are_not_held_for_nothing(void **state)
     inode_table_put(*state, b);
 }
 
+struct superseded {
+    unsigned count;
+    char name[16];
+    uint64_t directory;
+};
+
+static int note_name(void *context, uint64_t directory, const char *name)
+{
+    struct superseded *superseded = context;
+    superseded->count++;
+    superseded->directory = directory;
+    snprintf(superseded->name, sizeof superseded->name, "%s", name);
+    return 0;
+}
+
+static unsigned superseded_by(struct inode_table *table, struct layout *layout,
+                              struct superseded *out)
+{
+    struct unshard_place place = {.layout = &layout->checkpoint};
+    *out = (struct superseded){0};
+    assert_int_equal(inode_table_superseded(table, "", &place, note_name, out), 0);
+    return out->count;
+}
+
+static void test_names_that_lead_elsewhere(void **state)
+{
+    struct superseded found;
+    look_up(*state, "a", &first, NODE_A);
+    look_up(*state, "b", &first, NODE_B);
+    look_up(*state, "d/a", &first, NODE_A); /* it was seen in another directory last */
+    assert_false(inode_table_is_news(*state, "", &first.checkpoint));
+    assert_false(inode_table_is_news(*state, "", &first.checkpoint));
+    assert_true(inode_table_is_news(*state, "", &second.checkpoint));
+    assert_int_equal(superseded_by(*state, &second, &found), 0);
+    uint64_t a = look_up(*state, "a", &first, NODE_A);
+    assert_int_equal(superseded_by(*state, &first, &found), 0);
+    assert_int_equal(superseded_by(*state, &second, &found), 1);
+    assert_string_equal(found.name, "a");
+    assert_int_equal(found.directory, INODE_ROOT);
+    look_up(*state, "a", &second, NODE_A); /* the kernel knows what is there now */
+    assert_int_equal(superseded_by(*state, &second, &found), 0);
+    inode_table_forget(*state, a, 3);
+}
+
 static void test_forgotten_and_never_used_again(void **state)
 {
     uint64_t nodes, bytes, id = look_up(*state, "a", &first, NODE_A);
@@ -412,6 +458,7 @@ int main(void)
         TEST(test_the_root),
         TEST(test_one_view_is_one_node),
         TEST(test_layouts_are_not_held_for_nothing),
+        TEST(test_names_that_lead_elsewhere),
         TEST(test_forgotten_and_never_used_again),
         TEST(test_a_reference_keeps_it),
         TEST(test_directories_and_links),
