@@ -46,6 +46,16 @@ def first_touch():
     return said["seconds"] / (said["bytes"] / 4096) * 1e6
 
 
+def rounds(bench, case, once):
+    """Runs once(program, last) of every program in turn, and again; the first round counts for
+    nothing."""
+    for number in range(bench.options.rounds + 1):
+        for suffix, program in bench.programs.items():
+            run = once(program, number == bench.options.rounds)
+            if number:
+                case.runs.setdefault("unshard" + suffix, []).append(run)
+
+
 def together(loads, pattern):
     """Lets all go at once; when the last one has what it wants."""
     for load in loads:

@@ -4,8 +4,11 @@
 "mount": seconds until it answers; "look": milliseconds of the first look into a model; "resident":
 bytes of memory when all have been listed and none is open; "visible": seconds until a new model is
 there. Then three models in turn where the budget holds two: "rate", "peak" (of the budget, what
-was in the page cache at most), "source" (reads of each byte, where each model is loaded anew)."""
+was in the page cache at most), "source" (reads of each byte, where each model is loaded anew). And
+one model that many read at once, each beginning at another place: "rate" of them together, "source"
+again."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import os
@@ -14,11 +17,13 @@ import statistics
 import time
 
 import checkpoints
+import measuring
 import mounts
 from measuring import Case
 
 LOOKS, BOUND = 40, 30
 TURNS = 3
+READERS, BLOCK = 64, 8 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +97,7 @@ def measure_root(bench, root):
     with checkpoints.folder("/dev/shm") as parent:
         folder = parent / "root"
         make(root, folder)
-        for number in range(bench.options.rounds + 1):
-            for suffix, program in bench.programs.items():
-                run = once(root, program, folder)
-                if number:
-                    case.runs.setdefault("unshard" + suffix, []).append(run)
+        measuring.rounds(bench, case, lambda program, _: once(root, program, folder))
     bench.done(case)
     bench.want_at_most(case, "unshard", "mount", 0.2, "s until it answers")
     if not root.rules:
@@ -110,7 +111,7 @@ def measure_root(bench, root):
 
 def read_model(path):
     """Bytes, all of them."""
-    read, block = 0, bytearray(8 << 20)
+    read, block = 0, bytearray(BLOCK)
     with open(path / checkpoints.MERGED, "rb", buffering=0) as file:
         while got := file.readinto(block):
             read += got
@@ -142,14 +143,46 @@ def measure_budget(bench):
         for name in names:
             with checkpoints.shards(parent, size // 2, bench.programs[""]) as made:
                 os.rename(made / checkpoints.PLAIN, parent / name)
-        for number in range(bench.options.rounds + 1):
-            for suffix, program in bench.programs.items():
-                run = in_turn(program, parent, names, size * 21 // 20)
-                if number:
-                    case.runs.setdefault("unshard" + suffix, []).append(run)
+        measuring.rounds(bench, case,
+                         lambda program, _: in_turn(program, parent, names, size * 21 // 20))
     bench.done(case)
     bench.want_at_most(case, "unshard", "peak", 1.05, "of the budget")
     bench.want_at_most(case, "unshard", "source", 1.05, "reads of each byte")
+
+
+# ---- many readers of one model ---------------------------------------------------------------
+
+
+def read_round(path, start):
+    """All bytes, from `start` to the end and then what lies before it."""
+    read, block = 0, bytearray(BLOCK)
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        for begin, end in ((start, size), (0, start)):
+            while begin < end:
+                begin += os.preadv(file.fileno(), [memoryview(block)[:end - begin]], begin)
+            read += end
+    return read - start
+
+
+def at_once(program, source):
+    with mounts.unshard(program, source) as mount:
+        path, begin = mount.path / checkpoints.MERGED, time.monotonic()
+        size = path.stat().st_size
+        starts = [size * number // READERS for number in range(READERS)]
+        with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
+            read = sum(readers.map(read_round, [path] * READERS, starts))
+        seconds = time.monotonic() - begin
+        return {"rate": read / 1e9 / seconds, "source": mount.status()["bytes_read"] / size}
+
+
+def measure_readers(bench):
+    case = Case("many", f"{READERS} readers of one model")
+    with checkpoints.folder("/dev/shm") as parent, \
+            checkpoints.shards(parent, bench.options.size // 4, bench.programs[""]) as made:
+        measuring.rounds(bench, case, lambda program, _: at_once(program, made / checkpoints.PLAIN))
+    bench.done(case)
+    bench.want_at_most(case, "unshard", "source", 1.005, "reads of each byte")
 
 
 def measure(bench):
@@ -160,3 +193,4 @@ def measure(bench):
             except (mounts.Left, OSError) as error:
                 bench.failed(f"{root.name}: {error}")
     measure_budget(bench)
+    measure_readers(bench)

@@ -60,6 +60,11 @@ def budget(cases):
             tables.own_table(cases, "models", tables.BUDGET, titles)]
 
 
+def many(cases):
+    return ["One model that many threads read at once, each all of it from another place on:",
+            tables.own_table(cases, "readers", tables.MANY, ["GB/s", "reads of each byte"])]
+
+
 def simple(words, columns=(("", "rate", 1),)):
     return lambda cases: [words, tables.by_candidate(cases, "", columns)]
 
@@ -73,7 +78,7 @@ SECTIONS = {
     "run": simple("A whole program, with its start and its end: one that maps all files and adds up their "
                   "bytes, one that imports torch and loads them; GB/s:"),
     "verify": simple("Verification; GB/s, and processor seconds a GB:", COSTS),
-    "scale": scale, "node": node, "budget": budget,
+    "scale": scale, "node": node, "budget": budget, "many": many,
 }
 
 

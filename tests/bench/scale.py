@@ -13,6 +13,7 @@ import subprocess
 import time
 
 import checkpoints
+import measuring
 import mounts
 from measuring import Case
 
@@ -110,11 +111,7 @@ def measure_size(bench, size):
     with checkpoints.folder("/dev/shm") as parent:
         folder = parent / "checkpoint"
         make(size, folder)
-        for number in range(bench.options.rounds + 1):
-            for suffix, program in bench.programs.items():
-                run = once(size, program, folder, number == bench.options.rounds)
-                if number:
-                    case.runs.setdefault("unshard" + suffix, []).append(run)
+        measuring.rounds(bench, case, lambda program, last: once(size, program, folder, last))
     bench.done(case)
     return case
 

@@ -32,7 +32,8 @@ SCALE = [("mount s", "mount", 1), ("resident MiB", "resident", MIB), ("idle ms/s
 NODE = [("mount s", "mount", 1), ("first look ms", "look", 1), ("resident MiB", "resident", MIB),
         ("visible s", "visible", 1)]
 BUDGET = [("GB/s", "rate", 1), ("of the budget", "peak", 1), ("source read", "source", 1)]
-OWN = {"scale": SCALE, "node": NODE, "budget": BUDGET}  # groups with columns of their own
+MANY = [("GB/s", "rate", 1), ("source read", "source", 1)]
+OWN = {"scale": SCALE, "node": NODE, "budget": BUDGET, "many": MANY}  # groups with columns of their own
 
 
 def text(case):
