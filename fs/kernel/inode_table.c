@@ -13,6 +13,7 @@
 #define IDENTITY_SIZE 16
 #define TIDY_MS 1000
 #define HELD_MS 2000
+#define MOST_SEEN 256u
 #define MOST_AT_ONCE 256u
 
 struct node {
@@ -46,6 +47,8 @@ struct inode_table {
     size_t bucket_count;
     uint64_t count, bytes, last_id;
     int64_t now_ms;        /* when it was tidied last */
+    const void *last_seen; /* the layout of who was seen last: compared, never followed */
+    unsigned seen;         /* since it was tidied: layouts, counted anew whenever they take turns */
     uint64_t *view_nodeid; /* by the engine's number; 0: no node */
     size_t view_capacity;
 };
@@ -488,6 +491,8 @@ static int see(struct inode_table *table, struct node *node, const char *path,
     node->place =
         (struct unshard_place){.layout = unshard_layout_hold(place->layout), .node = place->node};
     node->seen_ms = table->now_ms;
+    table->seen += node->place.layout != table->last_seen;
+    table->last_seen = node->place.layout;
     if (node->view != UNSHARD_NO_VIEW)
         tell_of(table, node, place->layout);
     table->bytes += size - node->size;
@@ -717,24 +722,24 @@ int inode_table_sight(struct inode_table *table, const struct inode *inode, stru
     return out->path ? 0 : -ENOMEM;
 }
 
-/* Nobody works with the node, nobody needs the layout for what he has, and it was not seen since
- * the table was tidied twice. */
-static bool holds_for_nothing(const struct node *node, int64_t now_ms)
+/* Nobody works with the node, nobody needs the layout for what he has, and it was not seen after
+ * `before_ms`. */
+static bool holds_for_nothing(const struct node *node, int64_t before_ms)
 {
     return node->place.layout && node->view == UNSHARD_NO_VIEW && node->references == 0 &&
-           now_ms - node->seen_ms >= HELD_MS;
+           node->seen_ms <= before_ms;
 }
 
 /* Takes at most MOST_AT_ONCE layouts out of nodes, in the order of the buckets from *bucket on.
  * Caller holds the mutex. */
-static size_t take_layouts(struct inode_table *table, int64_t now_ms, size_t *bucket,
+static size_t take_layouts(struct inode_table *table, int64_t before_ms, size_t *bucket,
                            struct unshard_checkpoint **out)
 {
     size_t count = 0;
     for (; *bucket < table->bucket_count && count < MOST_AT_ONCE; ++*bucket)
         for (struct node *node = table->by_id[*bucket]; node && count < MOST_AT_ONCE;
              node = node->next_by_id)
-            if (holds_for_nothing(node, now_ms)) {
+            if (holds_for_nothing(node, before_ms)) {
                 out[count++] = node->place.layout;
                 node->place = (struct unshard_place){0};
             }
@@ -746,13 +751,16 @@ void inode_table_tidy(struct inode_table *table, int64_t now_ms)
     struct unshard_checkpoint *layouts[MOST_AT_ONCE];
     size_t bucket = 0, count, all = 0;
     lock(table);
-    bool due = now_ms - table->now_ms >= TIDY_MS;
-    if (due)
+    bool many = table->seen >= MOST_SEEN, due = many || now_ms - table->now_ms >= TIDY_MS;
+    int64_t before_ms = many ? now_ms : now_ms - HELD_MS;
+    if (due) {
         table->now_ms = now_ms;
+        table->seen = 0;
+    }
     unlock(table);
     do {
         lock(table);
-        count = due ? take_layouts(table, now_ms, &bucket, layouts) : 0;
+        count = due ? take_layouts(table, before_ms, &bucket, layouts) : 0;
         unlock(table);
         for (size_t i = 0; i < count; i++)
             unshard_layout_release(layouts[i]);

@@ -11,12 +11,13 @@
  * files have fixed ones below INODE_FIRST.
  *
  * A node of a file holds the layout in which it was seen last, and knows its number there; one that
- * is not attached, and that nobody has asked for in some seconds, holds none any more
- * (inode_table_tidy): a thousand models that were listed once would be kept by it. The engine knows
- * nothing of a node until it is attached: when it is first opened, or asked for what only
- * the engine knows. From then on it has the engine's number of the view, until the kernel has
- * forgotten it and nobody has a reference; then it is detached. For an attached node the engine is
- * told when the kernel has an inode, which it has from a moment after the reply until the FORGET.
+ * is not attached, and that nobody has asked for in some seconds, or since many others were, holds
+ * none any more (inode_table_tidy): a thousand models that were listed once would be kept by it.
+ * The engine knows nothing of a node until it is attached: when it is first opened, or asked for
+ * what only the engine knows. From then on it has the engine's number of the view, until the kernel
+ * has forgotten it and nobody has a reference; then it is detached. For an attached node the engine
+ * is told when the kernel has an inode, which it has from a moment after the reply until the
+ * FORGET.
  *
  * Whoever works with a node has a reference: a request until it is answered, an open file, what is
  * attached without having been looked up. A node ends with the last of lookups and references.
@@ -90,7 +91,8 @@ struct unshard_checkpoint *inode_table_root_layout(struct inode_table *table);
 bool inode_table_is_news(struct inode_table *table, const char *path,
                          const struct unshard_checkpoint *layout);
 /* Calls found for each name of a directory, and the id of that, by which the kernel knows something
- * that is not there any more, and does not know what is there now. Other than 0 ends it. 0, -ENOMEM, or what found returned. */
+ * that is not there any more, and does not know what is there now. Other than 0 ends it. 0,
+ * -ENOMEM, or what found returned. */
 typedef int (*inode_name_found)(void *context, uint64_t directory, const char *name);
 int inode_table_superseded(struct inode_table *table, const char *path,
                            const struct unshard_place *place, inode_name_found found,

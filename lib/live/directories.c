@@ -8,6 +8,7 @@
 #define FIRST_SLOTS ((size_t)64)
 /* How many to go past that cannot be forgotten, at a time. */
 #define MOST_PASSED 16U
+#define LEAST 8U
 
 static uint64_t hash_of(const struct directories *directories, const char *path)
 {
@@ -175,8 +176,7 @@ void directories_forget_vanished(struct directories *directories, const char *pa
     }
 }
 
-void directories_shrink(struct directories *directories, size_t most, size_t most_bytes,
-                        uint64_t before_ns)
+void directories_shrink(struct directories *directories, size_t most, size_t most_bytes)
 {
     struct directory *newer;
     unsigned passed = 0;
@@ -184,7 +184,7 @@ void directories_shrink(struct directories *directories, size_t most, size_t mos
          at = newer) {
         newer = at->newer;
         if ((directories->count <= most && directories->bytes <= most_bytes) ||
-            at->began_ns >= before_ns)
+            directories->count <= LEAST)
             return;
         if (is_in_use(at) || (at->layout != NULL && layout_is_shared(at->layout))) {
             make_newest(directories, at); /* not to come to it each time */

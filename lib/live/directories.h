@@ -46,10 +46,9 @@ void directories_set_layout(struct directories *directories, struct directory *d
 void directories_forget_vanished(struct directories *directories, const char *path,
                                  const struct unshard_checkpoint *layout);
 /* Forgets those that nobody has asked for longest, as long as there are more than `most` or their
- * layouts take more than `most_bytes`; but none that is in use, whose layout somebody else holds,
- * or that is newer than `before_ns`. */
-void directories_shrink(struct directories *directories, size_t most, size_t most_bytes,
-                        uint64_t before_ns);
+ * layouts take more than `most_bytes`; but none that is in use or whose layout somebody else holds,
+ * and not the last few, however large they are. */
+void directories_shrink(struct directories *directories, size_t most, size_t most_bytes);
 /* Forgets all. */
 void directories_free(struct directories *directories);
 

@@ -187,8 +187,7 @@ static int visit(struct unshard_tree *tree, const char *path, const struct layou
             look(tree, directory, context, hash);
         result = take(directory, out);
         directory->users--;
-        directories_shrink(&tree->directories, tree->most, tree->most_bytes,
-                           came > LIVE_FRESH_NS ? came - LIVE_FRESH_NS : 0);
+        directories_shrink(&tree->directories, tree->most, tree->most_bytes);
     }
     pthread_mutex_unlock(&tree->lock);
     return result;

@@ -240,6 +240,24 @@ static void test_layouts_are_not_held_for_nothing(void **state)
     inode_table_put(*state, b);
 }
 
+static void test_many_layouts_are_not_held_for_a_moment(void **state)
+{
+    inode_table_tidy(*state, 10000);
+    uint64_t a = look_up(*state, "a", &first, NODE_A);
+    inode_table_tidy(*state, 10001);
+    struct inode *inode = inode_table_get(*state, a);
+    assert_true(is_held(*state, inode));
+    inode_table_put(*state, inode);
+    for (int i = 0; i < 200; i++) {
+        look_up(*state, "b", &second, NODE_B);
+        look_up(*state, "d/b", &first, NODE_B);
+    }
+    inode_table_tidy(*state, 10002);
+    inode = inode_table_get(*state, a);
+    assert_false(is_held(*state, inode));
+    inode_table_put(*state, inode);
+}
+
 struct superseded {
     unsigned count;
     char name[16];
@@ -458,6 +476,7 @@ int main(void)
         TEST(test_the_root),
         TEST(test_one_view_is_one_node),
         TEST(test_layouts_are_not_held_for_nothing),
+        TEST(test_many_layouts_are_not_held_for_a_moment),
         TEST(test_names_that_lead_elsewhere),
         TEST(test_forgotten_and_never_used_again),
         TEST(test_a_reference_keeps_it),
