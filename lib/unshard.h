@@ -261,6 +261,21 @@ int unshard_tree_look(struct unshard_tree *tree, const char *path, struct unshar
                       struct unshard_error *error);
 /* The same without any I/O: -EAGAIN when it has to be looked at. Never blocks. */
 int unshard_tree_look_now(struct unshard_tree *tree, const char *path, struct unshard_place *out);
+/* A user, as the kernel knows him when it checks permissions. */
+struct unshard_user {
+    uid_t uid;
+    gid_t gid;
+    const gid_t *groups; /* the others that he is in */
+    unsigned group_count;
+    bool groups_known; /* if not, he may be in any: he may what others and the group may */
+};
+/* Whether a user may list and search a directory and all on the way to it, the source first, by
+ * their owners and modes as the tree has last seen them. Who looks at a directory has looked at all
+ * on the way within the last seconds: so of what was found in there he is told nothing that he
+ * could not have found himself at that time. False for what is not known, or is shown no more. No
+ * I/O; never waits for storage. Thread-safe. */
+bool unshard_tree_may_list(struct unshard_tree *tree, const char *path,
+                           const struct unshard_user *user);
 /* One more holder, one less. Thread-safe, never block but to free what nobody holds. */
 struct unshard_checkpoint *unshard_layout_hold(struct unshard_checkpoint *layout);
 void unshard_layout_release(struct unshard_checkpoint *layout);
