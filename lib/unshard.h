@@ -549,6 +549,20 @@ struct unshard_status {
  * checkpoint end: it points into both. NULL when memory is short. Never blocks on I/O or on a
  * worker; the work is in proportion to the files concerned. Thread-safe. */
 struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view);
+/* For whom a status is who may not list all directories. */
+struct unshard_audience {
+    /* Whether he may list a directory of the source, and all on the way to it; "" is the source
+     * itself. Called by unshard_status_take_for, which calls it without any lock held. */
+    bool (*may_list)(void *context, const char *directory);
+    void *context;
+};
+/* The whole, as far as it lies in directories that somebody may list: components all of whose files
+ * do, other files, stuck reads of these, and what is told of such directories. Sums, readers,
+ * errors and states are of that. What is said of the source itself (that it is gone) stays, and so
+ * do figures of the machine, which tell no names: what is read, stored, allowed and under way. Else
+ * as unshard_status_take. */
+struct unshard_status *unshard_status_take_for(struct unshard_engine *engine,
+                                               const struct unshard_audience *audience);
 /* The same from a text of unshard_status_json, which may be of another version of the program or
  * anybody's: what is missing or odd is zero, NULL, or unknown. The caller frees it; it depends on
  * nothing. NULL when the text is not of a known schema, or memory is short. Pure. */
