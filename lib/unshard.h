@@ -261,6 +261,21 @@ int unshard_tree_look(struct unshard_tree *tree, const char *path, struct unshar
                       struct unshard_error *error);
 /* The same without any I/O: -EAGAIN when it has to be looked at. Never blocks. */
 int unshard_tree_look_now(struct unshard_tree *tree, const char *path, struct unshard_place *out);
+/* A user, as the kernel knows him when it checks permissions. */
+struct unshard_user {
+    uid_t uid;
+    gid_t gid;
+    const gid_t *groups; /* the others that he is in */
+    unsigned group_count;
+    bool groups_known; /* if not, he may be in any: he may what others and the group may */
+};
+/* Whether a user may list and search a directory and all on the way to it, the source first, by
+ * their owners and modes as the tree has last seen them. Who looks at a directory has looked at all
+ * on the way within the last seconds: so of what was found in there he is told nothing that he
+ * could not have found himself at that time. False for what is not known, or is shown no more. No
+ * I/O; never waits for storage. Thread-safe. */
+bool unshard_tree_may_list(struct unshard_tree *tree, const char *path,
+                           const struct unshard_user *user);
 /* One more holder, one less. Thread-safe, never block but to free what nobody holds. */
 struct unshard_checkpoint *unshard_layout_hold(struct unshard_checkpoint *layout);
 void unshard_layout_release(struct unshard_checkpoint *layout);
@@ -555,6 +570,20 @@ struct unshard_status {
  * checkpoint end: it points into both. NULL when memory is short. Never blocks on I/O or on a
  * worker; the work is in proportion to the files concerned. Thread-safe. */
 struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view);
+/* For whom a status is who may not list all directories. */
+struct unshard_audience {
+    /* Whether he may list a directory of the source, and all on the way to it; "" is the source
+     * itself. Called by unshard_status_take_for, which calls it without any lock held. */
+    bool (*may_list)(void *context, const char *directory);
+    void *context;
+};
+/* The whole, as far as it lies in directories that somebody may list: components all of whose files
+ * do, other files, stuck reads of these, and what is told of such directories. Sums, readers,
+ * errors and states are of that. What is said of the source itself (that it is gone) stays, and so
+ * do figures of the machine, which tell no names: what is read, stored, allowed and under way. Else
+ * as unshard_status_take. */
+struct unshard_status *unshard_status_take_for(struct unshard_engine *engine,
+                                               const struct unshard_audience *audience);
 /* The same from a text of unshard_status_json, which may be of another version of the program or
  * anybody's: what is missing or odd is zero, NULL, or unknown. The caller frees it; it depends on
  * nothing. NULL when the text is not of a known schema, or memory is short. Pure. */

@@ -65,8 +65,10 @@ static void on_readlink(fuse_req_t request, fuse_ino_t ino)
 
 static void open_status(fuse_req_t request, int file, struct fuse_file_info *info)
 {
-    struct status_snapshot *snapshot = status_snapshot_take(
-        (unsigned)file, filesystem_of(request)->engine, fuse_req_ctx(request)->uid);
+    struct status_snapshot *snapshot = NULL;
+    struct status_reader reader;
+    if (status_reader_find(filesystem_of(request), request, &reader) == 0)
+        snapshot = status_snapshot_take((unsigned)file, filesystem_of(request), &reader);
     if (!snapshot) {
         fuse_reply_err(request, ENOMEM);
         return;

@@ -68,13 +68,13 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* One that was made for the same user at this moment: a moment is as long as it takes to make a
+/* One that was made for the same reader at this moment: a moment is as long as it takes to make a
  * few. Caller holds the mutex. */
-static struct status_snapshot *find_recent(unsigned file, uid_t user)
+static struct status_snapshot *find_recent(unsigned file, const struct status_reader *reader)
 {
     uint64_t now = now_ns();
     for (struct status_snapshot *one = snapshots; one; one = one->next)
-        if (one->file == file && one->user == user && one->text)
+        if (one->file == file && one->text && status_reader_is(&one->reader, reader))
             return now - one->begun_ns <= MOMENT * one->cost_ns ? one : NULL;
     return NULL;
 }
@@ -87,7 +87,7 @@ static void bound_user(uid_t user)
     size_t bytes = 0;
     unsigned count = 0;
     for (struct status_snapshot *one = snapshots; one; one = one->next) {
-        if (one->user != user || !one->text)
+        if (one->reader.user.uid != user || !one->text)
             continue;
         bytes += one->length;
         if (++count <= LEAST_HELD || bytes <= MOST_HELD_BYTES || one->readers > 0)
@@ -107,27 +107,36 @@ static void add_snapshot(struct status_snapshot *snapshot)
     if (snapshots)
         snapshots->previous = snapshot;
     snapshots = snapshot;
-    bound_user(snapshot->user);
+    bound_user(snapshot->reader.user.uid);
     pthread_mutex_unlock(&snapshots_mutex);
 }
 
-static char *render(unsigned file, struct unshard_engine *engine)
+static char *render(unsigned file, const struct filesystem *filesystem,
+                    const struct status_reader *reader)
 {
-    struct unshard_status *status = unshard_status_take(engine, UNSHARD_NO_VIEW);
+    struct unshard_status *status = status_reader_take(filesystem, reader);
     char *text = status ? files[file].render(status) : NULL;
     unshard_status_free(status);
     return text;
 }
 
-static struct status_snapshot *make_snapshot(unsigned file, struct unshard_engine *engine,
-                                             uid_t user)
+static void free_snapshot(struct status_snapshot *snapshot)
+{
+    status_reader_free(&snapshot->reader);
+    free(snapshot->text);
+    free(snapshot);
+}
+
+/* The reader stays the caller's when it fails. */
+static struct status_snapshot *make_snapshot(unsigned file, const struct filesystem *filesystem,
+                                             const struct status_reader *reader)
 {
     struct status_snapshot *snapshot = malloc(sizeof *snapshot);
     if (!snapshot)
         return NULL;
-    *snapshot =
-        (struct status_snapshot){.file = file, .user = user, .references = 1, .begun_ns = now_ns()};
-    snapshot->text = render(file, engine);
+    *snapshot = (struct status_snapshot){
+        .file = file, .reader = *reader, .references = 1, .begun_ns = now_ns()};
+    snapshot->text = render(file, filesystem, reader);
     if (!snapshot->text) {
         free(snapshot);
         return NULL;
@@ -139,19 +148,21 @@ static struct status_snapshot *make_snapshot(unsigned file, struct unshard_engin
     return snapshot;
 }
 
-struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine,
-                                             uid_t user)
+struct status_snapshot *status_snapshot_take(unsigned file, const struct filesystem *filesystem,
+                                             struct status_reader *reader)
 {
     pthread_mutex_lock(&snapshots_mutex);
-    struct status_snapshot *snapshot = find_recent(file, user);
+    struct status_snapshot *snapshot = find_recent(file, reader);
     if (snapshot)
         snapshot->references++;
     pthread_mutex_unlock(&snapshots_mutex);
-    if (snapshot)
+    struct status_snapshot *made = snapshot ? NULL : make_snapshot(file, filesystem, reader);
+    if (!made) {
+        status_reader_free(reader);
         return snapshot;
-    snapshot = make_snapshot(file, engine, user);
-    if (snapshot)
-        add_snapshot(snapshot);
+    }
+    snapshot = made;
+    add_snapshot(snapshot);
     return snapshot;
 }
 
@@ -171,10 +182,8 @@ static void drop(struct status_snapshot *snapshot, bool reader)
     if (last)
         unlink_snapshot(snapshot);
     pthread_mutex_unlock(&snapshots_mutex);
-    if (!last)
-        return;
-    free(snapshot->text);
-    free(snapshot);
+    if (last)
+        free_snapshot(snapshot);
 }
 
 const char *status_snapshot_begin_read(struct status_snapshot *snapshot, size_t *length)
@@ -205,8 +214,7 @@ void status_snapshots_end(void)
     while (snapshots) {
         struct status_snapshot *snapshot = snapshots;
         snapshots = snapshot->next;
-        free(snapshot->text);
-        free(snapshot);
+        free_snapshot(snapshot);
     }
 }
 

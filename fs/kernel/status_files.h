@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
-#include "unshard.h"
+#include "fs/kernel/status_reader.h"
 
 #define STATUS_DIRECTORY_NAME ".unshard"
 
@@ -19,21 +19,22 @@ const char *status_file_name(unsigned file);
 /* The file called `name`, or -1. */
 int status_file_find(const char *name);
 /* The content of a file at one moment. Immutable; freed with its last reference. All but `file` and
- * `user` is of status_files.c, under a mutex there. */
+ * `reader` is of status_files.c, under a mutex there. */
 struct status_snapshot {
     unsigned file;
-    uid_t user;                              /* who opened it */
+    struct status_reader reader;             /* who opened it */
     struct status_snapshot *next, *previous; /* among all there are */
     unsigned references, readers;            /* readers: READs at work, which have references too */
     uint64_t begun_ns, cost_ns;              /* when it was made, and how long that took */
     size_t length;
     char *text; /* NULL: taken away from a user who held too many */
 };
-/* A file as it is now; the caller has a reference. Who opens it several times at one moment shares
- * a snapshot, and of those that a user holds the oldest lose their text when they are too much
- * together. NULL when memory is short. Thread-safe. */
-struct status_snapshot *status_snapshot_take(unsigned file, struct unshard_engine *engine,
-                                             uid_t user);
+/* A file as it is now, for *reader, who is taken over; the caller has a reference. Who opens it
+ * several times at one moment, in the same groups, shares a snapshot, and of those that a user
+ * holds the oldest lose their text when they are too much together. NULL when memory is short.
+ * Thread-safe. */
+struct status_snapshot *status_snapshot_take(unsigned file, const struct filesystem *filesystem,
+                                             struct status_reader *reader);
 void status_snapshot_release(struct status_snapshot *snapshot);
 /* The text and its length, valid until status_snapshot_end_read, even when the snapshot is released
  * meanwhile; NULL when it was taken away, and then there is nothing to end. */

@@ -85,11 +85,11 @@ static int narrow(void *context, const char *path, struct unshard_checkpoint *la
     return 0;
 }
 
-/* `.unshard` itself tells nothing. Its files tell of names everywhere below it: they are for who
- * may list them, and for who runs this. Who may list what is looked at later is not known: then
- * they are for the latter alone, and for root. */
+/* `.unshard` itself tells nothing. The files of one model tell of names everywhere below it: they
+ * are for who may list them, and for who runs this. Of many models a file tells each user what is
+ * for him: who may list what is looked at later is not known now. */
 static void set_status_attributes(struct filesystem *filesystem,
-                                  const struct unshard_checkpoint *root)
+                                  const struct unshard_checkpoint *root, bool one_model)
 {
     const struct unshard_node *top = unshard_node(root, 0);
     struct stat *directory = &filesystem->status_directory, *file = &filesystem->status_file;
@@ -98,8 +98,9 @@ static void set_status_attributes(struct filesystem *filesystem,
     directory->st_gid = top->gid;
     file->st_uid = geteuid();
     file->st_gid = getegid();
-    file->st_mode = S_IFREG | S_IRUSR;
-    if (!filesystem->whole)
+    file->st_mode = S_IFREG | 0444;
+    filesystem->status_by_user = !one_model;
+    if (!one_model)
         return;
     unshard_status_attributes(root, geteuid(), file);
     whole_each(filesystem->whole, narrow, file);
@@ -129,7 +130,7 @@ static int look_at_source(struct mount_run *run)
     if (!result && (one_model || run->options.fetch.prefetch == UNSHARD_PREFETCH_ALL))
         result = whole_survey(filesystem->tree, &filesystem->whole, &run->error);
     if (!result)
-        set_status_attributes(filesystem, root.layout);
+        set_status_attributes(filesystem, root.layout, one_model);
     unshard_layout_release(root.layout);
     return result;
 }

@@ -8,6 +8,7 @@
  * them is told of the shards that their bytes come from.
  */
 #include "engine/engine_internal.h"
+#include "engine/taking.h"
 #include "formats/gather.h"
 #include "status/status_memory.h"
 
@@ -15,30 +16,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#define MOST_STUCK 16U
-
-struct taken_file {
-    struct unshard_file_status status;
-    bool taken, shown; /* shown: a view shows some of it as it lies there */
-    bool counted;      /* in the sums of all */
-};
-
-struct taking {
-    struct unshard_engine *engine;
-    const struct unshard_checkpoint *checkpoint;
-    struct unshard_status *status;
-    struct arena *arena;
-    struct taken_file *files; /* by the numbers of the source files, gathered ones too */
-    uint32_t *numbers;        /* of those that are taken */
-    uint32_t file_room;       /* of both */
-    uint32_t count;
-    struct unshard_file_status *told_files; /* that the engine does not have */
-    uint32_t told_file_count;
-    uint32_t old_problems; /* that are not of the source, but of what is in it */
-    bool plan_done, no_stores;
-    bool failed; /* memory is short */
-};
 
 /* Takes the lock, with room for what is taken of each file that there is then. */
 static void lock_with_room(struct taking *taking)
@@ -213,20 +190,26 @@ static void take_reading(struct taking *taking, uint64_t now)
 {
     const struct unshard_engine *engine = taking->engine;
     struct unshard_status *out = taking->status;
-    struct unshard_stuck_read *stuck = arena_alloc_array(taking->arena, MOST_STUCK, sizeof *stuck);
+    /* Those that an audience does not see make no others go without. */
+    uint32_t room = taking->narrowing.audience != NULL ? engine->queues.stalled : MOST_STUCK;
+    struct unshard_stuck_read *stuck = arena_alloc_array(taking->arena, room, sizeof *stuck);
+    uint32_t *files = arena_alloc_array(taking->arena, room, sizeof *files);
     uint64_t oldest = 0;
-    taking->failed |= stuck == NULL;
+    taking->failed |= stuck == NULL || files == NULL;
     for (const struct fetch *fetch = engine->queues.reading.first; fetch != NULL;
          fetch = fetch->next) {
         uint64_t age = now - fetch->since_ns;
         oldest = age > oldest ? age : oldest;
-        if (stuck != NULL && fetch->stalled && out->stuck_count < MOST_STUCK)
-            stuck[out->stuck_count++] =
-                (struct unshard_stuck_read){.file = taking->checkpoint->files[fetch->file].path,
-                                            .offset = (uint64_t)fetch->index * engine->chunk_bytes,
-                                            .seconds = seconds_of(age)};
+        if (taking->failed || !fetch->stalled || out->stuck_count == room)
+            continue;
+        files[out->stuck_count] = fetch->file;
+        stuck[out->stuck_count++] =
+            (struct unshard_stuck_read){.file = taking->checkpoint->files[fetch->file].path,
+                                        .offset = (uint64_t)fetch->index * engine->chunk_bytes,
+                                        .seconds = seconds_of(age)};
     }
-    out->stuck = stuck;
+    out->stuck = taking->stuck = stuck;
+    taking->stuck_files = files;
     out->oldest_request_seconds = seconds_of(oldest);
     out->in_flight = (unsigned)engine->queues.reading.count;
     out->stalled = engine->queues.stalled;
@@ -258,7 +241,9 @@ static void take_figures(struct taking *taking)
     out->paused_reason = engine->plan.paused_reason;
     for (uint32_t v = 0; v < taking->checkpoint->view_count; v++)
         out->readers += engine->views[v].opened;
-    taking->plan_done = engine->plan.done;
+    taking->planned = plan_is_followed(engine) && !engine->plan.done;
+    /* A chunk that was read and is not yet stored still has its buffer. */
+    taking->busy = out->in_flight > 0 || out->buffer_used_bytes > 0;
     taking->no_stores = engine->pages.no_stores;
 }
 
@@ -291,7 +276,7 @@ static void take_problems(struct taking *taking)
     taking->failed |= problems == NULL;
     if (problems == NULL)
         return;
-    taking->status->problems = problems;
+    taking->status->problems = taking->problems = problems;
     taking->status->problem_count = gone + count;
     taking->old_problems = count;
     if (gone > 0)
@@ -314,7 +299,7 @@ static void take_notes(struct taking *taking)
     taking->failed |= notes == NULL;
     if (notes == NULL)
         return;
-    taking->status->notes = notes;
+    taking->status->notes = taking->notes = notes;
     taking->status->note_count = count;
     for (uint32_t i = 0; i < checkpoint->note_count; i++)
         *notes++ = checkpoint->notes[i];
@@ -482,7 +467,8 @@ static void list_files(struct taking *taking)
     if (candidates > 0)
         qsort(taking->numbers, candidates, sizeof *taking->numbers, compare_numbers);
     for (uint32_t i = 0; i < candidates; i++)
-        if (taking->checkpoint->files[taking->numbers[i]].gathered == NULL)
+        if (taking->checkpoint->files[taking->numbers[i]].gathered == NULL &&
+            narrow_sees_file(taking, taking->numbers[i]))
             files[out->file_count++] = &taking->files[taking->numbers[i]].status;
     for (uint32_t i = 0; i < taking->told_file_count; i++)
         files[out->file_count++] = &taking->told_files[i];
@@ -593,10 +579,7 @@ static enum unshard_mount_state mount_state(const struct taking *taking, unsigne
         return UNSHARD_MOUNT_DEGRADED;
     if (status->paused_reason != NULL)
         return UNSHARD_MOUNT_PAUSED;
-    /* A chunk that was read and is not yet stored still has its buffer. */
-    bool busy = status->in_flight > 0 || status->buffer_used_bytes > 0;
-    bool planned = plan_is_followed(taking->engine) && !taking->plan_done;
-    return planned || busy ? UNSHARD_MOUNT_PREFETCHING : UNSHARD_MOUNT_READY;
+    return taking->planned || taking->busy ? UNSHARD_MOUNT_PREFETCHING : UNSHARD_MOUNT_READY;
 }
 
 static void judge(struct taking *taking)
@@ -687,54 +670,62 @@ static void leave_replaced_out(struct taking *taking, struct number_list *number
     free(stays);
 }
 
-/* Room for the components that there are now, and their numbers. The caller holds engine->lock. */
-static struct unshard_component_status *take_components(struct taking *taking,
-                                                        struct number_list *numbers)
+/* The components that there are now, still to be filled in, and their numbers. The caller holds
+ * engine->lock. */
+static void take_components(struct taking *taking, struct number_list *numbers)
 {
     uint32_t most = taking->checkpoint->component_count;
+    uint32_t told = count_told_components(taking);
     struct unshard_component_status *components =
-        arena_alloc_array(taking->arena, most + count_told_components(taking), sizeof *components);
+        arena_alloc_array(taking->arena, most + told, sizeof *components);
     taking->failed |= components == NULL || number_list_reserve(numbers, most) != 0;
     if (taking->failed)
-        return NULL;
+        return;
     registry_list_components(&taking->engine->registry, numbers);
     leave_replaced_out(taking, numbers);
     take_evicted(taking, numbers, components);
     take_told_components(taking, components + numbers->count);
-    return components;
+    taking->components = components;
+    taking->told_component_count = told;
+}
+
+/* Works out what is told of what was taken. */
+static void fill_whole(struct taking *taking, struct number_list *numbers)
+{
+    struct unshard_status *out = taking->status;
+    fold_gathered(taking);
+    for (uint32_t i = 0; i < numbers->count; i++)
+        fill_component(taking, &taking->checkpoint->components[numbers->numbers[i]],
+                       &taking->components[i]);
+    narrow_components(taking, numbers);
+    narrow_rest(taking);
+    list_files(taking);
+    out->components = taking->components;
+    out->component_count = numbers->count + taking->told_component_count;
+    sum_up(taking, numbers);
+    judge(taking);
 }
 
 static void take_whole(struct taking *taking)
 {
     struct unshard_engine *engine = taking->engine;
-    struct unshard_status *out = taking->status;
     struct number_list numbers = {0};
     fill_constants(taking);
     lock_with_room(taking);
     uint64_t now = engine_now_ns();
-    struct unshard_component_status *components = take_components(taking, &numbers);
+    taking->status->uptime_seconds = seconds_of(now - engine->start_ns);
+    take_components(taking, &numbers);
     take_all_files(taking);
     take_reading(taking, now);
     take_figures(taking);
     take_problems(taking);
     take_notes(taking);
     take_told_files(taking);
-    uint32_t told = count_told_components(taking);
+    narrow_take(taking);
     pthread_mutex_unlock(&engine->lock);
-    if (taking->failed) {
-        number_list_free(&numbers);
-        return;
-    }
-    out->uptime_seconds = seconds_of(now - engine->start_ns);
-    fold_gathered(taking);
-    list_files(taking);
-    for (uint32_t i = 0; i < numbers.count; i++)
-        fill_component(taking, &taking->checkpoint->components[numbers.numbers[i]], &components[i]);
-    out->components = components;
-    out->component_count = numbers.count + told;
-    sum_up(taking, &numbers);
+    if (!taking->failed)
+        fill_whole(taking, &numbers);
     number_list_free(&numbers);
-    judge(taking);
 }
 
 /* That of the component whose file the view is; where each file of it has a view of its own, of
@@ -782,9 +773,11 @@ static void end_observing(void *context)
     atomic_fetch_sub(&engine->observers, 1);
 }
 
-struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view)
+static struct unshard_status *take(struct unshard_engine *engine, uint32_t view,
+                                   const struct unshard_audience *audience)
 {
     struct taking taking = {.engine = engine, .checkpoint = engine->checkpoint};
+    taking.narrowing.audience = audience;
     atomic_fetch_add(&engine->observers, 1);
     taking.status = status_new(0, &taking.arena);
     if (taking.status == NULL) {
@@ -801,4 +794,15 @@ struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32
         return taking.status;
     unshard_status_free(taking.status);
     return NULL;
+}
+
+struct unshard_status *unshard_status_take(struct unshard_engine *engine, uint32_t view)
+{
+    return take(engine, view, NULL);
+}
+
+struct unshard_status *unshard_status_take_for(struct unshard_engine *engine,
+                                               const struct unshard_audience *audience)
+{
+    return take(engine, UNSHARD_NO_VIEW, audience);
 }

@@ -70,3 +70,21 @@ struct permissions permissions_for_owner(const struct permissions *of, uid_t own
     return (struct permissions){
         .uid = owner, .gid = of->gid, .mode = as_shown(of, owner, of->gid) | S_IRUSR};
 }
+
+static bool is_in_group(const struct unshard_user *user, gid_t gid)
+{
+    bool is_in = user->gid == gid;
+    for (unsigned i = 0; i < user->group_count && !is_in; i++)
+        is_in = user->groups[i] == gid;
+    return is_in;
+}
+
+bool permissions_let_list(const struct permissions *directory, const struct unshard_user *user)
+{
+    mode_t bits = user->groups_known ? class_bits(directory, OTHERS) : of_anybody(directory);
+    if (directory->uid == user->uid)
+        bits = class_bits(directory, OWNER);
+    else if (is_in_group(user, directory->gid))
+        bits = class_bits(directory, GROUP);
+    return (bits & 05U) == 05U;
+}

@@ -4,6 +4,8 @@
 #ifndef UNSHARD_CHECKPOINT_PERMISSIONS_H
 #define UNSHARD_CHECKPOINT_PERMISSIONS_H
 
+#include "unshard.h"
+
 #include <stdbool.h>
 #include <sys/stat.h>
 
@@ -23,5 +25,8 @@ struct permissions permissions_of_both(const struct permissions *a, const struct
 struct permissions permissions_to_list(const struct permissions *directory);
 /* The same for a file that `owner` owns and may read; who owned it has no more than before. */
 struct permissions permissions_for_owner(const struct permissions *of, uid_t owner);
+/* Whether a user may list such a directory, and search it. As for the kernel the first class that
+ * he is in decides; root's powers are not looked at. */
+bool permissions_let_list(const struct permissions *directory, const struct unshard_user *user);
 
 #endif

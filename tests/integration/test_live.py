@@ -8,6 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 import time
 
 import pytest
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import checkpoints
-from harness import PATIENCE, is_alive, mounted, run, slow, wait_for
+from harness import PATIENCE, UNSHARD, is_alive, mounted, run, slow, wait_for
 
 # So soon a mount shows what has become of its source; under a sanitizer it is slower.
 SOON = 2 if not os.environ.get("UNSHARD_SANITIZER") else PATIENCE
@@ -364,11 +365,107 @@ def test_the_status_can_be_read_while_the_source_hangs(root):
 
 # ---- who may know --------------------------------------------------------------------------------
 
-def test_the_status_of_many_is_for_who_mounted_them(root):
+ALICE, GROUP = 61001, 61099
+needs_users = pytest.mark.skipif(os.geteuid() != 0, reason="other users are needed")
+
+
+def shown(mount, file="status.json", user=ALICE, groups=()):
+    done = subprocess.run(["cat", mount / ".unshard" / file], user=user, group=user, timeout=20,
+                          extra_groups=list(groups), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout) if file == "status.json" else done.stdout
+
+
+def models(*who, **more):
+    return sorted(one["name"] for one in shown(*who, **more)["components"])
+
+
+def test_the_status_can_be_opened_by_who_gets_there(root):
     with mounted(root) as mount:
-        assert stat.S_IMODE(os.stat(mount / ".unshard/status.json").st_mode) == 0o400
+        assert stat.S_IMODE(os.stat(mount / ".unshard/status.json").st_mode) == 0o444
     with mounted(root / "one") as mount:
         assert stat.S_IMODE(os.stat(mount / ".unshard/status.json").st_mode) == 0o444
+
+
+@needs_users
+@pytest.mark.parametrize("prefetch", ["open", "all"])
+def test_the_status_of_many_tells_of_what_one_may_list(root, prefetch):
+    for path in (root, root / "one", root / "two"):
+        path.chmod(0o755)
+    (root / "two").chmod(0o700)
+    (root / "two/SHA256SUMS").write_text("nonsense\n")
+    with mounted(root, "allow_other", f"prefetch={prefetch}") as mount:
+        for name in ("one", "two"):
+            load_file(mount / name / "model.safetensors")
+        with open(mount / "two/model.safetensors"):
+            whole = mount.status()
+            assert [one["name"] for one in whole["components"]] == ["one", "two"]
+            assert whole["errors"] == 1 and whole["readers"] == 1
+            seen = shown(mount)
+        assert [one["name"] for one in seen["components"]] == ["one"]
+        assert seen["bytes_total"] == seen["components"][0]["bytes_total"] < whole["bytes_total"]
+        assert seen["bytes_published"] <= seen["bytes_total"]
+        assert seen["errors"] == seen["readers"] == 0 and not seen["problems"] and not seen["notes"]
+        for file in ("status", "status.json", "metrics", "errors"):
+            text = json.dumps(shown(mount, file))
+            assert "two" in (mount / ".unshard" / file).read_text() and "two" not in text
+            assert "one" in text or file == "errors"
+        assert "nonsense" not in shown(mount, "errors") and not shown(mount, "errors")
+        # By owner, group and mode as they are now; a snapshot is for one user in the same groups.
+        os.chown(root / "two", 0, GROUP)
+        (root / "two").chmod(0o750)
+        wait_for(lambda: models(mount, groups=[GROUP]) == ["one", "two"], SOON)
+        assert models(mount) == ["one"] and models(mount, groups=[GROUP + 1]) == ["one"]
+        (root / "two").chmod(0o705)
+        wait_for(lambda: models(mount) == ["one", "two"], SOON)
+        assert models(mount, groups=[GROUP, GROUP + 1]) == ["one"]
+        os.chown(root / "two", ALICE, 0)
+        (root / "two").chmod(0o700)
+        wait_for(lambda: models(mount, user=ALICE + 1) == ["one"], SOON)
+        assert models(mount) == ["one", "two"] and shown(mount)["errors"] == 1
+        root.chmod(0o711)
+        wait_for(lambda: models(mount) == [], SOON)
+        assert shown(mount)["bytes_total"] == 0 and not shown(mount, "errors")
+        root.chmod(0o755)
+        wait_for(lambda: models(mount) == ["one", "two"], SOON)
+        assert len(mount.status()["components"]) == 2
+
+
+@needs_users
+def test_commands_of_who_may_not_list_all(root, tmp_path):
+    """`status` and `wait` are about what he sees: neither errors nor reads that hang elsewhere."""
+    shards(root / "two", rows=1 << 15)
+    for path in (root, root / "one"):
+        path.chmod(0o755)
+    (root / "two").chmod(0o700)
+    program = shutil.copy(UNSHARD, tempfile.mkdtemp(dir="/tmp", prefix="unshard-public-"))
+    os.chmod(os.path.dirname(program), 0o755)
+    try:
+        with slow(root) as storage, mounted(storage.path, "allow_other") as mount:
+            def as_alice(*arguments):
+                return subprocess.run([program, *arguments, mount.path], user=ALICE, group=ALICE,
+                                      extra_groups=[], capture_output=True, text=True, timeout=60)
+            load_file(mount / "one/model.safetensors")
+            wait_for(lambda: mount.status()["state"] == "ready")
+            storage.command("stall two/model-00001* 8388608 4096")
+            try:
+                reader = subprocess.Popen(["cat", mount / "two/model.safetensors"],
+                                          stdout=subprocess.DEVNULL)
+                wait_for(lambda: mount.status()["stuck"])
+                assert mount.status()["state"] == "prefetching"
+                assert not shown(mount)["stuck"] and shown(mount)["state"] == "ready"
+                done = as_alice("wait", "--timeout", "30")
+                assert done.returncode == 0, done.stderr
+                done = as_alice("status")
+                assert done.returncode == 0 and "two" not in done.stdout, done.stderr
+            finally:
+                storage.command("release", "reset")
+                reader.wait()
+            os.truncate(root / "two/model-00002-of-00003.safetensors", 100)
+            wait_for(lambda: run("status", mount.path).returncode == 3)
+            done = as_alice("status", "--json")
+            assert done.returncode == 0 and json.loads(done.stdout)["errors"] == 0
+    finally:
+        shutil.rmtree(os.path.dirname(program))
 
 
 def test_ids_are_not_used_again(root):

@@ -247,6 +247,155 @@ static void test_what_has_not_changed_stays(void **state)
     }
 }
 
+/* ---- who may list ------------------------------------------------------------------------------
+ */
+
+static void set_mode(const char *name, mode_t mode)
+{
+    assert_int_equal(chmod(on_disk(name), mode), 0);
+}
+
+static void see(const char *path)
+{
+    struct unshard_place place = look(path);
+    unshard_layout_release(place.layout);
+}
+
+/* The directories of a tree are those of who runs this: all that differs is who asks. */
+static const gid_t in_group[1] = {0};
+static struct unshard_user owner, member, fellow, stranger, unclear;
+
+static void make_users(void)
+{
+    static gid_t groups[2];
+    const gid_t none = getegid() + 1;
+    groups[0] = none;
+    groups[1] = getegid();
+    owner = (struct unshard_user){geteuid(), none, in_group, 0, true};
+    member = (struct unshard_user){geteuid() + 1, getegid(), in_group, 0, true};
+    fellow = (struct unshard_user){geteuid() + 1, none, groups, 2, true};
+    stranger = (struct unshard_user){geteuid() + 1, none, groups, 1, true};
+    unclear = (struct unshard_user){geteuid() + 1, none, NULL, 0, false};
+}
+
+static bool may_list(const char *path, const struct unshard_user *user)
+{
+    return unshard_tree_may_list(tree, path, user);
+}
+
+static void test_who_may_list_a_directory(void **state)
+{
+    (void)state;
+    open_tree(SET "d m/sub\n");
+    make_users();
+    set_mode("", 0755);
+    assert_false(may_list("", &stranger)); /* nobody has looked */
+    set_mode("m", 0700);
+    see("m/sub");
+    assert_true(may_list("", &stranger) && may_list("", &owner));
+    assert_true(may_list("m", &owner) && may_list("m/sub", &owner));
+    assert_false(may_list("m", &member) || may_list("m/sub", &member) || may_list("m", &stranger));
+    const struct {
+        mode_t mode;
+        bool owner, member, stranger, unclear;
+    } cases[] = {{0750, true, true, false, false},  {0705, true, false, true, false},
+                 {0755, true, true, true, true},    {0744, true, false, false, false},
+                 {0711, true, false, false, false}, {0055, false, true, true, true}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        set_mode("m", cases[i].mode);
+        pass_a_second();
+        see("");
+        assert_int_equal(may_list("m", &owner), cases[i].owner);
+        assert_int_equal(may_list("m", &member), cases[i].member);
+        assert_int_equal(may_list("m", &fellow), cases[i].member);
+        assert_int_equal(may_list("m", &stranger), cases[i].stranger);
+        assert_int_equal(may_list("m", &unclear), cases[i].unclear);
+        assert_int_equal(may_list("m/sub", &stranger), cases[i].stranger);
+    }
+}
+
+static void test_who_may_list_all_on_the_way(void **state)
+{
+    (void)state;
+    open_tree("d a/b/c\nf a/file x\n");
+    make_users();
+    set_mode("", 0755);
+    see("a/b/c");
+    assert_true(may_list("a/b/c", &stranger));
+    assert_false(may_list("a/b/none", &stranger) || may_list("a/file", &stranger));
+    assert_false(may_list("a/file/none", &stranger) || may_list("none", &stranger));
+    char path[PATH_MAX + 8];
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    assert_false(may_list(path, &stranger));
+    set_mode("a", 0711);
+    pass_a_second();
+    see("");
+    assert_false(may_list("a", &stranger) || may_list("a/b", &stranger));
+    assert_false(may_list("a/b/c", &stranger));
+    assert_true(may_list("a/b/c", &owner));
+    set_mode("a", 0755);
+    set_mode("", 0700);
+    pass_a_second();
+    see("a/b");
+    assert_false(may_list("", &stranger) || may_list("a/b/c", &stranger));
+}
+
+/* The directory itself tells, and the one above it: who was looked at last is right. */
+static void test_the_later_look_says_who_may_list(void **state)
+{
+    (void)state;
+    open_tree("d a/b\n");
+    make_users();
+    set_mode("", 0755);
+    see("a/b");
+    set_mode("a", 0700);
+    assert_true(may_list("a/b", &stranger)); /* as was seen last */
+    pass_a_second();
+    see("");
+    assert_false(may_list("a/b", &stranger));
+    set_mode("a", 0755);
+    pass_a_second();
+    assert_false(may_list("a", &stranger));
+    see("");
+    assert_true(may_list("a/b", &stranger));
+    atomic_fetch_add(&now_ns, LIVE_FRESH_NS / 2);
+    see("a");
+    set_mode("a", 0700);
+    atomic_fetch_add(&now_ns, LIVE_FRESH_NS / 2);
+    see(""); /* later than "a" */
+    assert_false(may_list("a", &stranger));
+    set_mode("a", 0755);
+    atomic_fetch_add(&now_ns, LIVE_FRESH_NS * 3 / 4);
+    see("a"); /* later than the source, which is still fresh */
+    assert_true(may_list("a", &stranger));
+    rename_on_disk("a", "other");
+    pass_a_second();
+    see("");
+    assert_false(may_list("a", &stranger) || may_list("a/b", &stranger));
+    assert_true(may_list("other", &stranger));    /* what is above it shows it */
+    assert_false(may_list("other/b", &stranger)); /* nobody has looked */
+}
+
+static void test_directories_of_our_making_are_listed_as_theirs(void **state)
+{
+    (void)state;
+    open_with("s m/pipeline.safetensors 8 "
+              "{\"vae.a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},"
+              "\"unet.a\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}\n",
+              &(struct unshard_view_options){.split = "vae.,unet."});
+    make_users();
+    set_mode("", 0755);
+    bool found;
+    assert_true(node_in("m", "vae", &found).made && found);
+    assert_true(may_list("m/vae", &stranger));
+    set_mode("m", 0700);
+    pass_a_second();
+    see("m");
+    assert_false(may_list("m/vae", &stranger));
+    assert_true(may_list("m/vae", &owner));
+}
+
 /* ---- following ---------------------------------------------------------------------------------
  */
 
@@ -1002,6 +1151,10 @@ int main(void)
         TEST(test_what_is_no_directory),
         TEST(test_within_a_second_there_is_no_other_look),
         TEST(test_what_has_not_changed_stays),
+        TEST(test_who_may_list_a_directory),
+        TEST(test_who_may_list_all_on_the_way),
+        TEST(test_the_later_look_says_who_may_list),
+        TEST(test_directories_of_our_making_are_listed_as_theirs),
         TEST(test_a_shard_that_arrives_completes_its_set),
         TEST(test_another_content_is_another_layout),
         TEST(test_the_same_size_and_time_do_not_deceive),

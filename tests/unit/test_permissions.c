@@ -62,12 +62,44 @@ static void test_names_are_for_who_may_list_and_search(void **state)
     assert_true(permissions_to_list(&directory).mode == 0444);
 }
 
+/* The class of a directory whose rights the kernel gives to a user in these groups. */
+static unsigned class_of(const struct permissions *of, uid_t user, unsigned groups)
+{
+    return of->uid == user ? 6 : groups >> of->gid & 1U ? 3 : 0;
+}
+
+static void test_who_lists_a_directory(void **state)
+{
+    (void)state;
+    for (mode_t mode = 0; mode <= 0777; mode++)
+        for (unsigned n = 0; n < 2 * 3 * 8; n++) {
+            struct permissions of = {.uid = n % 2, .gid = n / 2 % 3, .mode = mode};
+            gid_t others[3];
+            struct unshard_user user = {.uid = 1, .gid = 0, .groups = others};
+            unsigned groups = n / 6 | 1U; /* the first is his own */
+            for (gid_t gid = 1; gid < 3; gid++)
+                if (groups >> gid & 1U)
+                    others[user.group_count++] = gid;
+            bool may = (mode >> class_of(&of, 1, groups) & 5U) == 5U;
+            user.groups_known = true;
+            assert_int_equal(permissions_let_list(&of, &user), may);
+            /* In whichever groups he is besides. */
+            user.groups_known = false;
+            if (permissions_let_list(&of, &user))
+                for (unsigned more = 0; more < 8; more++)
+                    assert_int_equal(mode >> class_of(&of, 1, groups | more) & 5U, 5);
+        }
+    struct permissions open = {.uid = 0, .gid = 9, .mode = 0755};
+    assert_true(permissions_let_list(&open, &(struct unshard_user){.uid = 1}));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nobody_gains),
         cmocka_unit_test(test_usual_mixtures_stay_readable),
         cmocka_unit_test(test_names_are_for_who_may_list_and_search),
+        cmocka_unit_test(test_who_lists_a_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
