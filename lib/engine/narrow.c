@@ -208,6 +208,17 @@ static void narrow_stuck(struct taking *taking)
     out->stuck_count = kept;
 }
 
+/* He knows of a directory who may list the one that it is in. */
+static void narrow_looks(struct taking *taking)
+{
+    struct unshard_status *out = taking->status;
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < out->look_count; i++)
+        if (sees_path(taking, taking->looks[i].directory))
+            taking->looks[kept++] = taking->looks[i];
+    out->look_count = kept;
+}
+
 /* Readers, and whether anything is to be waited for. */
 static void narrow_work(struct taking *taking)
 {
@@ -237,5 +248,6 @@ void narrow_rest(struct taking *taking)
         return;
     narrow_told(taking);
     narrow_stuck(taking);
+    narrow_looks(taking);
     narrow_work(taking);
 }

@@ -607,7 +607,7 @@ static void fill_looks(struct taking *taking, const struct unshard_mount_facts *
         looks[i].seconds = seconds_of(now - look->began_ns);
         taking->status->look_count++;
     }
-    taking->status->looks = looks;
+    taking->status->looks = taking->looks = looks;
 }
 
 /* Everything that does not change, or is asked for without the lock. */

@@ -50,6 +50,19 @@ static void wait_at_gate(void)
     pthread_mutex_unlock(&gate);
 }
 
+static unsigned looks; /* that go on */
+
+static void describe(void *context, struct unshard_mount_facts *out)
+{
+    static const char *const directories[] = {"a/x", "", "deep"};
+    (void)context;
+    out->look_count = looks;
+    for (unsigned i = 0; i < looks; i++) {
+        snprintf(out->looks[i].directory, sizeof out->looks[i].directory, "%s", directories[i]);
+        out->looks[i].began_ns = 1;
+    }
+}
+
 /* ---- models -----------------------------------------------------------------------------------
  */
 
@@ -79,7 +92,7 @@ static int set_up(void **state)
                                             .jobs = 2,
                                             .chunk_bytes = 65536,
                                             .buffer_bytes = 8 * 65536};
-    struct unshard_publisher publisher = {.store = store};
+    struct unshard_publisher publisher = {.store = store, .describe = describe};
     setting->directory = fixture_directory();
     make_model(setting->directory, "a", "", 5000);
     make_model(setting->directory, "b", "", 1500000);
@@ -239,6 +252,25 @@ static void a_component_is_seen_when_all_of_its_files_are(void **state)
     unshard_status_free(status);
 }
 
+static void looks_are_of_names_that_he_knows(void **state)
+{
+    struct setting *setting = *state;
+    looks = 3;
+    struct unshard_status *whole = unshard_status_take(setting->engine, UNSHARD_NO_VIEW);
+    struct unshard_status *of_b = take_for(setting, ",b,"), *of_a = take_for(setting, ",a,");
+    assert_int_equal(whole->look_count, 3);
+    assert_string_equal(whole->looks[1].directory, ".");
+    assert_true(whole->looks[0].seconds > 0);
+    assert_int_equal(of_b->look_count, 2);
+    assert_string_equal(of_b->looks[0].directory, ".");
+    assert_string_equal(of_b->looks[1].directory, "deep");
+    assert_int_equal(of_a->look_count, 3);
+    unshard_status_free(whole);
+    unshard_status_free(of_a);
+    unshard_status_free(of_b);
+    looks = 0;
+}
+
 static void wait_until_ready(struct setting *setting)
 {
     for (int i = 0;; i++) {
@@ -294,6 +326,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_told_is_of_its_directory, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_component_is_seen_when_all_of_its_files_are, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(looks_are_of_names_that_he_knows, set_up, tear_down),
         cmocka_unit_test_setup_teardown(work_is_of_what_he_may_list, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
