@@ -72,4 +72,18 @@ static inline void corpus_walk(const char *folder, corpus_parse parse, unsigned 
     assert_true(accepted >= least && rejected >= least);
 }
 
+/* For what is known by the name: calls check with each of at least `least` in the folder. */
+static inline void corpus_each(const char *folder, int least, void (*check)(const char *name))
+{
+    struct dirent **names;
+    int count = scandir(folder, &names, NULL, alphasort);
+    assert_true(count > least);
+    for (int i = 0; i < count; i++) {
+        if (names[i]->d_name[0] != '.')
+            check(names[i]->d_name);
+        free(names[i]);
+    }
+    free(names);
+}
+
 #endif

@@ -10,10 +10,10 @@
 #include <cmocka.h>
 
 #include "live/live.h"
+#include "support/corpus.h"
 #include "support/tree_input.h"
 #include "tree/trace.h"
 
-#include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
@@ -965,16 +965,8 @@ static void check_walk(const char *name)
 
 static void test_a_walk_finds_the_components_of_the_whole(void **state)
 {
-    struct dirent **names;
     (void)state;
-    int count = scandir(CORPUS, &names, NULL, alphasort);
-    assert_true(count > 40);
-    for (int i = 0; i < count; i++) {
-        if (names[i]->d_name[0] != '.')
-            check_walk(names[i]->d_name);
-        free(names[i]);
-    }
-    free(names);
+    corpus_each(CORPUS, 40, check_walk);
 }
 
 static int stop_at_second(void *context, const char *path, struct unshard_checkpoint *layout)

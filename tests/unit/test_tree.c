@@ -10,11 +10,10 @@
 
 #include <cmocka.h>
 
+#include "support/corpus.h"
 #include "support/layout_check.h"
 #include "support/tree_check.h"
 #include "support/tree_input.h"
-
-#include <dirent.h>
 
 #define CORPUS "tests/corpus/tree"
 
@@ -170,16 +169,8 @@ static void check(const char *name)
 
 static void test_corpus(void **state)
 {
-    struct dirent **names;
     (void)state;
-    int count = scandir(CORPUS, &names, NULL, alphasort);
-    assert_true(count > 40);
-    for (int i = 0; i < count; i++) {
-        if (names[i]->d_name[0] != '.')
-            check(names[i]->d_name);
-        free(names[i]);
-    }
-    free(names);
+    corpus_each(CORPUS, 40, check);
 }
 
 static int make_top(void **state)
