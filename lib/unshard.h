@@ -280,17 +280,6 @@ bool unshard_tree_may_list(struct unshard_tree *tree, const char *path,
 struct unshard_checkpoint *unshard_layout_hold(struct unshard_checkpoint *layout);
 void unshard_layout_release(struct unshard_checkpoint *layout);
 
-/* A directory that somebody is looking at, and since when by CLOCK_MONOTONIC; the end of a long
- * path is cut off. */
-struct unshard_look {
-    char directory[256];
-    uint64_t began_ns;
-};
-/* Fills in at most so many looks that go on and began before that, the longest first; how many.
- * Never blocks, thread-safe. */
-unsigned unshard_tree_looks(struct unshard_tree *tree, uint64_t before_ns, struct unshard_look *out,
-                            unsigned most);
-
 /* Whether the source is one model: it has weights itself, is a pipeline, or a repository of the hub
  * cache. Blocks as unshard_tree_look. */
 bool unshard_tree_is_one_model(struct unshard_tree *tree);
@@ -312,14 +301,11 @@ int unshard_tree_pipeline(struct unshard_tree *tree, const char *path, unshard_t
 
 struct unshard_engine;
 
-#define UNSHARD_MOST_LOOKS 16U
 /* What only the mount knows of itself, for the status. Zero in a field: not known. */
 struct unshard_mount_facts {
     const char *mountpoint;    /* valid as long as the engine */
     unsigned connection;       /* number of the FUSE connection */
     uint64_t read_ahead_bytes; /* what the kernel reads at once for a reader of the mount */
-    struct unshard_look looks[UNSHARD_MOST_LOOKS]; /* that take unusually long, the longest first */
-    unsigned look_count;
 };
 
 /* What the engine needs from whoever shows the views to readers. */
@@ -516,12 +502,6 @@ struct unshard_stuck_read {
     double seconds;
 };
 
-/* A directory whose listing, or headers, somebody waits for unusually long. */
-struct unshard_stuck_look {
-    const char *directory; /* relative to the source, "." for the source itself */
-    double seconds;
-};
-
 /* All that there is to tell of an engine at one moment: plain data, and what everything that is
  * shown (status files, extended attributes, commands) is made of. Seconds are exact to the
  * millisecond. */
@@ -550,7 +530,6 @@ struct unshard_status {
     uint64_t bytes_dropped; /* taken out of the page cache behind readers */
     uint64_t bytes_staged;  /* kept until the file that they belong to is verified */
     const struct unshard_stuck_read *stuck;
-    const struct unshard_stuck_look *looks; /* the longest first */
     enum unshard_verify verify;
     enum unshard_prefetch prefetch;
     const char *paused_reason; /* or NULL */
@@ -559,7 +538,7 @@ struct unshard_status {
     const struct unshard_file_status *const *files; /* all; none in what was parsed */
     const struct unshard_error *problems; /* of none of these: the source, files of digests... */
     const char *const *notes;             /* of the whole */
-    uint32_t stuck_count, look_count, component_count, file_count, problem_count, note_count;
+    uint32_t stuck_count, component_count, file_count, problem_count, note_count;
     enum unshard_state view_state; /* see unshard_status_take */
     void *memory;                  /* of the library: what all of this lies in */
 };

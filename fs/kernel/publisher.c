@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "fs/host/log.h"
-#include "fs/host/monotonic.h"
 #include "fs/kernel/filesystem.h"
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/retriever.h"
@@ -20,9 +19,6 @@
  * finds nothing. That long, and no longer, "nobody has looked it up" is not believed. */
 #define NOT_YET_RETRIES 10
 #define NOT_YET_WAIT_NS 500000
-
-/* Longer than any look takes at storage that answers. */
-#define LONG_LOOK_NS UINT64_C(2000000000)
 
 /* Whether the kernel would keep every page of the range: whole pages, or up to the end of the file.
  */
@@ -100,13 +96,10 @@ static uint64_t read_ahead_bytes(unsigned connection)
 static void describe(void *context, struct unshard_mount_facts *out)
 {
     const struct filesystem *filesystem = context;
-    uint64_t now = (uint64_t)monotonic_ms() * 1000000;
     out->mountpoint = filesystem->mountpoint;
     out->connection = filesystem->connection;
     if (filesystem->connection)
         out->read_ahead_bytes = read_ahead_bytes(filesystem->connection);
-    out->look_count =
-        unshard_tree_looks(filesystem->tree, now - LONG_LOOK_NS, out->looks, UNSHARD_MOST_LOOKS);
 }
 
 struct unshard_publisher publisher_for(struct filesystem *filesystem)

@@ -69,25 +69,6 @@ static void report_stuck(struct unshard_engine *engine, uint64_t now)
     }
 }
 
-/* The same of directories that somebody looks at; of those that began until *told the log has been
- * told. Without the lock. */
-static void report_looks(struct unshard_engine *engine, uint64_t now, uint64_t *told)
-{
-    struct unshard_mount_facts facts = {0};
-    char path[512];
-    if (engine->publisher.describe != NULL)
-        engine->publisher.describe(engine->publisher.context, &facts);
-    for (unsigned i = 0; i < facts.look_count; i++) {
-        const struct unshard_look *look = &facts.looks[i];
-        if (look->began_ns <= *told || now - look->began_ns < REPORT_NS)
-            continue;
-        *told = look->began_ns;
-        engine_log(engine, 4, "event=look-stuck directory=\"%s\" seconds=%llu",
-                   error_field(path, sizeof path, *look->directory ? look->directory : "."),
-                   (unsigned long long)(REPORT_NS / 1000000000U));
-    }
-}
-
 /* Moves waiters of requests that are read ahead, and that wait for this chunk only in part, to
  * *split: their other pages are not to wait for storage that hangs. */
 static void split_waiters(struct fetch *fetch, struct waiter **split)
@@ -162,7 +143,6 @@ static void give_spare_memory_back(struct unshard_engine *engine)
 void *housekeeper(void *argument)
 {
     struct unshard_engine *engine = argument;
-    uint64_t told_looks = 0;
     pthread_mutex_lock(&engine->lock);
     for (unsigned tick = 0; !engine->stopping; tick++) {
         struct timespec until;
@@ -174,7 +154,6 @@ void *housekeeper(void *argument)
         if (tick % WINDOW_TICKS == WINDOW_TICKS - 1) {
             pthread_mutex_unlock(&engine->lock);
             uint64_t available = unshard_available_memory();
-            report_looks(engine, engine_now_ns(), &told_looks);
             pthread_mutex_lock(&engine->lock);
             if (engine->options.prefetch == UNSHARD_PREFETCH_OPEN)
                 budget_make_room(engine, 0, UINT64_MAX, available);

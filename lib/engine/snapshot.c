@@ -595,21 +595,6 @@ static void judge(struct taking *taking)
 /* ---- the whole, and one view -------------------------------------------------------------------
  */
 
-static void fill_looks(struct taking *taking, const struct unshard_mount_facts *facts)
-{
-    struct unshard_stuck_look *looks =
-        arena_alloc_array(taking->arena, facts->look_count, sizeof *looks);
-    uint64_t now = engine_now_ns();
-    taking->failed |= looks == NULL;
-    for (unsigned i = 0; looks != NULL && i < facts->look_count; i++) {
-        const struct unshard_look *look = &facts->looks[i];
-        looks[i].directory = copy_string(taking, *look->directory ? look->directory : ".");
-        looks[i].seconds = seconds_of(now - look->began_ns);
-        taking->status->look_count++;
-    }
-    taking->status->looks = taking->looks = looks;
-}
-
 /* Everything that does not change, or is asked for without the lock. */
 static void fill_constants(struct taking *taking)
 {
@@ -624,7 +609,6 @@ static void fill_constants(struct taking *taking)
     out->mountpoint = facts.mountpoint;
     out->connection = facts.connection;
     out->read_ahead_bytes = facts.read_ahead_bytes;
-    fill_looks(taking, &facts);
     out->time = (int64_t)time(NULL);
     out->verify = engine->options.verify;
     out->prefetch = engine->options.prefetch;

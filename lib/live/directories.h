@@ -15,9 +15,7 @@ struct directory {
         *layout;                 /* in force; NULL: the last look has failed, or none has ended */
     int result;                  /* of that look; a negative errno when it has failed */
     bool known;                  /* a look has ended */
-    bool looking;                /* a thread is at it, ... */
-    uint64_t look_ns;            /* ... since then */
-    struct directory *next_look; /* ... and one at another one, not as long */
+    bool looking;                /* a thread is at it */
     unsigned users;              /* threads that have a pointer to this */
     uint64_t context;            /* layout_context_hash of the last look */
     uint64_t began_ns, fresh_ns; /* when that began, and for how long from then on it counts */

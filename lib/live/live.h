@@ -52,7 +52,6 @@ struct unshard_tree {
     pthread_mutex_t lock;
     pthread_cond_t looked;          /* a look has ended */
     struct directories directories; /* under the lock */
-    struct directory *looks;        /* those that are looked at, longest first; under the lock */
     size_t most, most_bytes;        /* what is kept of that */
     uint64_t (*clock)(void);        /* nanoseconds that never go back; a test may set another one */
 };

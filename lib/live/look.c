@@ -132,33 +132,13 @@ static void make_parent_stale(struct unshard_tree *tree, const char *path)
     free(parent);
 }
 
-static void begin_look(struct unshard_tree *tree, struct directory *directory)
-{
-    directory->looking = true;
-    directory->look_ns = tree->clock();
-    directory->next_look = NULL;
-    struct directory **at = &tree->looks;
-    while (*at != NULL)
-        at = &(*at)->next_look;
-    *at = directory;
-}
-
-static void end_look(struct unshard_tree *tree, struct directory *directory)
-{
-    struct directory **at = &tree->looks;
-    while (*at != directory)
-        at = &(*at)->next_look;
-    *at = directory->next_look;
-    directory->looking = false;
-}
-
 /* Puts what a look has found in force. */
 static void settle(struct unshard_tree *tree, struct directory *directory, int result,
                    struct unshard_checkpoint *layout)
 {
     bool other = directory->layout != NULL && layout != directory->layout &&
                  (layout == NULL || layout->origin == NULL);
-    end_look(tree, directory);
+    directory->looking = false;
     directory->known = result != -ENOMEM;
     directory->result = result;
     directories_set_layout(&tree->directories, directory, layout);
@@ -176,9 +156,9 @@ static void look(struct unshard_tree *tree, struct directory *directory,
     struct unshard_checkpoint *held = NULL, *layout = NULL;
     if (directory->layout != NULL && directory->context == hash)
         held = unshard_layout_hold(directory->layout);
-    begin_look(tree, directory);
-    uint64_t began = directory->look_ns;
+    directory->looking = true;
     pthread_mutex_unlock(&tree->lock);
+    uint64_t began = tree->clock();
     if (directory->path[0] == '\0')
         checkpoint_place_follow(tree->place);
     int result = find_layout(tree, directory->path, context, held, &layout);
@@ -224,21 +204,6 @@ static int peek(struct unshard_tree *tree, const char *path, const struct layout
         result = take(directory, out);
     pthread_mutex_unlock(&tree->lock);
     return result;
-}
-
-unsigned unshard_tree_looks(struct unshard_tree *tree, uint64_t before_ns, struct unshard_look *out,
-                            unsigned most)
-{
-    unsigned count = 0;
-    pthread_mutex_lock(&tree->lock);
-    for (const struct directory *at = tree->looks; at != NULL && count < most; at = at->next_look) {
-        if (at->look_ns >= before_ns)
-            break;
-        snprintf(out[count].directory, sizeof out[count].directory, "%s", at->path);
-        out[count++].began_ns = at->look_ns;
-    }
-    pthread_mutex_unlock(&tree->lock);
-    return count;
 }
 
 /* ---- the way to it -----------------------------------------------------------------------------

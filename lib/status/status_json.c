@@ -142,17 +142,6 @@ static void add_stuck(cJSON *root, const struct unshard_status *status)
     }
 }
 
-static void add_looks(cJSON *root, const struct unshard_status *status)
-{
-    cJSON *list = cJSON_AddArrayToObject(root, "looks");
-    for (uint32_t i = 0; i < status->look_count; i++) {
-        cJSON *item = cJSON_CreateObject();
-        add_string(item, "directory", status->looks[i].directory);
-        add_number(item, "seconds", status->looks[i].seconds);
-        cJSON_AddItemToArray(list, item);
-    }
-}
-
 static void add_mount(cJSON *root, const struct unshard_status *status)
 {
     add_string(root, "version", status->version);
@@ -192,7 +181,6 @@ static void add_figures(cJSON *root, const struct unshard_status *status)
     add_u64(root, "bytes_dropped", status->bytes_dropped);
     add_u64(root, "bytes_staged", status->bytes_staged);
     add_stuck(root, status);
-    add_looks(root, status);
     add_string(root, "verify", verify_name(status->verify));
     add_string(root, "prefetch", prefetch_name(status->prefetch));
     add_string(root, "paused_reason", status->paused_reason);

@@ -235,21 +235,6 @@ static void read_stuck(struct reading *reading, const cJSON *root, struct unshar
     }
 }
 
-static void read_looks(struct reading *reading, const cJSON *root, struct unshard_status *out)
-{
-    const cJSON *item, *list = field(root, "looks");
-    struct unshard_stuck_look *looks = make_array(reading, list, sizeof *looks, &out->look_count);
-    out->looks = looks;
-    if (out->look_count == 0)
-        return;
-    cJSON_ArrayForEach(item, list)
-    {
-        *looks++ =
-            (struct unshard_stuck_look){.directory = name_of(reading, item, "directory", "?"),
-                                        .seconds = number_of(item, "seconds")};
-    }
-}
-
 static void read_mount(struct reading *reading, const cJSON *root, struct unshard_status *out)
 {
     out->version = string_of(reading, root, "version");
@@ -303,7 +288,6 @@ static struct unshard_status *read_root(const cJSON *root)
     read_mount(&reading, root, out);
     read_figures(root, out);
     read_stuck(&reading, root, out);
-    read_looks(&reading, root, out);
     read_components(&reading, root, out);
     read_problems(&reading, root, out);
     out->notes = read_notes(&reading, root, &out->note_count);

@@ -148,18 +148,6 @@ static void append_stalled(struct text *text, const struct unshard_status *statu
     text_append_string(text, "\n");
 }
 
-/* "stalled: looking into 2 directories; into models/one for 37 s" */
-static void append_looks(struct text *text, const struct unshard_status *status)
-{
-    char quoted[QUOTED_CAPACITY], age[UNSHARD_HUMAN_CAPACITY];
-    if (status->look_count == 0 || status->looks[0].seconds < OLD_REQUEST_SECONDS)
-        return;
-    text_printf(text, "stalled: looking into %u director%s; into %s for %s\n", status->look_count,
-                status->look_count == 1 ? "y" : "ies",
-                draw_quoted(quoted, status->looks[0].directory),
-                unshard_human_duration(age, status->looks[0].seconds));
-}
-
 static void append_evicted(struct text *text, uint64_t chunks)
 {
     if (chunks > 0)
@@ -253,7 +241,6 @@ static void append_header(struct text *text, const struct layout *layout,
     if (status->paused_reason != NULL)
         text_printf(text, "paused: %s\n", draw_quoted(quoted, status->paused_reason));
     append_stalled(text, status);
-    append_looks(text, status);
     append_work(text, status);
     append_evicted(text, status->chunks_evicted);
     if (layout->rows == 0)

@@ -327,16 +327,6 @@ def test_one_directory_that_hangs_holds_up_no_other(root):
         wait_for(lambda: "model.safetensors" in names(mount / "one"))
 
 
-def test_a_look_that_hangs_is_told(root):
-    with hanging(root) as (mount, storage, _):
-        told = wait_for(lambda: mount.status()["looks"], what="the look in the status")
-        assert [look["directory"] for look in told] == ["one"] and told[0]["seconds"] > 1
-        metrics = (mount / ".unshard/metrics").read_text()
-        assert 'unshard_looks_stalled{mountpoint="%s"} 1' % mount.path in metrics, metrics
-        storage.command("release", "reset")
-        wait_for(lambda: mount.status()["looks"] == [], what="nothing to be told of it")
-
-
 def test_unmounted_while_a_look_hangs(root):
     with hanging(root) as (mount, storage, looks):
         os.kill(mount.pid, signal.SIGTERM)

@@ -115,20 +115,6 @@ def stalled(big, tmp_path):
         assert reader.wait(PATIENCE) == 0
 
 
-@produces("`ls` or opening hangs")
-@contextlib.contextmanager
-def look_hangs(flux, tmp_path):
-    (tmp_path / "models").mkdir()
-    shutil.copytree(flux, tmp_path / "models/flux")
-    with slow(tmp_path / "models") as storage, mounted(storage.path) as mount:
-        storage.command("stall flux/vae/*")
-        look = subprocess.Popen(["ls", mount / "flux/vae"], stdout=subprocess.DEVNULL)
-        yield wait_for(lambda: (text := status_text(mount)) and "stalled: looking" in text and text,
-                       what="a line about it")
-        storage.command("release", "reset")
-        assert look.wait(PATIENCE) == 0
-
-
 @produces("Storage was not up when a directory was looked at")
 @contextlib.contextmanager
 def not_up(flux, tmp_path):

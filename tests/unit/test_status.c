@@ -66,7 +66,6 @@ static const struct unshard_component_status components[] = {
     {.name = "te", .format = "torch", .state = UNSHARD_STATE_UNVERIFIED},
 };
 static const struct unshard_stuck_read stuck[] = {{"vae/s-2.safetensors", 4096, 7.25}};
-static const struct unshard_stuck_look looks[] = {{"lo\"ra", 61.5}, {".", 5}};
 
 static const struct unshard_status whole = {.version = "1.2.3",
                                             .pid = 77,
@@ -93,7 +92,6 @@ static const struct unshard_status whole = {.version = "1.2.3",
                                             .readers = 1,
                                             .chunks_evicted = 1,
                                             .stuck = stuck,
-                                            .looks = looks,
                                             .verify = UNSHARD_VERIFY_ASYNC,
                                             .prefetch = UNSHARD_PREFETCH_FOLLOW,
                                             .paused_reason = "no room",
@@ -103,7 +101,6 @@ static const struct unshard_status whole = {.version = "1.2.3",
                                             .problems = &problem,
                                             .notes = notes,
                                             .stuck_count = 1,
-                                            .look_count = 2,
                                             .component_count = 4,
                                             .file_count = 4,
                                             .problem_count = 1,
@@ -168,7 +165,6 @@ static void test_text(void **state)
         "paused: no room\n"
         "stalled: 1 request to the source; the oldest waits 7 s: vae/s-2.safetensors at offset "
         "4096\n"
-        "stalled: looking into 2 directories; into lo\"ra for 1 min 02 s\n"
         "3 of 4 jobs busy, buffers 6.0 MiB of 256.0 MiB, 1 reader\n"
         "1 chunk left the page cache and had to be read again\n"
         "settings: prefetch=follow, verify=async, 6 workers, chunk 2.0 MiB, window unlimited\n"

@@ -20,13 +20,13 @@ from ._explain import explain, explaining
 from ._mount import Mount, mount, unmount
 from ._operations import evict, status, wait, warm
 from ._options import IndexWord, LayoutWord, OrderWord, PickleWord, Size
-from ._status import (Component, DataState, Failure, Look, Mismatch, MountState, PrefetchWord,
-                      Problem, Shard, Status, Stuck, VerifyWord)
+from ._status import (Component, DataState, Failure, Mismatch, MountState, PrefetchWord, Problem,
+                      Shard, Status, Stuck, VerifyWord)
 
 __all__ = [
     "CommandError", "CommandNotFound", "Component", "DataState", "Export", "ExportError",
-    "Failure", "IndexWord", "LayoutWord", "LoadError", "Look", "Mismatch", "Mount",
-    "MountError", "MountState", "NotMountedError", "OrderWord", "PickleWord", "PrefetchWord", "Problem",
+    "Failure", "IndexWord", "LayoutWord", "LoadError", "Mismatch", "Mount", "MountError",
+    "MountState", "NotMountedError", "OrderWord", "PickleWord", "PrefetchWord", "Problem",
     "Shard", "Size", "Status", "StatusFormatError", "Stuck", "UnshardError", "VerifyWord",
     "WaitTimeout", "evict", "explain", "explaining", "export", "find_command", "mount", "status",
     "unmount", "wait", "warm",

@@ -80,13 +80,6 @@ class Stuck:
 
 
 @dataclass(frozen=True)
-class Look:
-    """A directory of the source that somebody waits for unusually long."""
-    directory: str
-    seconds: float
-
-
-@dataclass(frozen=True)
 class Failure:
     """One thing that has failed, with where it belongs. `shard` is the file's path in the source,
     `component` and `view` are those of the status; None where it is of none."""
@@ -137,7 +130,6 @@ class Status:
     bytes_dropped: int
     bytes_staged: int
     stuck: Tuple[Stuck, ...]
-    looks: Tuple[Look, ...]
     prefetch: PrefetchWord
     verify: VerifyWord
     paused_reason: Optional[str]
