@@ -268,6 +268,23 @@ void unshard_layout_release(struct unshard_checkpoint *layout);
 /* Whether the source is one model: it has weights itself, is a pipeline, or a repository of the hub
  * cache. Blocks as unshard_tree_look. */
 bool unshard_tree_is_one_model(struct unshard_tree *tree);
+/* A look at a directory of the source that hangs. */
+struct unshard_stuck_look {
+    const char *directory; /* relative to the source, which is "." */
+    double seconds;        /* since it began */
+};
+
+/* The looks at directories under way at one moment. */
+struct unshard_looks {
+    unsigned stalled;                 /* that hang, some of which are `stuck` */
+    double oldest_seconds;            /* since the first of all began; 0: there is none */
+    struct unshard_stuck_look *stuck; /* those that began first, in that order */
+    uint32_t stuck_count;
+};
+
+/* Fills in *out, whoever the looks are for. What lies at out->stuck is one block, the caller's to
+ * free(); NULL when none hangs, or memory is short. Never blocks on a look. Thread-safe. */
+void unshard_tree_looks(struct unshard_tree *tree, struct unshard_looks *out);
 /* Calls found for each directory that is not `made`, in the order in which a checkpoint opened as a
  * whole has their components: those that model_index.json of the source names, as it names them,
  * then the others by their paths. All are laid out before, several at a time. What cannot be listed
