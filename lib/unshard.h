@@ -337,6 +337,10 @@ struct unshard_publisher {
     /* Fills in *out, zeroed before, each time a status is made. NULL is allowed. Must not block;
      * any thread, no lock held. */
     void (*describe)(void *context, struct unshard_mount_facts *out);
+    /* Fills in *out, zeroed before, as unshard_tree_looks does: out->stuck is the engine's to free.
+     * Called for each status, and every few seconds for the log. NULL is allowed. Must not block;
+     * any thread, no lock held. */
+    void (*looks)(void *context, struct unshard_looks *out);
 };
 
 /* The end of a read. Called exactly once for each read, from any thread (also from within
@@ -523,6 +527,7 @@ struct unshard_status {
     unsigned workers, jobs, in_flight; /* threads that fetch; reads that may run, that do */
     unsigned stalled;                  /* ... that hang, some of which are `stuck` */
     double oldest_request_seconds;
+    struct unshard_looks looks; /* at directories; of the library, as all of this */
     uint64_t chunk_bytes, buffer_bytes, buffer_used_bytes;
     bool window_limited;       /* prefetching goes only so far ahead of readers: */
     uint64_t window_bytes;     /* ... 0 when it is not limited */
