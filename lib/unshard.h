@@ -283,6 +283,23 @@ void unshard_layout_release(struct unshard_checkpoint *layout);
 /* Whether the source is one model: it has weights itself, is a pipeline, or a repository of the hub
  * cache. Blocks as unshard_tree_look. */
 bool unshard_tree_is_one_model(struct unshard_tree *tree);
+/* A look at a directory of the source that hangs. */
+struct unshard_stuck_look {
+    const char *directory; /* relative to the source, which is "." */
+    double seconds;        /* since it began */
+};
+
+/* The looks at directories under way at one moment. */
+struct unshard_looks {
+    unsigned stalled;                 /* that hang, some of which are `stuck` */
+    double oldest_seconds;            /* since the first of all began; 0: there is none */
+    struct unshard_stuck_look *stuck; /* those that began first, in that order */
+    uint32_t stuck_count;
+};
+
+/* Fills in *out, whoever the looks are for. What lies at out->stuck is one block, the caller's to
+ * free(); NULL when none hangs, or memory is short. Never blocks on a look. Thread-safe. */
+void unshard_tree_looks(struct unshard_tree *tree, struct unshard_looks *out);
 /* Calls found for each directory that is not `made`, in the order in which a checkpoint opened as a
  * whole has their components: those that model_index.json of the source names, as it names them,
  * then the others by their paths. All are laid out before, several at a time. What cannot be listed
@@ -335,6 +352,10 @@ struct unshard_publisher {
     /* Fills in *out, zeroed before, each time a status is made. NULL is allowed. Must not block;
      * any thread, no lock held. */
     void (*describe)(void *context, struct unshard_mount_facts *out);
+    /* Fills in *out, zeroed before, as unshard_tree_looks does: out->stuck is the engine's to free.
+     * Called for each status, and every few seconds for the log. NULL is allowed. Must not block;
+     * any thread, no lock held. */
+    void (*looks)(void *context, struct unshard_looks *out);
 };
 
 /* The end of a read. Called exactly once for each read, from any thread (also from within
@@ -521,6 +542,7 @@ struct unshard_status {
     unsigned workers, jobs, in_flight; /* threads that fetch; reads that may run, that do */
     unsigned stalled;                  /* ... that hang, some of which are `stuck` */
     double oldest_request_seconds;
+    struct unshard_looks looks; /* at directories; of the library, as all of this */
     uint64_t chunk_bytes, buffer_bytes, buffer_used_bytes;
     bool window_limited;       /* prefetching goes only so far ahead of readers: */
     uint64_t window_bytes;     /* ... 0 when it is not limited */

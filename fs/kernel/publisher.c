@@ -102,6 +102,12 @@ static void describe(void *context, struct unshard_mount_facts *out)
         out->read_ahead_bytes = read_ahead_bytes(filesystem->connection);
 }
 
+static void looks(void *context, struct unshard_looks *out)
+{
+    const struct filesystem *filesystem = context;
+    unshard_tree_looks(filesystem->tree, out);
+}
+
 struct unshard_publisher publisher_for(struct filesystem *filesystem)
 {
     return (struct unshard_publisher){.context = filesystem,
@@ -110,5 +116,6 @@ struct unshard_publisher publisher_for(struct filesystem *filesystem)
                                       .retrieve = filesystem->retriever ? retrieve : NULL,
                                       .changed = changed,
                                       .log = write_log,
-                                      .describe = describe};
+                                      .describe = describe,
+                                      .looks = looks};
 }

@@ -22,6 +22,7 @@
 #include "engine/files.h"
 #include "engine/held_pages.h"
 #include "engine/jobs.h"
+#include "engine/look_reports.h"
 #include "engine/pages.h"
 #include "engine/passes.h"
 #include "engine/plan.h"
@@ -91,6 +92,8 @@ struct unshard_engine {
 
     struct held_pages held; /* has a lock of its own */
     atomic_uint observers;  /* statuses that point into registry */
+
+    struct look_reports look_reports; /* of the housekeeper's thread */
 
     pthread_mutex_t attaching; /* of what comes and what leaves, see admit.c */
     struct registry registry;  /* counts, and what is needed, change under both locks */

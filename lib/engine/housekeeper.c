@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * The engine's timer: due retries, reads that hang, how many reads and storers there are,
+ * The engine's timer: due retries, reads and looks that hang, how many reads and storers there are,
  * the window, the rate.
  */
 #include "engine/budget.h"
@@ -17,8 +17,7 @@
 /* A read that takes longer hangs, as far as scheduling is concerned, unless reads do that here. */
 #define STALL_NS UINT64_C(2000000000)
 #define MOST_STALL_NS UINT64_C(60000000000)
-/* A read that takes longer is worth a line in the log. */
-#define REPORT_NS UINT64_C(10000000000)
+#define REPORT_NS (REPORT_SECONDS * UINT64_C(1000000000))
 
 static uint64_t stall_ns(const struct unshard_engine *engine)
 {
@@ -64,7 +63,7 @@ static void report_stuck(struct unshard_engine *engine, uint64_t now)
         pthread_mutex_unlock(&engine->lock);
         engine_log(engine, 4, "event=read-stuck shard=\"%s\" offset=%llu seconds=%llu",
                    error_field(path, sizeof path, engine->checkpoint->files[file].path),
-                   (unsigned long long)offset, (unsigned long long)(REPORT_NS / 1000000000U));
+                   (unsigned long long)offset, (unsigned long long)REPORT_SECONDS);
         pthread_mutex_lock(&engine->lock);
     }
 }
@@ -153,6 +152,7 @@ void *housekeeper(void *argument)
         pthread_cond_timedwait(&engine->threads.tick, &engine->lock, &until);
         if (tick % WINDOW_TICKS == WINDOW_TICKS - 1) {
             pthread_mutex_unlock(&engine->lock);
+            look_reports_update(engine);
             uint64_t available = unshard_available_memory();
             pthread_mutex_lock(&engine->lock);
             if (engine->options.prefetch == UNSHARD_PREFETCH_OPEN)
@@ -177,5 +177,6 @@ void *housekeeper(void *argument)
         readers_wake(engine);
     }
     pthread_mutex_unlock(&engine->lock);
+    look_reports_free(&engine->look_reports);
     return NULL;
 }

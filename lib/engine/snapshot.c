@@ -595,6 +595,23 @@ static void judge(struct taking *taking)
 /* ---- the whole, and one view -------------------------------------------------------------------
  */
 
+/* Those at directories, of which only the mount knows. */
+static void take_looks(struct taking *taking)
+{
+    const struct unshard_publisher *publisher = &taking->engine->publisher;
+    struct unshard_looks *out = &taking->status->looks;
+    if (publisher->looks == NULL)
+        return;
+    publisher->looks(publisher->context, out);
+    struct unshard_stuck_look *lent = out->stuck;
+    out->stuck = arena_alloc_array(taking->arena, out->stuck_count, sizeof *lent);
+    taking->failed |= out->stuck == NULL;
+    for (uint32_t i = 0; out->stuck != NULL && i < out->stuck_count; i++)
+        out->stuck[i] = (struct unshard_stuck_look){
+            .directory = copy_string(taking, lent[i].directory), .seconds = lent[i].seconds};
+    free(lent);
+}
+
 /* Everything that does not change, or is asked for without the lock. */
 static void fill_constants(struct taking *taking)
 {
@@ -612,6 +629,7 @@ static void fill_constants(struct taking *taking)
     out->time = (int64_t)time(NULL);
     out->verify = engine->options.verify;
     out->prefetch = engine->options.prefetch;
+    take_looks(taking);
 }
 
 /* By request, and of any of its views. The caller holds engine->lock. */

@@ -16,6 +16,8 @@ struct directory {
     int result;                  /* of that look; a negative errno when it has failed */
     bool known;                  /* a look has ended */
     bool looking;                /* a thread is at it */
+    uint64_t look_ns;            /* ... since then */
+    struct directory *next_look; /* ... and the one at this began next */
     unsigned users;              /* threads that have a pointer to this */
     uint64_t context;            /* layout_context_hash of the last look */
     uint64_t began_ns, fresh_ns; /* when that began, and for how long from then on it counts */

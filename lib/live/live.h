@@ -51,10 +51,17 @@ struct unshard_tree {
     struct unshard_checkpoint *place; /* has no nodes; const after opening */
     pthread_mutex_t lock;
     pthread_cond_t looked;          /* a look has ended */
-    struct directories directories; /* under the lock */
-    size_t most, most_bytes;        /* what is kept of that */
-    uint64_t (*clock)(void);        /* nanoseconds that never go back; a test may set another one */
+    struct directories directories; /* under the lock, as what follows */
+    struct directory *first_look;   /* of those under way, in the order in which they began */
+    struct directory **looks_end;
+    size_t most, most_bytes; /* what is kept of directories */
+    uint64_t (*clock)(void); /* nanoseconds that never go back; a test may set another one */
 };
+
+/* A look at the directory begins, or has ended: what unshard_tree_looks tells of. The caller has
+ * the lock. live_look_begins returns the time. */
+uint64_t live_look_begins(struct unshard_tree *tree, struct directory *directory);
+void live_look_ends(struct unshard_tree *tree, struct directory *directory);
 
 /* Whether a directory, the source's layout, is that of one model. */
 bool live_is_one_model(const struct unshard_tree *tree, const struct unshard_checkpoint *root);

@@ -40,6 +40,7 @@ int unshard_tree_open(const char *source, const struct unshard_view_options *opt
     tree->most_bytes = MOST_BYTES;
     tree->clock = monotonic_clock;
     tree->directories.seed = monotonic_clock();
+    tree->looks_end = &tree->first_look;
     *out = tree;
     return 0;
 }
@@ -138,7 +139,7 @@ static void settle(struct unshard_tree *tree, struct directory *directory, int r
 {
     bool other = directory->layout != NULL && layout != directory->layout &&
                  (layout == NULL || layout->origin == NULL);
-    directory->looking = false;
+    live_look_ends(tree, directory);
     directory->known = result != -ENOMEM;
     directory->result = result;
     directories_set_layout(&tree->directories, directory, layout);
@@ -156,9 +157,8 @@ static void look(struct unshard_tree *tree, struct directory *directory,
     struct unshard_checkpoint *held = NULL, *layout = NULL;
     if (directory->layout != NULL && directory->context == hash)
         held = unshard_layout_hold(directory->layout);
-    directory->looking = true;
+    uint64_t began = live_look_begins(tree, directory);
     pthread_mutex_unlock(&tree->lock);
-    uint64_t began = tree->clock();
     if (directory->path[0] == '\0')
         checkpoint_place_follow(tree->place);
     int result = find_layout(tree, directory->path, context, held, &layout);

@@ -142,6 +142,19 @@ static void add_stuck(cJSON *root, const struct unshard_status *status)
     }
 }
 
+static void add_looks(cJSON *root, const struct unshard_looks *looks)
+{
+    add_u64(root, "looks_stalled", looks->stalled);
+    add_number(root, "oldest_look_seconds", looks->oldest_seconds);
+    cJSON *list = cJSON_AddArrayToObject(root, "stuck_looks");
+    for (uint32_t i = 0; i < looks->stuck_count; i++) {
+        cJSON *item = cJSON_CreateObject();
+        add_string(item, "directory", looks->stuck[i].directory);
+        add_number(item, "seconds", looks->stuck[i].seconds);
+        cJSON_AddItemToArray(list, item);
+    }
+}
+
 static void add_mount(cJSON *root, const struct unshard_status *status)
 {
     add_string(root, "version", status->version);
@@ -181,6 +194,7 @@ static void add_figures(cJSON *root, const struct unshard_status *status)
     add_u64(root, "bytes_dropped", status->bytes_dropped);
     add_u64(root, "bytes_staged", status->bytes_staged);
     add_stuck(root, status);
+    add_looks(root, &status->looks);
     add_string(root, "verify", verify_name(status->verify));
     add_string(root, "prefetch", prefetch_name(status->prefetch));
     add_string(root, "paused_reason", status->paused_reason);

@@ -235,6 +235,22 @@ static void read_stuck(struct reading *reading, const cJSON *root, struct unshar
     }
 }
 
+static void read_looks(struct reading *reading, const cJSON *root, struct unshard_looks *out)
+{
+    const cJSON *item, *list = field(root, "stuck_looks");
+    out->stalled = count_of(root, "looks_stalled");
+    out->oldest_seconds = number_of(root, "oldest_look_seconds");
+    out->stuck = make_array(reading, list, sizeof *out->stuck, &out->stuck_count);
+    struct unshard_stuck_look *look = out->stuck;
+    if (out->stuck_count == 0)
+        return;
+    cJSON_ArrayForEach(item, list)
+    {
+        *look++ = (struct unshard_stuck_look){.directory = name_of(reading, item, "directory", "?"),
+                                              .seconds = number_of(item, "seconds")};
+    }
+}
+
 static void read_mount(struct reading *reading, const cJSON *root, struct unshard_status *out)
 {
     out->version = string_of(reading, root, "version");
@@ -288,6 +304,7 @@ static struct unshard_status *read_root(const cJSON *root)
     read_mount(&reading, root, out);
     read_figures(root, out);
     read_stuck(&reading, root, out);
+    read_looks(&reading, root, &out->looks);
     read_components(&reading, root, out);
     read_problems(&reading, root, out);
     out->notes = read_notes(&reading, root, &out->note_count);

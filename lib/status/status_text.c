@@ -130,7 +130,7 @@ static void append_totals(struct text *text, const struct layout *layout,
         text_printf(text, ", %u error%s", status->errors, status->errors == 1 ? "" : "s");
 }
 
-/* A request that has been under way for so long is worth a line. */
+/* A request or a look that has been under way for so long is worth a line. */
 #define OLD_REQUEST_SECONDS 5
 
 /* "stalled: 3 requests; the oldest for 37 s: model-00002-of-00005.safetensors at offset 4194304" */
@@ -146,6 +146,18 @@ static void append_stalled(struct text *text, const struct unshard_status *statu
         text_printf(text, ": %s at offset %llu", draw_quoted(quoted, status->stuck[0].file),
                     (unsigned long long)status->stuck[0].offset);
     text_append_string(text, "\n");
+}
+
+/* "stalled: 2 looks at directories; the oldest waits 37 s: text_encoder" */
+static void append_stalled_looks(struct text *text, const struct unshard_looks *looks)
+{
+    char quoted[QUOTED_CAPACITY], age[UNSHARD_HUMAN_CAPACITY];
+    if (looks->stuck_count == 0 || looks->stuck[0].seconds < OLD_REQUEST_SECONDS)
+        return;
+    text_printf(text, "stalled: %u look%s at directories; the oldest waits %s: ", looks->stalled,
+                looks->stalled == 1 ? "" : "s",
+                unshard_human_duration(age, looks->stuck[0].seconds));
+    text_printf(text, "%s\n", draw_quoted(quoted, looks->stuck[0].directory));
 }
 
 static void append_evicted(struct text *text, uint64_t chunks)
@@ -241,6 +253,7 @@ static void append_header(struct text *text, const struct layout *layout,
     if (status->paused_reason != NULL)
         text_printf(text, "paused: %s\n", draw_quoted(quoted, status->paused_reason));
     append_stalled(text, status);
+    append_stalled_looks(text, &status->looks);
     append_work(text, status);
     append_evicted(text, status->chunks_evicted);
     if (layout->rows == 0)

@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -291,9 +292,9 @@ def test_a_directory_is_warmed_and_evicted(root):
 # ---- storage that does not answer ----------------------------------------------------------------
 
 @contextlib.contextmanager
-def hanging(root):
+def hanging(root, *options):
     """A mount of the root, in which to look into "one" hangs."""
-    with slow(root) as storage, mounted(storage.path) as mount:
+    with slow(root) as storage, mounted(storage.path, *options) as mount:
         storage.command("stall one/*")
         looks = subprocess.Popen(["ls", str(mount / "one")], stdout=subprocess.DEVNULL)
         try:
@@ -325,6 +326,63 @@ def test_one_directory_that_hangs_holds_up_no_other(root):
                 one.kill()
                 one.wait(PATIENCE)
         wait_for(lambda: "model.safetensors" in names(mount / "one"))
+
+
+def test_a_look_that_hangs_is_told(root, tmp_path):
+    """Everywhere where a read that hangs is told, as long as it does, and in the log."""
+    def shown(name):
+        return (mount / ".unshard" / name).read_text()
+
+    log = tmp_path / "log"
+    with hanging(root, f"log={log}") as (mount, storage, looks):
+        status = wait_for(lambda: (now := mount.status())["stuck_looks"] and now, what="the look")
+        (look,) = status["stuck_looks"]
+        assert look["directory"] == "one" and 2 <= look["seconds"] <= status["oldest_look_seconds"]
+        assert status["looks_stalled"] == 1 and status["stuck"] == [] and status["stalled"] == 0
+        # Nothing has failed, and nothing is fetched: as of a read that hangs, it is no state.
+        assert status["state"] == "ready" and shown("errors") == ""
+        wait_for(lambda: "stalled: 1 look at directories; the oldest waits" in shown("status"))
+        assert re.search(r"^stalled: 1 look .* s: one$", run("status", mount.path).stdout, re.M)
+        metrics = shown("metrics")
+        assert re.search(r"^unshard_looks_stalled\{[^}]*\} 1$", metrics, re.M)
+        assert float(re.search(r"^unshard_oldest_look_seconds\S* (\S+)$", metrics, re.M)[1]) >= 5
+        wait_for(lambda: "event=look-stuck" in log.read_text(), what="a line in the log")
+        assert looks.poll() is None
+        storage.command("release")
+        assert looks.wait(PATIENCE) == 0
+        status = mount.status()
+        assert (status["looks_stalled"], status["stuck_looks"]) == (0, [])
+        assert "stalled" not in shown("status")
+        wait_for(lambda: "event=look-ended" in log.read_text(), what="the end in the log")
+        lines = [line for line in log.read_text().splitlines() if "event=look-" in line]
+        assert [re.sub(r"seconds=\d+$", "seconds=n", line.partition("engine ")[2])
+                for line in lines] == ['event=look-stuck directory="one" seconds=n',
+                                       'event=look-ended directory="one" seconds=n']
+
+
+def test_the_directory_that_hangs_is_told_not_who_waits(root):
+    """Whoever goes through it waits for the same look; the source itself is "."."""
+    (root / "one/deeper").mkdir()
+    with hanging(root) as (mount, storage, _):
+        waits = subprocess.Popen(["stat", str(mount / "one/deeper/x")], stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.DEVNULL)
+        try:
+            status = wait_for(lambda: (now := mount.status())["stuck_looks"] and now)
+            assert [look["directory"] for look in status["stuck_looks"]] == ["one"]
+        finally:
+            storage.command("release")
+            waits.kill()
+            waits.wait(PATIENCE)
+    with slow(root / "one") as storage, mounted(storage.path, "prefetch=off") as mount:
+        storage.command("stall *.safetensors")
+        try:
+            for shard in (root / "one").glob("*.safetensors"):
+                shard.touch()  # its header is read again
+            status = wait_for(lambda: mount.path.exists() and
+                              (now := mount.status())["stuck_looks"] and now)
+            assert [look["directory"] for look in status["stuck_looks"]] == ["."]
+        finally:
+            storage.command("release")
 
 
 def test_unmounted_while_a_look_hangs(root):

@@ -83,6 +83,22 @@ def test_schema_while_everything_hangs(big):
         assert reader.wait(PATIENCE) == 0
 
 
+def test_schema_while_a_look_hangs(flux):
+    with slow(flux.parent) as storage, mounted(storage.path) as mount:
+        storage.command(f"stall {flux.name}/vae/*")
+        looks = subprocess.Popen(["ls", mount / flux.name / "vae"], stdout=subprocess.DEVNULL)
+        try:
+            status = wait_for(lambda: (now := mount.status())["stuck_looks"] and now)
+            check_schema(status)
+            assert status["stuck_looks"][0]["directory"] == f"{flux.name}/vae"
+            shown = run("status", mount.path, "--json", check=True)  # read and written again
+            check_schema(json.loads(shown.stdout))
+        finally:
+            storage.command("release")
+            looks.kill()
+            looks.wait(PATIENCE)
+
+
 def property_names(schema):
     if isinstance(schema, dict):
         yield from schema.get("properties", {})

@@ -541,6 +541,7 @@ def annotation(schema):
         return typing.Tuple[annotation(schema["items"]), ...]
     if schema.get("type") == "object":
         return {frozenset(("file", "offset", "seconds")): _status.Stuck,
+                frozenset(("directory", "seconds")): _status.StuckLook,
                 frozenset(("algorithm", "expected", "actual", "origin")): _status.Mismatch,
                 }[frozenset(schema["required"])]
     return {"integer": int, "number": float, "string": str, "boolean": bool,
@@ -551,6 +552,7 @@ def annotation(schema):
     (_status.Status, SCHEMA), (_status.Component, SCHEMA["$defs"]["component"]),
     (_status.Shard, SCHEMA["$defs"]["shard"]), (_status.Problem, SCHEMA["$defs"]["error"]),
     (_status.Stuck, SCHEMA["properties"]["stuck"]["items"]),
+    (_status.StuckLook, SCHEMA["properties"]["stuck_looks"]["items"]),
     (_status.Mismatch, SCHEMA["$defs"]["shard"]["properties"]["mismatch"]["oneOf"][1]),
 ], ids=lambda value: getattr(value, "__name__", ""))
 def test_dataclasses_are_those_of_the_schema(kind, schema):

@@ -115,6 +115,26 @@ def stalled(big, tmp_path):
         assert reader.wait(PATIENCE) == 0
 
 
+@produces("`ls`, or opening a file, hangs")
+@contextlib.contextmanager
+def listing_hangs(flux, tmp_path):
+    source = shutil.copytree(flux, tmp_path / "models/flux")
+    with slow(source.parent) as storage, mounted(storage.path) as mount:
+        storage.command("stall flux/transformer/*.safetensors")
+        looks = subprocess.Popen(["ls", mount / "flux/transformer"], stdout=subprocess.DEVNULL)
+        try:
+            text = wait_for(lambda: (text := status_text(mount)) and "stalled:" in text and text,
+                            what="a line about it")
+            assert "flux/transformer\n" in text
+            yield text
+            storage.command("release")
+            assert looks.wait(PATIENCE) == 0
+        finally:
+            storage.command("release")
+            looks.kill()
+            looks.wait(PATIENCE)
+
+
 @produces("Storage was not up when a directory was looked at")
 @contextlib.contextmanager
 def not_up(flux, tmp_path):

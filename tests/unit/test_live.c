@@ -854,6 +854,112 @@ static void test_slow_looks_count_longer(void **state)
     assert_int_equal(directories_find(&tree->directories, "")->fresh_ns, 4 * LIVE_FRESH_NS);
 }
 
+/* ---- looks that hang ---------------------------------------------------------------------------
+ */
+
+static struct directory *begin_look(const char *path)
+{
+    pthread_mutex_lock(&tree->lock);
+    struct directory *directory = directories_get(&tree->directories, path);
+    assert_non_null(directory);
+    live_look_begins(tree, directory);
+    pthread_mutex_unlock(&tree->lock);
+    return directory;
+}
+
+static void end_look(struct directory *directory)
+{
+    pthread_mutex_lock(&tree->lock);
+    live_look_ends(tree, directory);
+    pthread_mutex_unlock(&tree->lock);
+}
+
+static void pass_ms(uint64_t milliseconds)
+{
+    atomic_fetch_add(&now_ns, milliseconds * 1000000);
+}
+
+/* The directories that are told, in a row: "a b". */
+static void assert_told(const char *expected, unsigned stalled, double oldest)
+{
+    struct unshard_looks looks;
+    char told[1024] = "";
+    unshard_tree_looks(tree, &looks);
+    for (uint32_t i = 0; i < looks.stuck_count; i++)
+        snprintf(told + strlen(told), sizeof told - strlen(told), "%s%s", i > 0 ? " " : "",
+                 looks.stuck[i].directory);
+    free(looks.stuck);
+    assert_string_equal(told, expected);
+    assert_int_equal(looks.stalled, stalled);
+    assert_true(looks.oldest_seconds == oldest);
+}
+
+static void test_looks_that_hang_are_told(void **state)
+{
+    (void)state;
+    open_tree(SET);
+    assert_int_equal(result_of("m"), 0);
+    assert_told("", 0, 0);
+    struct directory *m = begin_look("m");
+    pass_ms(1500);
+    struct directory *top_directory = begin_look("");
+    assert_told("", 0, 1.5);
+    pass_ms(1000);
+    struct directory *below = begin_look("m/below");
+    assert_told("m", 1, 2.5);
+    pass_ms(2500);
+    assert_told("m . m/below", 3, 5);
+    struct unshard_looks looks;
+    unshard_tree_looks(tree, &looks);
+    assert_true(looks.stuck[1].seconds == 3.5);
+    free(looks.stuck);
+    end_look(top_directory);
+    assert_told("m m/below", 2, 5);
+    end_look(below);
+    struct directory *last = begin_look("last");
+    end_look(m);
+    assert_told("", 0, 0);
+    end_look(last);
+    assert_int_equal(result_of("m"), 0); /* as if nothing had been */
+    assert_told("", 0, 0);
+}
+
+static void test_a_look_that_is_always_slow_does_not_hang(void **state)
+{
+    (void)state;
+    open_tree(SET);
+    struct directory *slow = begin_look("m");
+    slow->fresh_ns = 6 * LIVE_FRESH_NS; /* the last one took 1.5 s */
+    pass_ms(5900);
+    assert_told("", 0, 5.9);
+    pass_ms(200);
+    assert_told("m", 1, 6.1);
+    slow->fresh_ns = 400 * LIVE_FRESH_NS; /* it hung */
+    assert_told("", 0, 6.1);
+    pass_ms(4000);
+    assert_told("m", 1, 10.1);
+    end_look(slow);
+}
+
+static void test_what_is_told_of_looks_has_a_bound(void **state)
+{
+    (void)state;
+    struct directory *directories[20];
+    open_tree(SET);
+    for (unsigned i = 0; i < 20; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "%u", i);
+        directories[i] = begin_look(name);
+    }
+    pass_ms(3000);
+    assert_told("0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15", 20, 3);
+    for (unsigned i = 0; i < 20; i += 2)
+        end_look(directories[i]);
+    assert_told("1 3 5 7 9 11 13 15 17 19", 10, 3);
+    for (unsigned i = 1; i < 20; i += 2)
+        end_look(directories[i]);
+}
+
 struct change {
     atomic_bool end;
 };
@@ -1166,6 +1272,9 @@ int main(void)
         TEST(test_several_lookers_are_served_by_one_look),
         TEST(test_nobody_waits_for_what_was_just_fresh),
         TEST(test_slow_looks_count_longer),
+        TEST(test_looks_that_hang_are_told),
+        TEST(test_a_look_that_is_always_slow_does_not_hang),
+        TEST(test_what_is_told_of_looks_has_a_bound),
         TEST(test_lookers_while_it_changes),
         TEST(test_a_walk_finds_the_components_of_the_whole),
         TEST(test_a_walk_ends_when_told_to),

@@ -67,6 +67,12 @@ static const struct unshard_component_status components[] = {
 };
 static const struct unshard_stuck_read stuck[] = {{"vae/s-2.safetensors", 4096, 7.25}};
 
+static struct unshard_stuck_look stuck_looks[] = {{"loras \xff", 5.5}, {".", 3}};
+#define TWO_LOOKS                                                                   \
+    {                                                                               \
+        .stalled = 2, .oldest_seconds = 5.5, .stuck = stuck_looks, .stuck_count = 2 \
+    }
+
 static const struct unshard_status whole = {.version = "1.2.3",
                                             .pid = 77,
                                             .source = "/models/flux",
@@ -92,6 +98,7 @@ static const struct unshard_status whole = {.version = "1.2.3",
                                             .readers = 1,
                                             .chunks_evicted = 1,
                                             .stuck = stuck,
+                                            .looks = TWO_LOOKS,
                                             .verify = UNSHARD_VERIFY_ASYNC,
                                             .prefetch = UNSHARD_PREFETCH_FOLLOW,
                                             .paused_reason = "no room",
@@ -165,6 +172,7 @@ static void test_text(void **state)
         "paused: no room\n"
         "stalled: 1 request to the source; the oldest waits 7 s: vae/s-2.safetensors at offset "
         "4096\n"
+        "stalled: 2 looks at directories; the oldest waits 6 s: loras \\xff\n"
         "3 of 4 jobs busy, buffers 6.0 MiB of 256.0 MiB, 1 reader\n"
         "1 chunk left the page cache and had to be read again\n"
         "settings: prefetch=follow, verify=async, 6 workers, chunk 2.0 MiB, window unlimited\n"
@@ -205,6 +213,8 @@ static void test_metrics(void **state)
                      "bytes\n");
     assert_has(text, "unshard_source_read_bytes_total{mountpoint=\"/mnt/\\\"flux\\\"\"} 3145728\n");
     assert_has(text, "unshard_uptime_seconds{mountpoint=\"/mnt/\\\"flux\\\"\"} 12.345");
+    assert_has(text, "unshard_looks_stalled{mountpoint=\"/mnt/\\\"flux\\\"\"} 2\n");
+    assert_has(text, "unshard_oldest_look_seconds{mountpoint=\"/mnt/\\\"flux\\\"\"} 5.5\n");
     assert_lacks(text, "unshard_window_bytes"); /* without a limit */
     assert_lacks(text, "unshard_read_ahead_bytes");
     assert_has(text, "unshard_component_verified_bytes{mountpoint=\"/mnt/\\\"flux\\\"\",component="
@@ -231,6 +241,8 @@ static void test_json(void **state)
     assert_has(json, "\"problems\":\t[{\n\t\t\t\"code\":\t\"bad-list\",");
     assert_has(json, "\"code\":\t\"changed\","); /* of a file of no component */
     assert_has(json, "\"mismatch\":\t{\n");
+    assert_has(json, "\"looks_stalled\":\t2,\n\t\"oldest_look_seconds\":\t5.500,");
+    assert_has(json, "\"directory\":\t\"loras \\\\xff\",\n\t\t\t\"seconds\":\t5.500");
     free(json);
 }
 
@@ -263,6 +275,22 @@ static void test_json_comes_round(void **state)
     }
     unshard_status_free(parsed);
     free(json);
+}
+
+/* A person is told of looks that take longer than a directory of many files may. */
+static void test_looks_that_have_just_begun(void **state)
+{
+    (void)state;
+    struct unshard_stuck_look look = {"one", 4.9};
+    struct unshard_status status = {
+        .looks = {.stalled = 1, .oldest_seconds = 7, .stuck = &look, .stuck_count = 1}};
+    char *text = unshard_status_text(&status, 0);
+    assert_lacks(text, "stalled:");
+    free(text);
+    look.seconds = 5;
+    text = unshard_status_text(&status, 0);
+    assert_has(text, "stalled: 1 look at directories; the oldest waits 5 s: one\n");
+    free(text);
 }
 
 /* A limit of the window of nothing is one, and no read-ahead is none. */
@@ -327,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_metrics),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_json_comes_round),
+        cmocka_unit_test(test_looks_that_have_just_begun),
         cmocka_unit_test(test_what_is_null),
         cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_words),

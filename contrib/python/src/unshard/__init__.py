@@ -21,13 +21,14 @@ from ._mount import Mount, mount, unmount
 from ._operations import evict, status, wait, warm
 from ._options import IndexWord, LayoutWord, OrderWord, PickleWord, Size
 from ._status import (Component, DataState, Failure, Mismatch, MountState, PrefetchWord, Problem,
-                      Shard, Status, Stuck, VerifyWord)
+                      Shard, Status, Stuck, StuckLook, VerifyWord)
 
 __all__ = [
     "CommandError", "CommandNotFound", "Component", "DataState", "Export", "ExportError",
     "Failure", "IndexWord", "LayoutWord", "LoadError", "Mismatch", "Mount", "MountError",
     "MountState", "NotMountedError", "OrderWord", "PickleWord", "PrefetchWord", "Problem",
-    "Shard", "Size", "Status", "StatusFormatError", "Stuck", "UnshardError", "VerifyWord",
+    "Shard", "Size", "Status", "StatusFormatError", "Stuck", "StuckLook",
+    "UnshardError", "VerifyWord",
     "WaitTimeout", "evict", "explain", "explaining", "export", "find_command", "mount", "status",
     "unmount", "wait", "warm",
 ]

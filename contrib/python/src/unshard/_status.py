@@ -80,6 +80,14 @@ class Stuck:
 
 
 @dataclass(frozen=True)
+class StuckLook:
+    """A look at a directory of the source, by its path in there, that has been under way for
+    unusually long; "." is the source itself."""
+    directory: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Failure:
     """One thing that has failed, with where it belongs. `shard` is the file's path in the source,
     `component` and `view` are those of the status; None where it is of none."""
@@ -130,6 +138,9 @@ class Status:
     bytes_dropped: int
     bytes_staged: int
     stuck: Tuple[Stuck, ...]
+    looks_stalled: int
+    oldest_look_seconds: float
+    stuck_looks: Tuple[StuckLook, ...]
     prefetch: PrefetchWord
     verify: VerifyWord
     paused_reason: Optional[str]
