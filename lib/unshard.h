@@ -300,6 +300,7 @@ struct unshard_looks {
 /* Fills in *out, whoever the looks are for. What lies at out->stuck is one block, the caller's to
  * free(); NULL when none hangs, or memory is short. Never blocks on a look. Thread-safe. */
 void unshard_tree_looks(struct unshard_tree *tree, struct unshard_looks *out);
+
 /* Calls found for each directory that is not `made`, in the order in which a checkpoint opened as a
  * whole has their components: those that model_index.json of the source names, as it names them,
  * then the others by their paths. All are laid out before, several at a time. What cannot be listed

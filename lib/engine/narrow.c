@@ -208,15 +208,16 @@ static void narrow_stuck(struct taking *taking)
     out->stuck_count = kept;
 }
 
-/* He knows of a directory who may list the one that it is in. */
+/* He knows of a directory who may list the one that it is in. How many there are, and for how long,
+ * tells no names. */
 static void narrow_looks(struct taking *taking)
 {
-    struct unshard_status *out = taking->status;
+    struct unshard_looks *out = &taking->status->looks;
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < out->look_count; i++)
-        if (sees_path(taking, taking->looks[i].directory))
-            taking->looks[kept++] = taking->looks[i];
-    out->look_count = kept;
+    for (uint32_t i = 0; i < out->stuck_count; i++)
+        if (sees_path(taking, out->stuck[i].directory))
+            out->stuck[kept++] = out->stuck[i];
+    out->stuck_count = kept;
 }
 
 /* Readers, and whether anything is to be waited for. */

@@ -65,8 +65,7 @@ struct taking {
     struct unshard_error *problems;              /* the source's, then those told of */
     const char **notes;
     struct unshard_stuck_read *stuck;
-    uint32_t *stuck_files; /* the numbers of their files */
-    struct unshard_stuck_look *looks;
+    uint32_t *stuck_files;                  /* the numbers of their files */
     struct unshard_file_status *told_files; /* that the engine does not have */
     uint32_t told_component_count, told_file_count;
     uint32_t old_problems; /* that are not of the source, but of what is in it */

@@ -52,15 +52,14 @@ static void wait_at_gate(void)
 
 static unsigned looks; /* that go on */
 
-static void describe(void *context, struct unshard_mount_facts *out)
+static void give_looks(void *context, struct unshard_looks *out)
 {
-    static const char *const directories[] = {"a/x", "", "deep"};
+    static const char *const directories[] = {"a/x", ".", "deep"};
     (void)context;
-    out->look_count = looks;
-    for (unsigned i = 0; i < looks; i++) {
-        snprintf(out->looks[i].directory, sizeof out->looks[i].directory, "%s", directories[i]);
-        out->looks[i].began_ns = 1;
-    }
+    out->stalled = out->stuck_count = looks;
+    out->stuck = looks > 0 ? calloc(looks, sizeof *out->stuck) : NULL;
+    for (unsigned i = 0; i < looks; i++)
+        out->stuck[i] = (struct unshard_stuck_look){.directory = directories[i], .seconds = 7};
 }
 
 /* ---- models -----------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ static int set_up(void **state)
                                             .jobs = 2,
                                             .chunk_bytes = 65536,
                                             .buffer_bytes = 8 * 65536};
-    struct unshard_publisher publisher = {.store = store, .describe = describe};
+    struct unshard_publisher publisher = {.store = store, .looks = give_looks};
     setting->directory = fixture_directory();
     make_model(setting->directory, "a", "", 5000);
     make_model(setting->directory, "b", "", 1500000);
@@ -258,13 +257,13 @@ static void looks_are_of_names_that_he_knows(void **state)
     looks = 3;
     struct unshard_status *whole = unshard_status_take(setting->engine, UNSHARD_NO_VIEW);
     struct unshard_status *of_b = take_for(setting, ",b,"), *of_a = take_for(setting, ",a,");
-    assert_int_equal(whole->look_count, 3);
-    assert_string_equal(whole->looks[1].directory, ".");
-    assert_true(whole->looks[0].seconds > 0);
-    assert_int_equal(of_b->look_count, 2);
-    assert_string_equal(of_b->looks[0].directory, ".");
-    assert_string_equal(of_b->looks[1].directory, "deep");
-    assert_int_equal(of_a->look_count, 3);
+    assert_int_equal(whole->looks.stuck_count, 3);
+    assert_string_equal(whole->looks.stuck[1].directory, ".");
+    assert_int_equal(of_b->looks.stuck_count, 2);
+    assert_string_equal(of_b->looks.stuck[0].directory, ".");
+    assert_string_equal(of_b->looks.stuck[1].directory, "deep");
+    assert_int_equal(of_a->looks.stuck_count, 3);
+    assert_int_equal(of_b->looks.stalled, 3); /* a figure tells no names */
     unshard_status_free(whole);
     unshard_status_free(of_a);
     unshard_status_free(of_b);
