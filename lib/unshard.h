@@ -145,10 +145,6 @@ void unshard_checkpoint_close(struct unshard_checkpoint *checkpoint);
 const char *unshard_checkpoint_source(const struct unshard_checkpoint *checkpoint);
 uint32_t unshard_node_count(const struct unshard_checkpoint *checkpoint);
 const struct unshard_node *unshard_node(const struct unshard_checkpoint *checkpoint, uint32_t node);
-/* Sets owner, group and mode of files that tell of the whole checkpoint: who may list all of its
- * directories may read them, and `mounter` may in any case. */
-void unshard_status_attributes(const struct unshard_checkpoint *checkpoint, uid_t mounter,
-                               struct stat *out);
 /* The child of directory `parent` called `name`, or NULL. O(log children). */
 const struct unshard_node *unshard_node_child(const struct unshard_checkpoint *checkpoint,
                                               uint32_t parent, const char *name);

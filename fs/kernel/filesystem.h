@@ -34,7 +34,6 @@ struct filesystem {
     struct retriever *retriever; /* NULL: nothing is taken back from the page cache */
     /* Owner, group and mode of `.unshard` and of the files in it. */
     struct stat status_directory, status_file;
-    bool status_by_user; /* these tell a user only of directories that he may list */
     struct known_groups groups;
     /* Has the kernel look a path below the mount up, by somebody else: returns when that is done,
      * or will not be done. NULL: there is nobody who could. Blocks; for one thread at a time. */

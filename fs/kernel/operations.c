@@ -67,7 +67,7 @@ static void open_status(fuse_req_t request, int file, struct fuse_file_info *inf
 {
     struct status_snapshot *snapshot = NULL;
     struct status_reader reader;
-    if (status_reader_find(filesystem_of(request), request, &reader) == 0)
+    if (status_reader_find(request, &reader) == 0)
         snapshot = status_snapshot_take((unsigned)file, filesystem_of(request), &reader);
     if (!snapshot) {
         fuse_reply_err(request, ENOMEM);

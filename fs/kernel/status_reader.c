@@ -10,13 +10,12 @@
 
 #include "fs/host/process_groups.h"
 
-int status_reader_find(const struct filesystem *filesystem, struct fuse_req *request,
-                       struct status_reader *out)
+int status_reader_find(struct fuse_req *request, struct status_reader *out)
 {
     const struct fuse_ctx *context = fuse_req_ctx(request);
     gid_t *groups = NULL;
     *out = (struct status_reader){.user = {.uid = context->uid}};
-    out->all = !filesystem->status_by_user || context->uid == 0 || context->uid == geteuid();
+    out->all = context->uid == 0 || context->uid == geteuid();
     if (out->all)
         return 0;
     out->user.gid = context->gid;

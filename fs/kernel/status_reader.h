@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
- * Who opens a status file, and what it tells him: of many models, only of what lies in directories
- * that he may list. Root and who mounted are told of all. */
+ * Who opens a status file, and what it tells him: only of what lies in directories that he may
+ * list. Root and who mounted are told of all. */
 #ifndef FS_KERNEL_STATUS_READER_H
 #define FS_KERNEL_STATUS_READER_H
 
@@ -14,8 +14,7 @@ struct status_reader {
 };
 
 /* Who sent the request; the caller frees it. 0 or -ENOMEM. Reads /proc. */
-int status_reader_find(const struct filesystem *filesystem, struct fuse_req *request,
-                       struct status_reader *out);
+int status_reader_find(struct fuse_req *request, struct status_reader *out);
 void status_reader_free(struct status_reader *reader);
 /* Whether what is told to one may be told to the other: they are the same user in the same groups.
  */

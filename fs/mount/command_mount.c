@@ -71,39 +71,18 @@ struct mount_run {
     bool failed;
 };
 
-/* What all that is walked lets a user know: no more than each directory does. */
-static int narrow(void *context, const char *path, struct unshard_checkpoint *layout)
-{
-    struct stat one = {0}, *all = context;
-    (void)path;
-    unshard_status_attributes(layout, geteuid(), &one);
-    if (one.st_uid != all->st_uid)
-        all->st_uid = geteuid();
-    if (one.st_gid != all->st_gid && !(all->st_mode & S_IROTH && one.st_mode & S_IROTH))
-        all->st_mode &= (mode_t)~S_IRWXG;
-    all->st_mode &= one.st_mode | S_IRUSR;
-    return 0;
-}
-
-/* `.unshard` itself tells nothing. The files of one model tell of names everywhere below it: they
- * are for who may list them, and for who runs this. Of many models a file tells each user what is
- * for him: who may list what is looked at later is not known now. */
+/* `.unshard` itself tells nothing, and its files tell each user what is for him. */
 static void set_status_attributes(struct filesystem *filesystem,
-                                  const struct unshard_checkpoint *root, bool one_model)
+                                  const struct unshard_checkpoint *root)
 {
     const struct unshard_node *top = unshard_node(root, 0);
     struct stat *directory = &filesystem->status_directory, *file = &filesystem->status_file;
     directory->st_mode = S_IFDIR | 0555;
     directory->st_uid = top->uid;
     directory->st_gid = top->gid;
+    file->st_mode = S_IFREG | 0444;
     file->st_uid = geteuid();
     file->st_gid = getegid();
-    file->st_mode = S_IFREG | 0444;
-    filesystem->status_by_user = !one_model;
-    if (!one_model)
-        return;
-    unshard_status_attributes(root, geteuid(), file);
-    whole_each(filesystem->whole, narrow, file);
 }
 
 /* Without a word about it, one model is prefetched as a whole, of many what is opened. */
@@ -130,7 +109,7 @@ static int look_at_source(struct mount_run *run)
     if (!result && (one_model || run->options.fetch.prefetch == UNSHARD_PREFETCH_ALL))
         result = whole_survey(filesystem->tree, &filesystem->whole, &run->error);
     if (!result)
-        set_status_attributes(filesystem, root.layout, one_model);
+        set_status_attributes(filesystem, root.layout);
     unshard_layout_release(root.layout);
     return result;
 }

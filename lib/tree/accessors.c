@@ -18,17 +18,6 @@ const struct unshard_node *unshard_node(const struct unshard_checkpoint *checkpo
     return node < checkpoint->node_count ? &checkpoint->nodes[node] : NULL;
 }
 
-void unshard_status_attributes(const struct unshard_checkpoint *checkpoint, uid_t mounter,
-                               struct stat *out)
-{
-    struct permissions shown = checkpoint->to_list;
-    if (mounter != 0)
-        shown = permissions_for_owner(&shown, mounter);
-    out->st_uid = shown.uid;
-    out->st_gid = shown.gid;
-    out->st_mode = S_IFREG | shown.mode;
-}
-
 const struct unshard_node *unshard_node_child(const struct unshard_checkpoint *checkpoint,
                                               uint32_t parent, const char *name)
 {

@@ -492,7 +492,6 @@ int checkpoint_place_open(const char *source, const struct unshard_view_options 
                           struct unshard_checkpoint **out, struct unshard_error *error)
 {
     struct unshard_checkpoint *place = new_checkpoint(options);
-    struct stat status;
     if (place == NULL)
         return error_no_memory(error);
     int result = open_source(place, source, error);
@@ -505,10 +504,6 @@ int checkpoint_place_open(const char *source, const struct unshard_view_options 
         (place->options.split = arena_copy_string(&place->arena, split, strlen(split))) == NULL) {
         unshard_checkpoint_close(place);
         return error_no_memory(error);
-    }
-    if (fstat(place->source_fd, &status) == 0) {
-        struct permissions all = {status.st_uid, status.st_gid, status.st_mode};
-        place->to_list = permissions_to_list(&all);
     }
     *out = place;
     return 0;

@@ -147,7 +147,6 @@ struct unshard_checkpoint {
                                         * attributes; or NULL */
     uint32_t load_order_count;
 
-    struct permissions to_list; /* who may list all directories, see permissions.h */
     uint32_t file_count, component_count, view_count, node_count;
     XXH128_hash_t *file_identities, *view_identities; /* see identity.h; NULL: none were made */
     uint32_t file_room, view_room; /* how many files and views there may be one day; 0: those that

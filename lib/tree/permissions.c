@@ -56,21 +56,6 @@ struct permissions permissions_of_both(const struct permissions *a, const struct
     return best;
 }
 
-struct permissions permissions_to_list(const struct permissions *directory)
-{
-    struct permissions out = {.uid = directory->uid, .gid = directory->gid};
-    for (int class = OTHERS; class <= OWNER; class += 3)
-        if ((class_bits(directory, class) & 05U) == 05U)
-            out.mode |= 04U << class;
-    return out;
-}
-
-struct permissions permissions_for_owner(const struct permissions *of, uid_t owner)
-{
-    return (struct permissions){
-        .uid = owner, .gid = of->gid, .mode = as_shown(of, owner, of->gid) | S_IRUSR};
-}
-
 static bool is_in_group(const struct unshard_user *user, gid_t gid)
 {
     bool is_in = user->gid == gid;

@@ -20,11 +20,6 @@ bool permissions_same(const struct permissions *a, const struct permissions *b);
  * owners or groups differ they may give less than both do: who is in a group is not known. Of the
  * owners and groups that can be shown, those that let most users read. */
 struct permissions permissions_of_both(const struct permissions *a, const struct permissions *b);
-/* Who may read names that only those learn who may list such a directory: its mode has read bits
- * only. */
-struct permissions permissions_to_list(const struct permissions *directory);
-/* The same for a file that `owner` owns and may read; who owned it has no more than before. */
-struct permissions permissions_for_owner(const struct permissions *of, uid_t owner);
 /* Whether a user may list such a directory, and search it. As for the kernel the first class that
  * he is in decides; root's powers are not looked at. */
 bool permissions_let_list(const struct permissions *directory, const struct unshard_user *user);

@@ -231,22 +231,6 @@ static int build_nodes(struct tree_builder *builder)
     return assign_inodes(builder);
 }
 
-/* Of all directories, also of those that are not shown: their names are in errors and notes. Of
- * one in focus with those on the way to it. */
-static struct permissions who_may_list(const struct scan *scan)
-{
-    struct permissions all = {0};
-    for (uint32_t i = 0; i < scan->count; i++) {
-        const struct scan_entry *entry = &scan->entries[i];
-        if (!scan_is_near(scan, i))
-            continue;
-        struct permissions one = {entry->uid, entry->gid, entry->mode};
-        one = permissions_to_list(&one);
-        all = i == 0 ? one : permissions_of_both(&all, &one);
-    }
-    return all;
-}
-
 int tree_build(struct discovery *discovery, struct unshard_error *error)
 {
     struct tree_builder builder = {.discovery = discovery};
@@ -264,7 +248,6 @@ int tree_build(struct discovery *discovery, struct unshard_error *error)
         result = build_nodes(&builder);
     checkpoint->nodes = builder.nodes;
     checkpoint->node_count = builder.count;
-    checkpoint->to_list = who_may_list(&discovery->scan);
     free(builder.entries);
     free(builder.children);
     return result == 0 ? 0 : error_no_memory(error);

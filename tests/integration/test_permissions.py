@@ -42,18 +42,24 @@ def test_a_merged_file_is_for_who_may_read_all_shards(tmp_path):
         assert not reads(ALICE, view) and not reads(BOB, view) and view.read_bytes()
 
 
-def test_status_files_are_for_who_may_list_all_directories(tmp_path):
-    shards(tmp_path / "source")
-    with mounted(tmp_path / "source", "allow_other") as mount:
-        for name in ("status", "status.json", "metrics", "errors"):
-            assert reads(ALICE, mount.path / ".unshard" / name)
-    shards(tmp_path / "source/hidden")
-    os.chown(tmp_path / "source/hidden", BOB, BOB)
-    (tmp_path / "source/hidden").chmod(0o711)
-    with mounted(tmp_path / "source", "allow_other") as mount:
-        for name in ("status", "status.json", "metrics", "errors"):
-            assert not reads(ALICE, mount.path / ".unshard" / name)
-            assert (mount.path / ".unshard" / name).read_bytes() is not None
+def test_the_status_tells_of_directories_that_one_may_list(tmp_path):
+    """What lies in others may be read by who knows its name, as on disk."""
+    source = tmp_path / "source"
+    shards(source)
+    shards(source / "hidden")
+    os.chown(source / "hidden", BOB, BOB)
+    (source / "hidden").chmod(0o711)
+    with mounted(source, "allow_other") as mount:
+        def told(user):
+            done = subprocess.run(["cat", *(mount.path / ".unshard" / name for name in
+                                            ("status", "status.json", "metrics", "errors"))],
+                                  user=user, group=user, extra_groups=[], text=True, check=True,
+                                  stdout=subprocess.PIPE)
+            return done.stdout
+        assert "hidden" not in told(ALICE) and '"model.safetensors"' in told(ALICE)
+        assert "hidden" in told(BOB) and "hidden" in told(0)
+        (source / "hidden").chmod(0o755)
+        wait_for(lambda: "hidden" in told(ALICE), what="what Alice may list by now")
 
 
 def test_modes_that_change_later(tmp_path):

@@ -228,7 +228,7 @@ def another_user(llama, tmp_path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@produces("Another user may not read a merged file, or `.unshard/status`")
+@produces("Another user may not read a merged file")
 @contextlib.contextmanager
 def kept_from_others(flux, tmp_path):
     if os.geteuid() != 0:

@@ -53,15 +53,6 @@ static void test_usual_mixtures_stay_readable(void **state)
     assert_true((both.mode & 0444) == 0444);
 }
 
-static void test_names_are_for_who_may_list_and_search(void **state)
-{
-    (void)state;
-    struct permissions directory = {1, 1, 0741};
-    assert_true(permissions_to_list(&directory).mode == 0400);
-    directory.mode = 0755;
-    assert_true(permissions_to_list(&directory).mode == 0444);
-}
-
 /* The class of a directory whose rights the kernel gives to a user in these groups. */
 static unsigned class_of(const struct permissions *of, uid_t user, unsigned groups)
 {
@@ -98,7 +89,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nobody_gains),
         cmocka_unit_test(test_usual_mixtures_stay_readable),
-        cmocka_unit_test(test_names_are_for_who_may_list_and_search),
         cmocka_unit_test(test_who_lists_a_directory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,11 +17,10 @@ const struct fuse_ctx *fuse_req_ctx(fuse_req_t request)
     return (const struct fuse_ctx *)request;
 }
 
-static struct status_reader find_reader(bool by_user, struct fuse_ctx context)
+static struct status_reader find_reader(struct fuse_ctx context)
 {
-    struct filesystem filesystem = {.status_by_user = by_user};
     struct status_reader reader;
-    assert_int_equal(status_reader_find(&filesystem, (struct fuse_req *)&context, &reader), 0);
+    assert_int_equal(status_reader_find((struct fuse_req *)&context, &reader), 0);
     return reader;
 }
 
@@ -29,10 +28,9 @@ static void test_who_is_told_of_all(void **state)
 {
     (void)state;
     const uid_t other = geteuid() + 1;
-    assert_true(find_reader(true, (struct fuse_ctx){.uid = 0}).all);
-    assert_true(find_reader(true, (struct fuse_ctx){.uid = geteuid()}).all);
-    assert_true(find_reader(false, (struct fuse_ctx){.uid = other}).all);
-    assert_false(find_reader(true, (struct fuse_ctx){.uid = other}).all);
+    assert_true(find_reader((struct fuse_ctx){.uid = 0}).all);
+    assert_true(find_reader((struct fuse_ctx){.uid = geteuid()}).all);
+    assert_false(find_reader((struct fuse_ctx){.uid = other}).all);
 }
 
 /* A number that leads to nobody, or to somebody else, tells of no groups. */
@@ -41,8 +39,8 @@ static void test_groups_that_are_not_known(void **state)
     (void)state;
     const pid_t processes[] = {0, -1, INT32_MAX, getpid()};
     for (size_t i = 0; i < sizeof processes / sizeof processes[0]; i++) {
-        struct status_reader reader = find_reader(
-            true, (struct fuse_ctx){.uid = geteuid() + 1, .gid = 7, .pid = processes[i]});
+        struct status_reader reader =
+            find_reader((struct fuse_ctx){.uid = geteuid() + 1, .gid = 7, .pid = processes[i]});
         assert_true(reader.user.uid == geteuid() + 1 && reader.user.gid == 7);
         assert_false(reader.user.groups_known);
         assert_int_equal(reader.user.group_count, 0);
