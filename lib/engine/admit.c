@@ -211,7 +211,7 @@ static void discard(struct unshard_engine *engine, struct adoption *new)
 static int admit(struct unshard_engine *engine, struct adoption *new)
 {
     int result = make_files(engine, new);
-    uint64_t available = unshard_available_memory();
+    uint64_t available = available_memory_lately();
     pthread_mutex_lock(&engine->lock);
     if (result == 0)
         result = reserve_links(engine, new);

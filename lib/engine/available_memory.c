@@ -14,6 +14,7 @@
 
 #define PATH_CAPACITY 4400
 #define GROUP_CAPACITY 4096
+#define LATELY_NS UINT64_C(100000000)
 
 /* Where one version keeps what we need. */
 struct hierarchy {
@@ -155,4 +156,15 @@ uint64_t unshard_available_memory(void)
     }
     fclose(file);
     return available;
+}
+
+uint64_t available_memory_lately(void)
+{
+    static _Atomic uint64_t bytes, asked_ns;
+    uint64_t now = engine_now_ns(), then = atomic_load(&asked_ns);
+    if (then == 0 || now - then >= LATELY_NS) {
+        atomic_store(&bytes, unshard_available_memory());
+        atomic_store(&asked_ns, now);
+    }
+    return atomic_load(&bytes);
 }

@@ -379,7 +379,7 @@ bool unshard_engine_prefetch(struct unshard_engine *engine, uint32_t view, uint6
 {
     if (engine->options.prefetch != UNSHARD_PREFETCH_OPEN || !plan_takes(engine, view))
         return false;
-    uint64_t available = unshard_available_memory();
+    uint64_t available = available_memory_lately();
     pthread_mutex_lock(&engine->lock);
     struct view_state *state = &engine->views[view];
     bool news = !state->planned;

@@ -32,6 +32,9 @@ struct window {
     struct passed_ring passed;
 };
 
+/* unshard_available_memory as it was at most a tenth of a second ago: asking takes as long as
+ * opening twenty files, and a thousand components may come in a row. Thread-safe. */
+uint64_t available_memory_lately(void);
 /* Sets bytes, limited, keep_bytes and sentinel_pages. The caller holds engine->lock. */
 void window_update(struct unshard_engine *engine, uint64_t available_bytes);
 /* 0 or -ENOMEM; the chunks of all files must be there. */
