@@ -14,7 +14,7 @@
 /* A stream's read-ahead when memory sets no limit. */
 #define STREAM_AHEAD (UINT64_C(512) << 20)
 /* Where a READ shows that the kernel has dropped pages, first so much ahead is not believed. */
-#define FIRST_STRETCH_CHUNKS 8U
+#define FIRST_STRETCH_CHUNKS 2U
 
 /* ---- what to fetch for them --------------------------------------------------------------------
  */
@@ -280,8 +280,8 @@ void schedule_doubt(struct unshard_engine *engine, uint32_t view, uint64_t offse
 {
     uint64_t most = stream_ahead(engine);
     struct stream *stream = stream_for(engine, view, offset, false);
-    stream_doubt(stream, chunk->state == CHUNK_PUBLISHED, chunk->published_tick,
-                 engine_tick(engine, engine_now_ns()),
+    struct missing missing = {end, chunk->state == CHUNK_PUBLISHED, chunk->published_tick};
+    stream_doubt(stream, &missing, engine_tick(engine, engine_now_ns()),
                  FIRST_STRETCH_CHUNKS * (uint64_t)engine->chunk_bytes, most);
     chunk->doubted = false; /* it tells that once */
     forget_stretch(engine, stream, end, end + stream->stretch, chunk);

@@ -130,14 +130,17 @@ bool streams_end(struct streams *streams, uint32_t view, uint64_t now_ns, struct
     return false;
 }
 
-void stream_doubt(struct stream *stream, bool believed, uint32_t published_tick, uint32_t now_tick,
+void stream_doubt(struct stream *stream, const struct missing *missing, uint32_t now_tick,
                   uint64_t first, uint64_t most)
 {
-    bool news = believed && (stream->stretch == 0 || published_tick > stream->doubt_tick);
+    bool none = stream->stretch == 0;
+    bool news = missing->believed && (none || missing->published_tick > stream->doubt_tick);
+    bool far = missing->end > stream->doubted + first;
     if (news)
         stream->doubt_tick =
             now_tick > 0 ? now_tick - 1 : 0; /* what comes from now on is believed */
-    stream->stretch = news || stream->stretch == 0 ? first : 2 * stream->stretch;
+    stream->stretch = none || news || far ? first : 4 * stream->stretch;
     if (stream->stretch > most)
         stream->stretch = most;
+    stream->doubted = missing->end + stream->stretch;
 }

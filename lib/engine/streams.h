@@ -32,6 +32,7 @@ struct stream {
     uint64_t reached;  /* the farthest that this was */
     uint64_t last_ns;
     uint64_t stretch;    /* as far ahead what was published is not believed; 0: all is */
+    uint64_t doubted;    /* the end of that */
     uint32_t doubt_tick; /* ... unless it was published after this */
 };
 
@@ -65,11 +66,17 @@ struct stream *streams_by_number(struct streams *streams, uint32_t number);
  * there is none any more. */
 bool streams_end(struct streams *streams, uint32_t view, uint64_t now_ns, struct stream *ended);
 
-/* The reader has found that pages of a chunk are missing which was published at `published_tick`,
- * or (believed: false) of one that is doubted already. How far ahead of it what was published up to
- * doubt_tick is not to be believed: `first` bytes, and twice as far with each chunk that confirms
- * it, at most `most`. */
-void stream_doubt(struct stream *stream, bool believed, uint32_t published_tick, uint32_t now_tick,
+/* Pages that the reader has found missing. */
+struct missing {
+    uint64_t end;            /* in the view */
+    bool believed;           /* their chunk was, and not doubted already */
+    uint32_t published_tick; /* when that was published */
+};
+/* How far ahead of the missing pages what was published up to doubt_tick is not to be believed:
+ * `first` bytes, and four times as far each time that more are missing there or right behind, at
+ * most `most`. Where some are missing here and some there, which is how a kernel takes what nobody
+ * uses, it stays at `first`: much more is there than is not. */
+void stream_doubt(struct stream *stream, const struct missing *missing, uint32_t now_tick,
                   uint64_t first, uint64_t most);
 
 #endif

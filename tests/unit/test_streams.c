@@ -106,22 +106,40 @@ static void a_view_that_is_closed_ends_its_own(void **state)
     assert_true(streams_end(&streams, 0, 0, &ended));
 }
 
-static void doubt_doubles_with_each_proof(void **state)
+static uint64_t doubt(struct stream *stream, uint64_t end, bool believed, uint32_t published_tick,
+                      uint32_t now_tick)
+{
+    struct missing missing = {end, believed, published_tick};
+    stream_doubt(stream, &missing, now_tick, 8 * MIB, 40 * MIB);
+    assert_true(stream->doubted == end + stream->stretch);
+    return stream->stretch;
+}
+
+static void doubt_grows_with_each_proof(void **state)
 {
     (void)state;
     struct stream *stream = read_at(1, 0, MIB, false, SECOND);
-    stream_doubt(stream, true, 5, 10, 8 * MIB, 40 * MIB);
-    assert_int_equal(stream->stretch, 8 * MIB);
+    assert_int_equal(doubt(stream, MIB, true, 5, 10), 8 * MIB);
     assert_int_equal(stream->doubt_tick, 9);
-    stream_doubt(stream, false, 5, 11, 8 * MIB, 40 * MIB); /* what was published before */
-    assert_int_equal(stream->stretch, 16 * MIB);
+    assert_int_equal(doubt(stream, 2 * MIB, false, 5, 11), 32 * MIB); /* in the stretch */
     assert_int_equal(stream->doubt_tick, 9);
-    for (unsigned i = 0; i < 5; i++)
-        stream_doubt(stream, false, 5, 12, 8 * MIB, 40 * MIB);
-    assert_int_equal(stream->stretch, 40 * MIB);
-    stream_doubt(stream, true, 13, 20, 8 * MIB, 40 * MIB); /* lost anew */
-    assert_int_equal(stream->stretch, 8 * MIB);
+    assert_int_equal(doubt(stream, 35 * MIB, true, 5, 11), 40 * MIB); /* behind its end */
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(doubt(stream, 50 * MIB, false, 5, 12), 40 * MIB);
+    assert_int_equal(doubt(stream, 90 * MIB, true, 13, 20), 8 * MIB); /* lost anew */
     assert_int_equal(stream->doubt_tick, 19);
+}
+
+static void doubt_stays_small_where_little_is_missing(void **state)
+{
+    (void)state;
+    struct stream *stream = read_at(1, 0, MIB, false, SECOND);
+    for (uint64_t at = MIB; at < 1000 * MIB; at += 20 * MIB) {
+        assert_int_equal(doubt(stream, at, true, 5, 10), 8 * MIB);
+        assert_int_equal(stream->doubt_tick, 9);
+    }
+    uint64_t behind = stream->doubted + MIB;
+    assert_int_equal(doubt(stream, behind, true, 5, 10), 32 * MIB); /* now more of it is */
 }
 
 enum { READERS = MAX_STREAMS - 2, VIEWS = 5, ROUNDS = 100000 };
@@ -177,7 +195,8 @@ int main(void)
         cmocka_unit_test_setup(the_one_with_the_least_ahead_comes_first, forget),
         cmocka_unit_test_setup(silence_ends_it, forget),
         cmocka_unit_test_setup(a_view_that_is_closed_ends_its_own, forget),
-        cmocka_unit_test_setup(doubt_doubles_with_each_proof, forget),
+        cmocka_unit_test_setup(doubt_grows_with_each_proof, forget),
+        cmocka_unit_test_setup(doubt_stays_small_where_little_is_missing, forget),
         cmocka_unit_test_setup(readers_are_told_apart, forget),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
