@@ -508,7 +508,7 @@ def test_commands_of_who_may_not_list_all(root, tmp_path):
                 assert done.returncode == 0 and "two" not in done.stdout, done.stderr
             finally:
                 storage.command("release", "reset")
-                reader.wait()
+                reader.wait(PATIENCE)
             os.truncate(root / "two/model-00002-of-00003.safetensors", 100)
             wait_for(lambda: run("status", mount.path).returncode == 3)
             done = as_alice("status", "--json")
