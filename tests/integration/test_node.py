@@ -56,6 +56,7 @@ def facts(cache):
                   for repo in found.repos for revision in repo.revisions)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shared", [False, True], ids=["old", "shared"])
 def test_a_cache_by_name_two_revisions_side_by_side(llama, tmp_path, shared):
     cache, other = tmp_path / "hub", tmp_path / "other"
