@@ -11,8 +11,8 @@ int supervise_exec(char **command);
 /* Runs a program as a child, and waits for its end. Signals that a process sends are passed on, for
  * it cannot be told whether they were sent to this process alone or to the whole group, whose
  * program then has them twice; those of the terminal reach both by themselves. It is stopped and
- * continued with the program, and the program dies with it. 0 and how it ended, as of waitpid, or a negative errno. Only with a
- * single thread and no other child that matters. */
+ * continued with the program, and the program dies with it. 0 and how it ended, as of waitpid, or a
+ * negative errno. Only with a single thread and no other child that matters. */
 int supervise(char **command, int *status);
 
 /* Ends this process as a program has ended: with its exit status, or by the same signal. */

@@ -13,6 +13,9 @@ import checkpoints
 import gguf_files
 from harness import PATIENCE, TOP, UNSHARD, detach, is_mounted
 
+# What the daemon does in these, others have it do in less time.
+pytestmark = pytest.mark.heavy
+
 GUIDES = TOP / "contrib/guides"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TRIED = {"transformers", "diffusers", "vllm", "tensorrt-llm", "comfyui", "llama-cpp", "loaders"}

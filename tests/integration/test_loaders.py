@@ -11,6 +11,9 @@ import loaders
 from compare import assert_same, assert_same_models
 from harness import mounted
 
+# What the daemon does in these, others have it do in less time.
+pytestmark = pytest.mark.heavy
+
 ORDERS = ["order=shard", "order=canonical"]
 
 
