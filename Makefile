@@ -62,7 +62,7 @@ help:
 	@echo 'make lint        clang-format and clang-tidy'
 	@echo 'make demo        make a small checkpoint, mount it, load it; or yours [SRC=... MNT=...]'
 	@echo 'make picture     contrib/demo/watch.svg, recorded anew'
-	@echo 'make campaign    corrupt shards, let storage fail, kill daemons: 1850 rounds [CAMPAIGN=...]'
+	@echo 'make campaign    corrupt shards, let storage fail, kill daemons: 2270 rounds [CAMPAIGN=...]'
 	@echo 'make bench       measure, side by side with what else there is [MEASURE=--quick] [BASE=COMMIT]'
 	@echo 'make manifests   contrib/kubernetes/daemonset.yaml, of the chart and its default values'
 	@echo 'make deb         Debian packages in build/deb, checked with lintian'
@@ -105,6 +105,14 @@ $(BUILD)/tests/%: tests/%.c $(BUILD)/libunshard.a Makefile
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -MF $@.d -Itests $(LDFLAGS) -o $@ $< $(BUILD)/libunshard.a \
 	    $(shell pkg-config --libs cmocka) $(LIB_LIBS)
 
+# The program as if it had another layout of what is kept for a successor.
+NEXT := $(BUILD)/tests/unshard-next
+$(NEXT): $(FS_OBJ) lib/keep/keep.c lib/keep/keep.h $(BUILD)/libunshard.a
+	@mkdir -p $(@D)
+	@echo '  CC    $@'
+	$(Q)$(CC) $(CPPFLAGS) -DKEEP_LAYOUT=1000U $(CFLAGS) $(LDFLAGS) -o $@ lib/keep/keep.c $(FS_OBJ) \
+	    $(BUILD)/libunshard.a $(FUSE_LIBS) $(LIB_LIBS)
+
 # One libFuzzer program per file in tests/fuzz, with all of the library under ASan and UBSan.
 FUZZ_CFLAGS := -std=gnu11 -g -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
 build/fuzz/obj/%.o: %.c Makefile
@@ -127,7 +135,7 @@ build/tests/bench/%: tests/bench/%.c Makefile
 	@echo '  CC    $@'
 	$(Q)$(CC) $(CPPFLAGS) -std=gnu11 -g -O2 $(WARNINGS) -pthread -o $@ $<
 
-tests: $(UNIT_BIN) $(SLOWFS)
+tests: $(UNIT_BIN) $(SLOWFS) $(NEXT)
 fuzz: $(FUZZ_BIN)
 
 LIBDIR := $(DESTDIR)$(PREFIX)/lib
@@ -149,7 +157,7 @@ install: all
 	install -D -m 644 contrib/completion/unshard.bash $(DESTDIR)$(BASHDIR)/unshard
 	install -D -m 644 contrib/completion/_unshard $(DESTDIR)$(ZSHDIR)/_unshard
 	install -d $(DESTDIR)$(UNITDIR)
-	sed 's|/usr/bin/|$(PREFIX)/bin/|' contrib/systemd/unshard@.service >$(UNIT)
+	sed 's|/usr/bin/unshard|$(PREFIX)/bin/unshard|' contrib/systemd/unshard@.service >$(UNIT)
 	@for page in $(MAN_SRC); do \
 	    install -D -v -m 644 $$page \
 	        $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit 1; \

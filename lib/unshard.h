@@ -82,6 +82,8 @@ struct unshard_view_options {
 int unshard_split_check(const char *value, struct unshard_error *error);
 
 /* How its bytes are fetched. Zero in a field means the default. */
+struct unshard_keep; /* below */
+
 struct unshard_fetch_options {
     enum unshard_prefetch prefetch;
     enum unshard_verify verify;
@@ -92,10 +94,12 @@ struct unshard_fetch_options {
                                   * allow it */
     uint64_t buffer_bytes;       /* all chunk buffers together; default 256 MiB */
     double
-        read_timeout_seconds; /* a read that gets nothing from storage for so long fails; 0: 300 */
-    uint64_t window_bytes;    /* how far to prefetch ahead of readers; 0: from available memory */
-    uint64_t budget_bytes;    /* that the page cache may hold of all that is prefetched; 0, or more
-                               * than that: from available memory */
+        read_timeout_seconds;  /* a read that gets nothing from storage for so long fails; 0: 300 */
+    uint64_t window_bytes;     /* how far to prefetch ahead of readers; 0: from available memory */
+    uint64_t budget_bytes;     /* that the page cache may hold of all that is prefetched; 0, or more
+                                * than that: from available memory */
+    struct unshard_keep *keep; /* where what the engine of the next process must know is kept, and
+                                * what that of an earlier one knew is found; NULL: nothing is */
 };
 
 /* ---- checkpoint: the tree and its views --------------------------------------------------------
@@ -236,11 +240,15 @@ struct unshard_place {
     uint32_t node;
 };
 
-/* The source itself is looked at, nothing in it. options->split: NULL is "auto" in a source that is
- * one model, and "off" in any other. *out is owned by the caller. Blocks on I/O.
- * Errors: it is no readable directory, or memory. */
-int unshard_tree_open(const char *source, const struct unshard_view_options *options,
+/* The source itself is looked at, nothing in it. directory: a descriptor of it that an earlier
+ * process had (unshard_tree_directory), since its path may lead to what is mounted over it, and
+ * source is the path as that one knew it; it stays the caller's; negative: the path is followed.
+ * options->split: NULL is "auto" in a source that is one model, and "off" in any other. *out is
+ * owned by the caller. Blocks on I/O. Errors: it is no readable directory, or memory. */
+int unshard_tree_open(const char *source, int directory, const struct unshard_view_options *options,
                       struct unshard_tree **out, struct unshard_error *error);
+/* A descriptor of the source, which is the tree's. */
+int unshard_tree_directory(const struct unshard_tree *tree);
 /* Nobody may hold a layout any more. NULL is allowed. */
 void unshard_tree_close(struct unshard_tree *tree);
 /* What all layouts have in common, and no node: what an engine is started with. Lives as long as
@@ -317,9 +325,12 @@ struct unshard_engine;
 
 /* What only the mount knows of itself, for the status. Zero in a field: not known. */
 struct unshard_mount_facts {
-    const char *mountpoint;    /* valid as long as the engine */
-    unsigned connection;       /* number of the FUSE connection */
-    uint64_t read_ahead_bytes; /* what the kernel reads at once for a reader of the mount */
+    const char *mountpoint;     /* valid as long as the engine */
+    unsigned connection;        /* number of the FUSE connection */
+    uint64_t read_ahead_bytes;  /* what the kernel reads at once for a reader of the mount */
+    unsigned restarts;          /* processes that have served the mount before this one */
+    int64_t restart_time;       /* when the last one of these ended; seconds since the epoch */
+    const char *restart_reason; /* ... and why: a word of unshard-status(7), or it is not shown */
 };
 
 /* What the engine needs from whoever shows the views to readers. */
@@ -529,9 +540,12 @@ struct unshard_status {
     const char *source, *mountpoint;
     unsigned connection; /* as the two above, see unshard_mount_facts */
     uint64_t read_ahead_bytes;
+    unsigned restarts;
+    int64_t restart_time;
+    const char *restart_reason;
     enum unshard_mount_state state;
-    int64_t time; /* seconds since the epoch; 0: not known */
-    double uptime_seconds;
+    int64_t time;                          /* seconds since the epoch; 0: not known */
+    double uptime_seconds;                 /* of the process, as all that is counted */
     uint64_t bytes_total, bytes_published; /* of all shards; each file counts once */
     uint64_t bytes_read, bytes_stored;     /* from the source; into the page cache */
     double rate_bytes_per_second;
@@ -665,6 +679,55 @@ uint64_t unshard_available_memory(void);
 /* Whether the digests of chunks that one mount gains can be kept for the next ones; makes their
  * directory. Blocks on its file system. 0, or a negative errno and *error. Thread-safe. */
 int unshard_cache_check(struct unshard_error *error);
+
+/* ---- what outlives the process -----------------------------------------------------------------
+ */
+
+/* Memory that another process goes on with when this one has died, see keep.h: an area whose use is
+ * the caller's, and records of kinds. */
+struct unshard_keep;
+
+enum unshard_keep_kind {
+    UNSHARD_KEEP_START = 1, /* how the process was started */
+    UNSHARD_KEEP_SESSION,   /* what was agreed with the kernel */
+    UNSHARD_KEEP_NODE,      /* what the kernel knows by a number */
+    UNSHARD_KEEP_NODE_IDS,  /* ... the last of which was this */
+    UNSHARD_KEEP_TEXT,      /* of a status file that somebody has open */
+    UNSHARD_KEEP_ENGINE,    /* of the engine as a whole */
+    UNSHARD_KEEP_FILE       /* ... and of one content of one file: what was seen of it */
+};
+
+/* A new one, with an area of so many zero bytes. *out is the caller's. 0 or a negative errno. */
+int unshard_keep_new(size_t area_bytes, struct unshard_keep **out, struct unshard_error *error);
+/* That of a process that is gone, by a descriptor, which stays the caller's. -EPROTO with the code
+ * "keep-layout": another version made it, or it is damaged, and nothing can be taken over. */
+int unshard_keep_take(int fd, size_t area_bytes, struct unshard_keep **out,
+                      struct unshard_error *error);
+/* That of a process that may be there: records may be looked at, and none be added or removed. */
+int unshard_keep_look(int fd, size_t area_bytes, struct unshard_keep **out,
+                      struct unshard_error *error);
+/* The same, to try out whether it could be taken: nobody else sees what is changed in it. */
+int unshard_keep_rehearse(int fd, size_t area_bytes, struct unshard_keep **out,
+                          struct unshard_error *error);
+/* What is in there stays for whoever has it, too. NULL is allowed. */
+void unshard_keep_close(struct unshard_keep *keep);
+/* Its descriptor, which whoever is to hand it on duplicates; it is closed on exec. */
+int unshard_keep_descriptor(const struct unshard_keep *keep);
+void *unshard_keep_area(const struct unshard_keep *keep);
+/* A new record of at least so many bytes, zeroed, which nobody finds until it is committed. NULL:
+ * there is no room, or keep is NULL; what is not kept is made anew by the next process.
+ * Thread-safe, as are those below. */
+void *unshard_keep_add(struct unshard_keep *keep, enum unshard_keep_kind kind, size_t bytes);
+void unshard_keep_commit(void *record);
+/* NULL is allowed. */
+void unshard_keep_remove(struct unshard_keep *keep, void *record);
+size_t unshard_keep_size(const void *record);
+/* Calls found for each record of a kind, until it returns other than 0, which is returned. What it
+ * is given was written by another process, maybe one that ran wild. Records may be added meanwhile;
+ * none may be removed. */
+typedef int (*unshard_keep_found)(void *context, void *record, size_t bytes);
+int unshard_keep_each(struct unshard_keep *keep, enum unshard_keep_kind kind,
+                      unshard_keep_found found, void *context);
 
 /* ---- export ------------------------------------------------------------------------------------
  */

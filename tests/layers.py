@@ -12,6 +12,7 @@ FORMAT_BY_NAME = re.compile(r'format_of_name\("(\w+)"\)')
 # Each room of the library and those below it that it may include.
 LIB = {
     "base": set(),
+    "keep": {"base"},
     "json": {"base"},
     "formats": {"base", "json"},
     "view": {"base", "formats"},

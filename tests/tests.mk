@@ -53,11 +53,11 @@ manifests: deps
 	    .venv/bin/helm template unshard $(KUBERNETES)/chart --skip-tests; } >build/daemonset.yaml
 	@mv build/daemonset.yaml $(KUBERNETES)/daemonset.yaml
 
-# Rounds of corruption, of faults and of kills; CAMPAIGN=... goes to both, --help tells what.
+# Rounds of corruption, of faults, of kills and upgrades; CAMPAIGN=... goes to all, --help tells what.
 campaign: deps
 	@$(MAKE) --no-print-directory campaign-run
 campaign-run: all $(SLOWFS)
-	@status=0; for one in detection faults; do \
+	@status=0; for one in detection faults survival; do \
 	    UNSHARD_BIN=$(abspath $(BUILD))/unshard $(PYTHON) tests/campaign/$$one.py $(CAMPAIGN) || \
 	    status=1; done; exit $$status
 

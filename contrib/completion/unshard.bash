@@ -105,7 +105,7 @@ _unshard() {
     fi
     _unshard_read_operands
     case $command in
-    umount | status | wait | evict | warm)
+    umount | status | wait | evict | warm | upgrade)
         if ((${#operands[@]} == 0)); then
             mapfile -t COMPREPLY < <(compgen -W "$(_unshard_mounts)" -- "$current")
             ((${#COMPREPLY[@]} > 0)) && return

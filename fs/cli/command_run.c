@@ -39,6 +39,8 @@ struct place {
 };
 
 struct run {
+    int argc;
+    char **argv; /* as given */
     struct options options;
     struct place *places;
     unsigned count; /* of places, and of daemons */
@@ -126,7 +128,8 @@ static int serve(void *context, unsigned number, int link)
 {
     const struct run *run = context;
     struct mount_options options = run->options.mount;
-    struct private_view view = {.path = run->places[number].at};
+    struct private_view view = {
+        .path = run->places[number].at, .number = number, .argc = run->argc, .argv = run->argv};
     options.source = run->places[number].source;
     return mount_privately(&options, &view, link);
 }
@@ -243,11 +246,21 @@ static void release(struct run *run)
     options_release(&run->options);
 }
 
+/* In a process that goes on with the mount of one source: there is no command to be run. */
+static int serve_on(const struct run *run)
+{
+    struct mount_options options = run->options.mount;
+    struct private_view view = {.argc = run->argc, .argv = run->argv};
+    return mount_privately(&options, &view, -1);
+}
+
 int command_run(int argc, char **argv)
 {
-    struct run run = {.namespace = {.user_namespace = -1}};
+    struct run run = {.argc = argc, .argv = argv, .namespace = {.user_namespace = -1}};
     int parsed = options_parse_or_print("run", argc, argv, &run.options);
     int status = parsed < 0 ? EXIT_STATUS_NOT_RUN : EXIT_STATUS_OK;
+    if (parsed == 0 && mount_goes_on())
+        return serve_on(&run);
     if (parsed == 0) {
         int result = find_places(&run);
         if (!result)

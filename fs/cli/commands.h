@@ -20,6 +20,7 @@ int command_status(int argc, char **argv);
 int command_wait(int argc, char **argv);
 int command_evict(int argc, char **argv);
 int command_warm(int argc, char **argv);
+int command_upgrade(int argc, char **argv);
 int command_list(int argc, char **argv);
 int command_doctor(int argc, char **argv);
 int command_ls(int argc, char **argv);

@@ -5,6 +5,7 @@
 #include "fs/cli/options.h"
 #include "fs/cli/size_text.h"
 #include "fs/host/descriptor_limit.h"
+#include "fs/mount/supervisor.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -13,11 +14,11 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } commands[] = {
-    {"run", command_run},       {"mount", command_mount},   {"umount", command_umount},
-    {"status", command_status}, {"wait", command_wait},     {"evict", command_evict},
-    {"warm", command_warm},     {"list", command_list},     {"doctor", command_doctor},
-    {"ls", command_ls},         {"export", command_export}, {"verify", command_verify},
-    {"seal", command_seal},
+    {"run", command_run},       {"mount", command_mount},     {"umount", command_umount},
+    {"status", command_status}, {"wait", command_wait},       {"evict", command_evict},
+    {"warm", command_warm},     {"list", command_list},       {"doctor", command_doctor},
+    {"ls", command_ls},         {"export", command_export},   {"verify", command_verify},
+    {"seal", command_seal},     {"upgrade", command_upgrade},
 };
 
 static int unknown_command(const char *name)
@@ -56,7 +57,10 @@ static bool is_mount_helper(const char *program)
 
 int main(int argc, char **argv)
 {
+    int status;
     descriptor_limit_raise();
+    if (supervisor_is_this(&status))
+        return status;
     if (argc > 0 && is_mount_helper(argv[0]))
         return finish(command_mount_helper(argc, argv));
     if (argc < 2) {

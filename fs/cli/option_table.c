@@ -9,7 +9,7 @@ enum {
     MOUNTS = COMMAND_MOUNT | COMMAND_RUN,
     VIEWS = MOUNTS | COMMAND_LS | COMMAND_EXPORT,
     HASHING = COMMAND_SEAL | COMMAND_VERIFY,
-    RUNNING = COMMAND_WAIT | COMMAND_EVICT | COMMAND_WARM | COMMAND_LIST,
+    RUNNING = COMMAND_WAIT | COMMAND_EVICT | COMMAND_WARM | COMMAND_LIST | COMMAND_UPGRADE,
     ALL = VIEWS | RUNNING | HASHING | COMMAND_UMOUNT | COMMAND_STATUS | COMMAND_DOCTOR,
     PRINTS_JSON = RUNNING | HASHING | COMMAND_STATUS | COMMAND_DOCTOR | COMMAND_LS |
                   COMMAND_EXPORT | COMMAND_RUN,
@@ -28,6 +28,8 @@ const struct option_entry option_table[] = {
      "only mount, and leave that with the service manager for a daemon in a sandbox"},
     {"lazy", 'l', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(lazy),
      "detach now, even if busy; the daemon ends when the last file is closed"},
+    {"all", 'a', false, OPTION_FLAG, NULL, COMMAND_UPGRADE, AT(all),
+     "every mount of this host, one after the other"},
     {"force", 'f', false, OPTION_FLAG, NULL, COMMAND_UMOUNT, AT(force),
      "end its connection first, whatever state it is in: all its readers get an error"},
     {"json", 'j', false, OPTION_FLAG, NULL, PRINTS_JSON, AT(json), "print JSON"},
@@ -147,6 +149,10 @@ const struct command_entry command_table[] = {
      "COMPONENT is a name or a path that `unshard status` shows, or a directory; without it all\n"
      "are meant.\n"
      "Returns at once; `unshard wait` waits.\n"},
+    {"upgrade", COMMAND_UPGRADE, "[MOUNTPOINT]", 0, 1, "have this version serve a mount in use",
+     "Its readers notice a short pause. What cannot be taken over is served as before.\n"
+     "Exit status: 0 it was done; 1 a mount was not upgraded, and the message tells why; 2 wrong\n"
+     "usage.\n"},
     {"list", COMMAND_LIST, "", 0, 0, "list the mounts of this host",
      "Exit status: 0 all are well; 1 they cannot be listed; 2 wrong usage; 3 a mount has errors "
      "or\n"

@@ -40,6 +40,7 @@ enum check_against { CHECK_ALL, CHECK_OTHERS, CHECK_NONE };
 /* The options of any command; each uses those that the table gives it. */
 struct options {
     struct mount_options mount; /* source: the first operand, mountpoint: the second */
+    bool all;                   /* of upgrade: every mount */
     bool help, json, tensors, watch, lazy, force, verified;
     double interval; /* seconds */
     double timeout;  /* seconds; 0: none */
@@ -87,6 +88,7 @@ enum command_bit {
     COMMAND_LIST = 2048,
     COMMAND_DOCTOR = 4096,
     COMMAND_RUN = 8192,
+    COMMAND_UPGRADE = 128,
 };
 
 enum option_kind {

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "fs/host/close_others.h"
-#include "fs/host/service_manager.h"
 
 #define READY_BYTE '\001' /* cannot begin a message */
 #define ACCEPT_MS 5000
@@ -161,12 +160,7 @@ bool daemon_ready(struct daemon_link *link)
         close(link->fd);
         link->fd = -1;
     }
-    if (!wanted)
-        return false;
-    char state[64];
-    snprintf(state, sizeof state, "READY=1\nMAINPID=%d", (int)getpid());
-    service_manager_tell(state);
-    return true;
+    return wanted;
 }
 
 void daemon_failed(struct daemon_link *link, const char *words)

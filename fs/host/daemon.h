@@ -20,9 +20,9 @@ int daemon_begin(struct daemon_link *link, bool foreground, int keep);
 /* From here on the end of the parent is noticed by daemon_ready, and the process can undo what it
  * has begun. To be called by the thread that called daemon_begin. false: it has ended already. */
 bool daemon_outlives_parent(const struct daemon_link *link);
-/* The mount works: lets the parent exit with 0, leaves standard input, output and error, changes to
- * "/", and sends READY=1 to a service manager. false: the parent was ended while it waited, and
- * nobody wants the mount any more. */
+/* The mount works: lets the parent exit with 0, leaves standard input, output and error, and
+ * changes to "/". false: the parent was ended while it waited, and nobody wants the mount any more.
+ */
 bool daemon_ready(struct daemon_link *link);
 /* It does not: the parent prints the words, or the object that link->json asks for, and exits with
  * 1; in the foreground they are printed here. */

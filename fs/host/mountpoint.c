@@ -146,6 +146,33 @@ int mountpoint_outside_file(char **path, const char *mountpoint, const char *sou
 /* For a daemon that works, many times what it needs. */
 #define PROBE_MS 5000
 
+/* What the kernel does not answer by itself at once, somebody would have to. */
+#define WAITS_MS 1000
+
+struct named {
+    const char *path, *fsname;
+    unsigned connection;
+    bool is_it; /* what lies on top */
+};
+
+static int compare_name(void *context, const struct mounted *mounted)
+{
+    struct named *named = context;
+    if (strcmp(mounted->mountpoint, named->path) != 0)
+        return 0;
+    named->is_it =
+        mount_table_is_unshard(mounted->type) && strcmp(mounted->source, named->fsname) == 0;
+    named->connection = mounted->minor_number;
+    return 0;
+}
+
+bool mountpoint_waits(const char *path, const char *fsname)
+{
+    struct named named = {.path = path, .fsname = fsname};
+    return mount_table_each(compare_name, &named) == 0 && named.is_it &&
+           server_of(named.connection) == 0 && server_ask(path, WAITS_MS) == SERVER_SILENT;
+}
+
 /* A mount that does not answer: ends its connection, unless its daemon runs. */
 static int end_silent(const char *quoted, const struct mount_entry *entry,
                       struct unshard_error *error)

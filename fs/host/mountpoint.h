@@ -48,6 +48,11 @@ int mountpoint_check_alone(const char *path, const char *source, unsigned connec
 int mountpoint_outside_file(char **path, const char *mountpoint, const char *source,
                             struct unshard_error *error);
 
+/* Whether an unshard mount of that name lies on top of a canonical path that nobody serves and that
+ * lives all the same: somebody else keeps its descriptor, for whoever goes on with it. Takes a
+ * second at most. */
+bool mountpoint_waits(const char *path, const char *fsname);
+
 /* What lies on top of a canonical path, opened with O_PATH: a mount is asked nothing. A descriptor
  * or a negative errno. */
 int mountpoint_open(const char *path);

@@ -9,14 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Under which the manager keeps the descriptor. */
-#define KEPT_NAME "unshard"
 #define FIRST_GIVEN 3 /* SD_LISTEN_FDS_START */
 #define MOST_GIVEN 64
 #define BARRIER_MS 5000
+#define PATIENCE_SECONDS 1
+#define STATE_BYTES 128
 
 /* 0 or a negative errno; -ENOENT: there is no manager. */
 static int address_of_manager(struct sockaddr_un *address, socklen_t *length)
@@ -35,31 +36,34 @@ static int address_of_manager(struct sockaddr_un *address, socklen_t *length)
     return 0;
 }
 
-/* With a duplicate of fd, unless that is negative. 0 or a negative errno. */
-static int send_to_manager(const char *state, int fd)
+/* With duplicates of the descriptors. patient: waits a moment for a manager that does not listen
+ * just now. 0 or a negative errno. */
+static int send_to_manager(const char *state, const int *fds, unsigned count, bool patient)
 {
     struct sockaddr_un address;
     socklen_t length;
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {0};
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(SERVICE_MANAGER_MOST * sizeof *fds)] = {0};
     struct iovec text = {(char *)state, strlen(state)};
     struct msghdr message = {.msg_name = &address, .msg_iov = &text, .msg_iovlen = 1};
     int result = address_of_manager(&address, &length);
     if (result)
         return result;
     message.msg_namelen = length;
-    if (fd >= 0) {
+    if (count > 0) {
         message.msg_control = control;
-        message.msg_controllen = sizeof control;
+        message.msg_controllen = CMSG_SPACE(count * sizeof *fds);
         struct cmsghdr *header = CMSG_FIRSTHDR(&message);
         header->cmsg_level = SOL_SOCKET;
         header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(header), &fd, sizeof fd);
+        header->cmsg_len = CMSG_LEN(count * sizeof *fds);
+        memcpy(CMSG_DATA(header), fds, count * sizeof *fds);
     }
     int sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sender < 0)
         return -errno;
-    if (sendmsg(sender, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    struct timeval most = {.tv_sec = PATIENCE_SECONDS};
+    setsockopt(sender, SOL_SOCKET, SO_SNDTIMEO, &most, sizeof most);
+    if (sendmsg(sender, &message, MSG_NOSIGNAL | (patient ? 0 : MSG_DONTWAIT)) < 0)
         result = -errno;
     close(sender);
     return result;
@@ -67,7 +71,7 @@ static int send_to_manager(const char *state, int fd)
 
 void service_manager_tell(const char *state)
 {
-    send_to_manager(state, -1);
+    send_to_manager(state, NULL, 0, false);
 }
 
 /* Until the manager has worked through what was sent: it then closes what comes with a barrier. It
@@ -77,7 +81,7 @@ static int wait_for_manager(void)
     int ends[2];
     if (pipe2(ends, O_CLOEXEC))
         return -errno;
-    int result = send_to_manager("BARRIER=1", ends[1]);
+    int result = send_to_manager("BARRIER=1", &ends[1], 1, false);
     close(ends[1]);
     struct pollfd entry = {.fd = ends[0]};
     int ready = result ? 0 : poll(&entry, 1, BARRIER_MS);
@@ -87,9 +91,18 @@ static int wait_for_manager(void)
     return result;
 }
 
-int service_manager_keep(int fd, struct unshard_error *error)
+static int send_to_keep(const char *name, const int *fds, unsigned count)
 {
-    int result = send_to_manager("FDSTORE=1\nFDNAME=" KEPT_NAME, fd);
+    char state[STATE_BYTES];
+    if (count > SERVICE_MANAGER_MOST)
+        return -E2BIG;
+    snprintf(state, sizeof state, "FDSTORE=1\nFDNAME=%s", name);
+    return send_to_manager(state, fds, count, true);
+}
+
+int service_manager_keep(const char *name, int fd, struct unshard_error *error)
+{
+    int result = send_to_keep(name, &fd, 1);
     if (!result)
         result = wait_for_manager();
     if (result == -ENOENT)
@@ -102,16 +115,34 @@ int service_manager_keep(int fd, struct unshard_error *error)
                   : 0;
 }
 
-/* Whether the n-th of the names, which colons separate, is ours. */
-static bool is_named(const char *names, long n)
+int service_manager_leave(const char *name, const int *fds, unsigned count)
 {
-    for (; n > 0 && names; n--) {
-        names = strchr(names, ':');
-        names += names != NULL;
-    }
-    return names && !strncmp(names, KEPT_NAME, sizeof KEPT_NAME - 1) &&
-           (names[sizeof KEPT_NAME - 1] == ':' || names[sizeof KEPT_NAME - 1] == '\0');
+    return send_to_keep(name, fds, count);
 }
+
+void service_manager_drop(const char *name)
+{
+    char state[STATE_BYTES];
+    snprintf(state, sizeof state, "FDSTOREREMOVE=1\nFDNAME=%s", name);
+    send_to_manager(state, NULL, 0, true);
+}
+
+static bool is_this_process(const char *variable)
+{
+    const char *process = getenv(variable);
+    return process && strtol(process, NULL, 10) == (long)getpid();
+}
+
+/* The variables are inherited by what the service starts, and mean the process that the manager has
+ * started. */
+bool service_manager_keeps(void)
+{
+    const char *most = getenv("FDSTORE");
+    return most && strtol(most, NULL, 10) > 0 && is_this_process("SYSTEMD_EXEC_PID");
+}
+
+/* ---- what it gives -----------------------------------------------------------------------------
+ */
 
 /* The kernel reports an error on the descriptor of a mount that has ended. */
 static bool is_alive(int fd)
@@ -120,25 +151,33 @@ static bool is_alive(int fd)
     return poll(&entry, 1, 0) == 0;
 }
 
-int service_manager_given(void)
+/* The number of the next of the names that colons separate, or count: it is none of these. */
+static unsigned next_name(const char **at, const char *const *names, unsigned count)
 {
-    const char *process = getenv("LISTEN_PID"), *number = getenv("LISTEN_FDS");
-    const char *names = getenv("LISTEN_FDNAMES");
-    int found = -1;
-    if (!process || !number || !names || strtol(process, NULL, 10) != (long)getpid())
-        return -1;
-    long count = strtol(number, NULL, 10);
-    for (long i = 0; i < count && i < MOST_GIVEN; i++) {
-        int fd = FIRST_GIVEN + (int)i;
-        if (!is_named(names, i) || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+    size_t length = strcspn(*at, ":");
+    unsigned found = 0;
+    while (found < count &&
+           (strlen(names[found]) != length || strncmp(names[found], *at, length) != 0))
+        found++;
+    *at += length + ((*at)[length] == ':');
+    return found;
+}
+
+void service_manager_given(const char *const *names, unsigned count,
+                           void (*take)(void *context, unsigned name, int fd), void *context)
+{
+    const char *number = getenv("LISTEN_FDS"), *at = getenv("LISTEN_FDNAMES");
+    long given = number && at && is_this_process("LISTEN_PID") ? strtol(number, NULL, 10) : 0;
+    for (int fd = FIRST_GIVEN; fd < FIRST_GIVEN + given && fd < FIRST_GIVEN + MOST_GIVEN; fd++) {
+        unsigned name = next_name(&at, names, count);
+        if (name == count || fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
             continue;
-        if (found < 0 && is_alive(fd))
-            found = fd;
+        if (is_alive(fd))
+            take(context, name, fd);
         else
             close(fd);
     }
     unsetenv("LISTEN_PID");
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
-    return found;
 }

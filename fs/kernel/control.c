@@ -190,10 +190,31 @@ static int check_target(struct inquiry *inquiry)
     return result == -ENOTDIR ? -ENOENT : result;
 }
 
+static void upgrade(struct inquiry *inquiry)
+{
+    struct filesystem *filesystem = inquiry->filesystem;
+    struct control_message *message = &inquiry->message;
+    char program[CONTROL_COMPONENT_CAPACITY];
+    memcpy(program, message->component, sizeof program);
+    memset(message->component, 0, sizeof message->component);
+    int result = filesystem->upgrade_try(filesystem->upgrade_context, program, message->component,
+                                         sizeof message->component);
+    message->ticket = (uint64_t)-result;
+    struct fuse_req *request = waiting_take(filesystem->waiting, &inquiry->job);
+    if (request)
+        fuse_reply_ioctl(request, 0, message, sizeof *message);
+    if (result == 0)
+        filesystem->upgrade_decide(filesystem->upgrade_context, request != NULL);
+}
+
 static void work(struct waiting_job *job)
 {
     struct inquiry *inquiry = (struct inquiry *)job;
     struct filesystem *filesystem = inquiry->filesystem;
+    if (inquiry->command == CONTROL_UPGRADE) {
+        upgrade(inquiry);
+        return;
+    }
     struct job order = {.command = inquiry->command};
     int result = check_target(inquiry);
     struct fuse_req *request = waiting_take(filesystem->waiting, job);
@@ -238,7 +259,8 @@ static int inquire(struct filesystem *filesystem, struct fuse_req *request, unsi
     inquiry->command = command;
     inquiry->message = *message;
     inquiry->message.component[sizeof message->component - 1] = '\0';
-    trim(inquiry->message.component);
+    if (command != CONTROL_UPGRADE)
+        trim(inquiry->message.component);
     int result = waiting_enter(filesystem->waiting, &inquiry->job, request);
     if (result)
         free(inquiry);
@@ -250,7 +272,8 @@ void control_request(struct filesystem *filesystem, struct fuse_req *request, un
 {
     struct control *control = filesystem->control;
     int result = -ENOTTY;
-    if (command == CONTROL_EVICT || command == CONTROL_WARM)
+    if (command == CONTROL_EVICT || command == CONTROL_WARM ||
+        (command == CONTROL_UPGRADE && filesystem->upgrade_try))
         result = inquire(filesystem, request, command, message);
     if (command == CONTROL_SERVED) {
         pthread_mutex_lock(&control->mutex);

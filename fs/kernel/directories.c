@@ -20,27 +20,25 @@
 /* ---- handles -----------------------------------------------------------------------------------
  */
 
+/* What the kernel knows by a number: one that an earlier process has given is listed anew, from
+ * where its reader is, and has its layout from then on. */
 struct open_directory {
-    struct unshard_place place; /* holds the layout, once it is listed; of open_mutex */
-    struct open_directory *next, *previous;
+    uint64_t number;
+    struct unshard_place place;             /* holds the layout, once it is listed; of open_mutex */
+    struct open_directory *next, *previous; /* in its bucket */
 };
+
+#define BUCKETS 64u
+#define NUMBERS (UINT64_C(1) << 48) /* that a process gives at most */
 
 /* All that are open: a RELEASEDIR can come after the mount has gone, that is, never. */
 static pthread_mutex_t open_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct open_directory *open_directories; /* of open_mutex */
+static struct open_directory *open_directories[BUCKETS]; /* of open_mutex, as is last_number */
+static uint64_t last_number;
 
-static struct open_directory *new_handle(void)
+void directories_begin(unsigned generation)
 {
-    struct open_directory *handle = calloc(1, sizeof *handle);
-    if (!handle)
-        return NULL;
-    pthread_mutex_lock(&open_mutex);
-    handle->next = open_directories;
-    if (open_directories)
-        open_directories->previous = handle;
-    open_directories = handle;
-    pthread_mutex_unlock(&open_mutex);
-    return handle;
+    last_number = NUMBERS * generation;
 }
 
 static void let_go(struct unshard_checkpoint *layout)
@@ -49,50 +47,92 @@ static void let_go(struct unshard_checkpoint *layout)
         unshard_layout_release(layout);
 }
 
-/* What it lists, for the caller to release; without a layout when that is still to be found. */
-static struct unshard_place hold_place(struct open_directory *handle)
+/* Caller holds the mutex. */
+static struct open_directory *find_handle(uint64_t number)
+{
+    struct open_directory *handle = open_directories[number % BUCKETS];
+    while (handle && handle->number != number)
+        handle = handle->next;
+    return handle;
+}
+
+/* Caller holds the mutex. NULL when memory is short. */
+static struct open_directory *add_handle(uint64_t number)
+{
+    struct open_directory *handle = calloc(1, sizeof *handle);
+    struct open_directory **bucket = &open_directories[number % BUCKETS];
+    if (!handle)
+        return NULL;
+    handle->number = number;
+    handle->next = *bucket;
+    if (*bucket)
+        (*bucket)->previous = handle;
+    *bucket = handle;
+    return handle;
+}
+
+/* A new number; 0 when memory is short. */
+static uint64_t new_handle(void)
 {
     pthread_mutex_lock(&open_mutex);
-    struct unshard_place place = handle->place;
+    struct open_directory *handle = add_handle(last_number + 1);
+    uint64_t number = handle ? ++last_number : 0;
+    pthread_mutex_unlock(&open_mutex);
+    return number;
+}
+
+/* What it lists, for the caller to release; without a layout when that is still to be found. */
+static struct unshard_place hold_place(uint64_t number)
+{
+    struct unshard_place place = {0};
+    pthread_mutex_lock(&open_mutex);
+    const struct open_directory *handle = find_handle(number);
+    if (handle)
+        place = handle->place;
     if (place.layout)
         unshard_layout_hold(place.layout);
     pthread_mutex_unlock(&open_mutex);
     return place;
 }
 
-/* It lists this from now on. */
-static void set_place(struct open_directory *handle, const struct unshard_place *place)
+/* It lists this from now on. Without memory it is looked at again each time. */
+static void set_place(uint64_t number, const struct unshard_place *place)
 {
+    struct unshard_checkpoint *old = NULL;
     pthread_mutex_lock(&open_mutex);
-    struct unshard_checkpoint *old = handle->place.layout;
-    handle->place = *place;
-    unshard_layout_hold(place->layout);
+    struct open_directory *handle = find_handle(number);
+    if (!handle)
+        handle = add_handle(number);
+    if (handle) {
+        old = handle->place.layout;
+        handle->place = *place;
+        unshard_layout_hold(place->layout);
+    }
     pthread_mutex_unlock(&open_mutex);
     let_go(old);
 }
 
-/* NULL is allowed. */
-static void end_handle(struct open_directory *handle)
+static void end_handle(uint64_t number)
 {
-    if (!handle)
-        return;
     pthread_mutex_lock(&open_mutex);
-    *(handle->previous ? &handle->previous->next : &open_directories) = handle->next;
-    if (handle->next)
-        handle->next->previous = handle->previous;
+    struct open_directory *handle = find_handle(number);
+    if (handle) {
+        *(handle->previous ? &handle->previous->next : &open_directories[number % BUCKETS]) =
+            handle->next;
+        if (handle->next)
+            handle->next->previous = handle->previous;
+    }
     pthread_mutex_unlock(&open_mutex);
-    let_go(handle->place.layout);
+    if (handle)
+        let_go(handle->place.layout);
     free(handle);
 }
 
 void directories_end(void)
 {
-    while (open_directories) {
-        struct open_directory *handle = open_directories;
-        open_directories = handle->next;
-        let_go(handle->place.layout);
-        free(handle);
-    }
+    for (unsigned i = 0; i < BUCKETS; i++)
+        while (open_directories[i])
+            end_handle(open_directories[i]->number);
 }
 
 void directories_open(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
@@ -100,20 +140,21 @@ void directories_open(struct filesystem *filesystem, struct fuse_req *request, u
 {
     struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
     bool directory = inode && inode->kind == UNSHARD_NODE_DIRECTORY;
-    struct open_directory *handle = directory ? new_handle() : NULL; /* none for `.unshard` */
-    struct fuse_file_info out = {.flags = info->flags, .fh = (uint64_t)(uintptr_t)handle};
-    if (directory && !handle)
+    struct fuse_file_info out = {.flags = info->flags};
+    if (directory)
+        out.fh = new_handle(); /* none for `.unshard` */
+    if (directory && !out.fh)
         fuse_reply_err(request, ENOMEM);
     else if (!directory && !nodes_is_status_directory(nodeid))
         fuse_reply_err(request, inode ? ENOTDIR : ENOENT);
     else if (fuse_reply_open(request, &out)) /* the reader is gone: no RELEASEDIR will come */
-        end_handle(handle);
+        end_handle(out.fh);
     inode_table_put(filesystem->inodes, inode);
 }
 
 void directories_release(struct fuse_req *request, const struct fuse_file_info *info)
 {
-    end_handle((struct open_directory *)(uintptr_t)info->fh);
+    end_handle(info->fh);
     fuse_reply_err(request, 0);
 }
 
@@ -281,7 +322,7 @@ static void answer_read(struct errand *errand, fuse_req_t request, int result,
         fuse_reply_err(request, -result);
         return;
     }
-    set_place((struct open_directory *)(uintptr_t)errand->handle, place);
+    set_place(errand->handle, place);
     list(errand->filesystem, request, errand->inode, place, errand->size, errand->offset,
          errand->flags != 0);
 }
@@ -308,7 +349,7 @@ void directories_read(struct filesystem *filesystem, struct fuse_req *request, u
                       const struct fuse_file_info *info, size_t size, off_t offset, bool plus)
 {
     struct inode *inode = inode_table_get(filesystem->inodes, nodeid);
-    struct open_directory *handle = (struct open_directory *)(uintptr_t)info->fh;
+    uint64_t handle = info->fh;
     if (offset < 0 || !inode != !handle) {
         fuse_reply_err(request, EINVAL);
         inode_table_put(filesystem->inodes, inode);
@@ -318,7 +359,7 @@ void directories_read(struct filesystem *filesystem, struct fuse_req *request, u
     if (handle && offset > 0)
         place = hold_place(handle);
     if (handle && !place.layout) {
-        look_and_list(filesystem, request, inode, info->fh, size, offset, plus);
+        look_and_list(filesystem, request, inode, handle, size, offset, plus);
         return;
     }
     list(filesystem, request, inode, handle ? &place : NULL, size, offset, plus);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  * Listing directories. A listing is of one layout, that of the moment of its first READDIR, which
- * the handle holds: so an offset says the same until the last one. OPENDIR looks at nothing, since
+ * the handle holds: so an offset says the same until the last one. A handle that an earlier process
+ * has given goes on in the layout of now. OPENDIR looks at nothing, since
  * commands open the root before they look into `.unshard`, whatever the source is doing. `.unshard`
  * is found by name but not listed, so that copying or comparing a mount gives the checkpoint and
  * nothing else; so are nodes that the library says that of. */
@@ -16,6 +17,8 @@
 struct fuse_req;
 struct fuse_file_info;
 
+/* Before the first request: how many processes have served the mount before this one. */
+void directories_begin(unsigned generation);
 /* Answers OPENDIR, at once. */
 void directories_open(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
                       const struct fuse_file_info *info);

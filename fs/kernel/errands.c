@@ -149,14 +149,18 @@ static int attach_anew(struct filesystem *filesystem, struct inode *inode)
     return result ? result : inode_table_attach(filesystem->inodes, inode, &error);
 }
 
+int errand_attach_now(struct filesystem *filesystem, struct inode *inode)
+{
+    struct unshard_error error;
+    int result = inode_table_attach(filesystem->inodes, inode, &error);
+    return result == -EAGAIN ? attach_anew(filesystem, inode) : result;
+}
+
 static void attach(struct waiting_job *job)
 {
     struct errand *errand = (struct errand *)job;
     struct filesystem *filesystem = errand->filesystem;
-    struct unshard_error error;
-    int result = inode_table_attach(filesystem->inodes, errand->inode, &error);
-    if (result == -EAGAIN)
-        result = attach_anew(filesystem, errand->inode);
+    int result = errand_attach_now(filesystem, errand->inode);
     struct fuse_req *request = waiting_take(filesystem->waiting, job);
     if (request)
         errand->answer(errand, request, result, NULL);

@@ -40,6 +40,9 @@ struct errand {
 void errand_begin(const struct errand *errand, struct fuse_req *request);
 /* Has the source itself looked at when nobody waits for it. Never blocks. */
 void errand_look_at_root(struct filesystem *filesystem);
+/* Attaches a file, looked at where its path leads now if need be. 0; -ESTALE: that is another file;
+ * another negative errno. Blocks on I/O. */
+int errand_attach_now(struct filesystem *filesystem, struct inode *inode);
 /* Answers with an error instead, and ends the errand. */
 void errand_refuse(const struct errand *errand, struct fuse_req *request, int error);
 /* Has the errand look where its node was seen last: fills directory and name, and `more` with the

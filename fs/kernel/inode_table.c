@@ -9,8 +9,10 @@
 #include <sys/random.h>
 #include <xxhash.h>
 
+#include "fs/kernel/kept_nodes.h"
+
 #define FIRST_BUCKETS 256u
-#define IDENTITY_SIZE 16
+#define IDENTITY_SIZE KEPT_IDENTITY_SIZE
 #define TIDY_MS 1000
 #define HELD_MS 2000
 #define MOST_SEEN 256u
@@ -34,6 +36,11 @@ struct node {
     bool answered;              /* the kernel has an inode */
     bool told;                  /* the engine has been told so */
     uint64_t model;             /* see inode_table_model */
+    unsigned buffered, direct;  /* handles that are open */
+    bool inherited;             /* the kernel may know it from an earlier process */
+    bool was_attached;          /* ... in which it was, and here it has not been yet */
+    uint64_t visits;            /* how often somebody has come upon it, see ask */
+    struct kept_node *kept;     /* for the next process; NULL: it is not */
     struct unshard_checkpoint *told_of; /* of an attached one: the layout that the engine was asked
                                          * to tell of; held by it */
 };
@@ -41,7 +48,11 @@ struct node {
 struct inode_table {
     uint64_t seed; /* names come from anywhere */
     pthread_mutex_t mutex;
+    struct unshard_keep *keep; /* this and the next two: const after inode_table_inherit */
+    inode_is_known is_known;
+    void *is_known_context;
     /* Of mutex: */
+    uint64_t *kept_last_id;
     struct unshard_engine *engine;
     struct node **by_id, **by_hash;
     size_t bucket_count;
@@ -79,17 +90,22 @@ struct key {
     uint64_t hash;
 };
 
+static void hash_key(const struct inode_table *table, struct key *key)
+{
+    if (key->kind == UNSHARD_NODE_FILE)
+        key->hash = XXH3_64bits_withSeed(key->identity, sizeof key->identity, table->seed);
+    else
+        key->hash = XXH3_64bits_withSeed(key->path, strlen(key->path), table->seed + 1);
+}
+
 static struct key make_key(const struct inode_table *table, const char *path,
                            const struct unshard_place *place)
 {
     const struct unshard_node *shown = unshard_node(place->layout, place->node);
     struct key key = {.kind = shown->kind, .path = path, .target = shown->target};
-    if (key.kind == UNSHARD_NODE_FILE) {
+    if (key.kind == UNSHARD_NODE_FILE)
         unshard_view_identity(place->layout, shown->view, key.identity);
-        key.hash = XXH3_64bits_withSeed(key.identity, sizeof key.identity, table->seed);
-    } else {
-        key.hash = XXH3_64bits_withSeed(path, strlen(path), table->seed + 1);
-    }
+    hash_key(table, &key);
     return key;
 }
 
@@ -244,6 +260,31 @@ static void add(struct inode_table *table, struct node *node, uint64_t id)
     table->count++;
 }
 
+static const char *path_of(const struct node *node)
+{
+    return node->inode.kind == UNSHARD_NODE_FILE ? node->seen_path : node->inode.path;
+}
+
+/* Keeps it as it is now, in place of how it was kept before. Caller holds the mutex. */
+static void keep_node(struct inode_table *table, struct node *node)
+{
+    struct kept_node *before = node->kept;
+    struct kept_node_facts facts = {.id = node->inode.id,
+                                    .number = node->inode.number,
+                                    .size = node->size,
+                                    .kind = node->inode.kind,
+                                    .path = path_of(node),
+                                    .target = node->inode.target,
+                                    .buffered = node->buffered,
+                                    .direct = node->direct,
+                                    .attached = node->view != UNSHARD_NO_VIEW};
+    if (!table->keep || node->inode.id == INODE_ROOT)
+        return;
+    memcpy(facts.identity, node->identity, sizeof facts.identity);
+    node->kept = kept_node_new(table->keep, &facts);
+    unshard_keep_remove(table->keep, before);
+}
+
 struct inode_table *inode_table_new(const struct unshard_checkpoint *root)
 {
     struct inode_table *table = calloc(1, sizeof *table);
@@ -298,7 +339,7 @@ void inode_table_set_engine(struct inode_table *table, struct unshard_engine *en
 /* Tells the engine what it does not know yet. Caller holds the mutex. */
 static void tell(struct inode_table *table, struct node *node)
 {
-    bool known = node->answered && node->lookups > 0;
+    bool known = node->inherited || (node->answered && node->lookups > 0);
     if (node->view == UNSHARD_NO_VIEW || node->told == known)
         return;
     node->told = known;
@@ -342,8 +383,14 @@ static int give_view(struct inode_table *table, struct node *node, uint32_t view
     int result = node->view == UNSHARD_NO_VIEW ? map_view(table, view, node->inode.id) : 1;
     if (result == 0) {
         node->view = view;
+        node->was_attached = false;
+        kept_node_attached(node->kept, true);
         tell(table, node);
         tell_of(table, node, node->place.layout);
+        if (node->buffered > 0)
+            unshard_engine_view_opened(table->engine, view, false, (int)node->buffered);
+        if (node->direct > 0)
+            unshard_engine_view_opened(table->engine, view, true, (int)node->direct);
     }
     unlock(table);
     return result;
@@ -441,7 +488,7 @@ bool inode_table_view_known(struct inode_table *table, uint32_t view)
  */
 static void leave_if_unused(struct inode_table *table, struct node *node, struct node **out)
 {
-    if (node->lookups > 0 || node->references > 0)
+    if (node->lookups > 0 || node->references > 0 || node->inherited)
         return;
     if (node->view != UNSHARD_NO_VIEW)
         table->view_nodeid[node->view] = 0;
@@ -462,6 +509,7 @@ static void end_node(const struct inode_table *table, struct node *node)
         unshard_engine_detach(table->engine, node->view);
     if (node->told_of)
         unshard_engine_tell_no_more(table->engine, node->told_of);
+    unshard_keep_remove(table->keep, node->kept);
     free_node(node);
 }
 
@@ -469,8 +517,10 @@ struct inode *inode_table_get(struct inode_table *table, uint64_t id)
 {
     lock(table);
     struct node *node = find_id(table, id);
-    if (node)
+    if (node) {
         node->references++;
+        node->visits++;
+    }
     unlock(table);
     return node ? &node->inode : NULL;
 }
@@ -480,7 +530,8 @@ static int see(struct inode_table *table, struct node *node, const char *path,
                const struct unshard_place *place, struct unshard_checkpoint **old)
 {
     uint64_t size = unshard_node(place->layout, place->node)->size;
-    if (!node->seen_path || strcmp(node->seen_path, path) != 0) {
+    bool moved = !node->seen_path || strcmp(node->seen_path, path) != 0;
+    if (moved) {
         char *copy = strdup(path);
         if (!copy)
             return -ENOMEM;
@@ -497,6 +548,8 @@ static int see(struct inode_table *table, struct node *node, const char *path,
         tell_of(table, node, place->layout);
     table->bytes += size - node->size;
     node->size = size;
+    if (moved)
+        keep_node(table, node);
     return 0;
 }
 
@@ -511,7 +564,12 @@ static struct node *find_or_make(struct inode_table *table, const struct key *ke
     if (!node)
         return NULL;
     take_over_path(table, key);
-    add(table, node, ++table->last_id);
+    table->last_id++;
+    if (table->kept_last_id)
+        __atomic_store_n(table->kept_last_id, table->last_id, __ATOMIC_RELEASE);
+    add(table, node, table->last_id);
+    if (key->kind != UNSHARD_NODE_FILE)
+        keep_node(table, node);
     return node;
 }
 
@@ -526,6 +584,8 @@ struct inode *inode_table_enter(struct inode_table *table, const char *path,
     struct node *node = find_or_make(table, &key, place);
     if (node && key.kind == UNSHARD_NODE_FILE)
         result = see(table, node, path, place, &old);
+    if (node)
+        node->visits++;
     if (node && result == 0)
         node->references++;
     else if (node)
@@ -604,9 +664,9 @@ bool inode_table_is_news(struct inode_table *table, const char *path,
     return news;
 }
 
-static const char *path_of(const struct node *node)
+static bool kernel_has(const struct node *node)
 {
-    return node->inode.kind == UNSHARD_NODE_FILE ? node->seen_path : node->inode.path;
+    return node->lookups > 0 || node->inherited;
 }
 
 /* The name of a node in a directory; NULL: it is not in there, or the kernel does not know it. */
@@ -614,7 +674,7 @@ static const char *name_in(const struct node *node, const char *directory)
 {
     size_t length = strlen(directory);
     const char *path = path_of(node);
-    if (!path || !*path || node->lookups == 0)
+    if (!path || !*path || !kernel_has(node))
         return NULL;
     if (length > 0 && (strncmp(path, directory, length) != 0 || path[length++] != '/'))
         return NULL;
@@ -632,7 +692,7 @@ static bool is_superseded(const struct inode_table *table, const struct node *no
                                   .node = unshard_node_number(place->layout, now)};
     struct key key = make_key(table, path_of(node), &there);
     const struct node *known = find_key(table, &key);
-    return known != node && (!known || known->lookups == 0);
+    return known != node && (!known || !kernel_has(known));
 }
 
 struct names {
@@ -833,11 +893,35 @@ void inode_table_replied(struct inode_table *table, struct inode *inode)
     unlock(table);
 }
 
+/* Asks the kernel about an inherited node that nobody works with; it ends if that does not know it.
+ * While the answer is under way somebody may come upon the node, and tell the kernel of it. */
+static void ask(struct inode_table *table, uint64_t id)
+{
+    struct node *unused = NULL;
+    lock(table);
+    struct node *node = find_id(table, id);
+    bool idle = node && node->inherited && node->lookups == 0 && node->references == 0;
+    uint64_t visits = idle ? node->visits : 0;
+    unlock(table);
+    if (!idle || table->is_known(table->is_known_context, id))
+        return;
+    lock(table);
+    node = find_id(table, id);
+    if (node && node->inherited && node->lookups == 0 && node->visits == visits) {
+        node->inherited = node->answered = false;
+        tell(table, node);
+        leave_if_unused(table, node, &unused);
+    }
+    unlock(table);
+    end_node(table, unused);
+}
+
 void inode_table_forget(struct inode_table *table, uint64_t id, uint64_t count)
 {
     struct node *unused = NULL;
     lock(table);
     struct node *node = find_id(table, id);
+    bool inherited = node && node->inherited;
     if (node) {
         node->lookups -= count < node->lookups ? count : node->lookups;
         if (node->lookups == 0) {
@@ -848,4 +932,135 @@ void inode_table_forget(struct inode_table *table, uint64_t id, uint64_t count)
     }
     unlock(table);
     end_node(table, unused);
+    if (inherited)
+        ask(table, id);
+}
+
+void inode_table_opened(struct inode_table *table, struct inode *inode, bool direct, int change)
+{
+    struct node *node = node_of(inode), *unused = NULL;
+    lock(table);
+    unsigned *handles = direct ? &node->direct : &node->buffered;
+    if (change > 0 || *handles > 0) {
+        *handles += (unsigned)change;
+        node->references += (unsigned)change;
+        kept_node_handles(node->kept, node->buffered, node->direct);
+        if (node->view != UNSHARD_NO_VIEW)
+            unshard_engine_view_opened(table->engine, node->view, direct, change);
+        leave_if_unused(table, node, &unused);
+    }
+    unlock(table);
+    end_node(table, unused);
+}
+
+/* ---- what an earlier process has kept ----------------------------------------------------------
+ */
+
+static struct node *inherited_node(const struct inode_table *table,
+                                   const struct kept_node_facts *facts)
+{
+    struct unshard_node shown = {.inode = facts->number};
+    struct key key = {.kind = facts->kind, .path = facts->path, .target = facts->target};
+    memcpy(key.identity, facts->identity, sizeof key.identity);
+    hash_key(table, &key);
+    struct node *node = new_node(&key, &shown);
+    if (!node)
+        return NULL;
+    node->inherited = true;
+    node->size = facts->size;
+    node->buffered = facts->buffered;
+    node->direct = facts->direct;
+    node->references = facts->buffered + facts->direct;
+    node->was_attached = facts->attached;
+    if (facts->kind == UNSHARD_NODE_FILE && !(node->seen_path = strdup(facts->path))) {
+        free_node(node);
+        return NULL;
+    }
+    return node;
+}
+
+static int inherit(void *context, void *record, size_t bytes)
+{
+    struct inode_table *table = context;
+    struct kept_node_facts facts;
+    if (!kept_node_read(record, bytes, &facts) || facts.kind > UNSHARD_NODE_SYMLINK ||
+        facts.id < INODE_FIRST || find_id(table, facts.id))
+        return 0; /* a second one: it was about to take the place of the first */
+    struct node *node = inherited_node(table, &facts);
+    if (!node)
+        return -ENOMEM;
+    node->kept = record;
+    add(table, node, facts.id);
+    table->bytes += node->size;
+    if (facts.id > table->last_id)
+        table->last_id = facts.id;
+    return 0;
+}
+
+int inode_table_inherit(struct inode_table *table, struct unshard_keep *keep, inode_is_known known,
+                        void *context)
+{
+    table->keep = keep;
+    table->is_known = known;
+    table->is_known_context = context;
+    if (!keep)
+        return 0;
+    lock(table);
+    table->kept_last_id = kept_node_last_id(keep);
+    int result = unshard_keep_each(keep, UNSHARD_KEEP_NODE, inherit, table);
+    if (table->kept_last_id && *table->kept_last_id > table->last_id)
+        table->last_id = *table->kept_last_id;
+    unlock(table);
+    return result;
+}
+
+/* The ids of inherited nodes. NULL when memory is short. */
+static uint64_t *all_inherited(struct inode_table *table, size_t *count)
+{
+    *count = 0;
+    lock(table);
+    uint64_t *ids = calloc(table->count + 1, sizeof *ids);
+    for (size_t i = 0; ids && i < table->bucket_count; i++)
+        for (const struct node *node = table->by_id[i]; node; node = node->next_by_id)
+            if (node->inherited)
+                ids[(*count)++] = node->inode.id;
+    unlock(table);
+    return ids;
+}
+
+void inode_table_ask(struct inode_table *table)
+{
+    size_t count = 0;
+    uint64_t *ids = all_inherited(table, &count);
+    for (size_t i = 0; ids && i < count; i++)
+        ask(table, ids[i]);
+    free(ids);
+}
+
+/* With a reference, if it is to be attached again and is open, or is not. */
+static struct inode *get_to_attach(struct inode_table *table, uint64_t id, bool open)
+{
+    lock(table);
+    struct node *node = find_id(table, id);
+    if (node && (!node->was_attached || (node->buffered + node->direct > 0) != open))
+        node = NULL;
+    if (node)
+        node->references++;
+    unlock(table);
+    return node ? &node->inode : NULL;
+}
+
+int inode_table_each_inherited(struct inode_table *table, inode_found found, void *context)
+{
+    size_t count;
+    uint64_t *ids = all_inherited(table, &count);
+    int result = ids ? 0 : -ENOMEM;
+    for (size_t i = 0; result == 0 && i < 2 * count; i++) {
+        struct inode *inode = get_to_attach(table, ids[i < count ? i : i - count], i < count);
+        if (inode)
+            result = found(context, inode);
+        inode_table_put(table, inode);
+    }
+    free(ids);
+    return result;
 }

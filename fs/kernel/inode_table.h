@@ -19,6 +19,14 @@
  * is told when the kernel has an inode, which it has from a moment after the reply until the
  * FORGET.
  *
+ * What the kernel knows outlives the process: each node is kept (kept_nodes.h), and the table of
+ * the process that goes on with the mount begins with all of them, under their ids. Of these it
+ * does not know how often the kernel has looked them up, nor whether it still does: an inherited
+ * node is taken for known, and when all lookups that were counted are forgotten the kernel is asked
+ * (inode_table_ask). A file of that kind has no layout until its path is looked at again, and is
+ * the same if its view is: another one there has another node, and who has the old one open can
+ * read no more of it than the kernel has.
+ *
  * Whoever works with a node has a reference: a request until it is answered, an open file, what is
  * attached without having been looked up. A node ends with the last of lookups and references.
  *
@@ -35,6 +43,10 @@
 #define INODE_FIRST 64 /* below it are those of `.unshard` */
 
 struct inode_table;
+
+/* Whether the kernel has an inode of a node: asked without the mutex, may wait for the end of that
+ * inode. */
+typedef bool (*inode_is_known)(void *context, uint64_t id);
 
 /* What is constant of a node. The rest is the table's. */
 struct inode {
@@ -56,6 +68,10 @@ struct inode_sight {
 /* With the root alone, as it is in the layout of the source. NULL when memory is short. The caller
  * owns it. */
 struct inode_table *inode_table_new(const struct unshard_checkpoint *root);
+/* From now on nodes are kept, and those are there that an earlier process has kept; `known` is
+ * asked of them. Before the first request, once. 0 or -ENOMEM. */
+int inode_table_inherit(struct inode_table *table, struct unshard_keep *keep, inode_is_known known,
+                        void *context);
 /* When the engine has ended: it is told nothing. NULL is allowed. */
 void inode_table_free(struct inode_table *table);
 
@@ -125,6 +141,15 @@ void inode_table_lookup(struct inode_table *table, struct inode *inode);
 void inode_table_replied(struct inode_table *table, struct inode *inode);
 /* Takes lookups back: a FORGET, or a reply that did not reach the kernel. */
 void inode_table_forget(struct inode_table *table, uint64_t id, uint64_t count);
+/* Ends inherited nodes that the kernel does not know any more. Takes some microseconds for each
+ * that is left. */
+void inode_table_ask(struct inode_table *table);
+/* Calls found for each inherited file that an earlier process had attached and this one has not,
+ * those that are open first, as inode_table_each_file does. */
+int inode_table_each_inherited(struct inode_table *table, inode_found found, void *context);
+/* A handle was opened (+1) or closed (-1): holds the node, and tells the engine if it is attached;
+ * it is told of all handles when it is attached later. More closed than opened counts as none. */
+void inode_table_opened(struct inode_table *table, struct inode *inode, bool direct, int change);
 
 /* ---- the engine's side -------------------------------------------------------------------------
  */

@@ -13,15 +13,10 @@
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/xattrs.h"
 
-/* A handle is the engine's number of the view, and whether it was opened for direct reads: the
- * flags of a handle can be changed later. As long as it is open there is a reference to the node,
- * which keeps it attached. */
-#define HANDLE_DIRECT (UINT64_C(1) << 32)
-
-static uint32_t view_of(uint64_t handle)
-{
-    return (uint32_t)handle;
-}
+/* A handle says only whether it was opened for direct reads, since the flags of a handle can be
+ * changed later: whoever goes on with the mount must make sense of it. As long as it is open there
+ * is a reference to the node, which keeps it attached. */
+#define HANDLE_DIRECT 1u
 
 /* The file behind a node id, with a reference; or NULL. */
 static struct inode *get_file(const struct filesystem *filesystem, uint64_t nodeid)
@@ -40,16 +35,13 @@ static void reply_open(struct filesystem *filesystem, fuse_req_t request, struct
                        uint32_t view, int flags)
 {
     bool direct = (flags & O_DIRECT) != 0;
-    struct fuse_file_info info = {.flags = flags, .fh = view | (direct ? HANDLE_DIRECT : 0)};
+    struct fuse_file_info info = {.flags = flags, .fh = direct ? HANDLE_DIRECT : 0};
     info.keep_cache = 1; /* otherwise the kernel throws away what has been stored */
     info.noflush = 1;
-    inode_table_hold(filesystem->inodes, inode);
-    unshard_engine_view_opened(filesystem->engine, view, direct, 1);
+    inode_table_opened(filesystem->inodes, inode, direct, 1);
     companions_begin(filesystem, inode, view);
-    if (fuse_reply_open(request, &info) == 0)
-        return;
-    unshard_engine_view_opened(filesystem->engine, view, direct, -1); /* the reader is gone: no */
-    inode_table_put(filesystem->inodes, inode);                       /* RELEASE will come */
+    if (fuse_reply_open(request, &info)) /* the reader is gone: no RELEASE will come */
+        inode_table_opened(filesystem->inodes, inode, direct, -1);
 }
 
 static void answer_attached(struct errand *errand, fuse_req_t request, int result,
@@ -121,11 +113,8 @@ void opening_release(struct filesystem *filesystem, struct fuse_req *request, ui
                      const struct fuse_file_info *info)
 {
     struct inode *inode = get_file(filesystem, nodeid);
-    if (inode) {
-        unshard_engine_view_opened(filesystem->engine, view_of(info->fh),
-                                   (info->fh & HANDLE_DIRECT) != 0, -1);
-        inode_table_put(filesystem->inodes, inode); /* that of the handle */
-    }
+    if (inode)
+        inode_table_opened(filesystem->inodes, inode, (info->fh & HANDLE_DIRECT) != 0, -1);
     inode_table_put(filesystem->inodes, inode);
     fuse_reply_err(request, 0);
 }
@@ -143,15 +132,55 @@ static void read_done(void *cookie, int error, const void *data, size_t size)
         fuse_reply_buf(request, data, size);
 }
 
-void opening_read(struct filesystem *filesystem, struct fuse_req *request, uint64_t offset,
-                  size_t size, const struct fuse_file_info *info)
+static void read_view(struct filesystem *filesystem, fuse_req_t request, uint32_t view,
+                      uint64_t offset, size_t size, int flags)
 {
-    uint32_t view = view_of(info->fh);
-    if (info->flags & O_DIRECT)
+    if (flags & O_DIRECT)
         unshard_engine_read_direct(filesystem->engine, view, offset, size, read_done, request);
     else /* more than a page is read-ahead: when it fails, the kernel asks for each page by itself
           */
         unshard_engine_read_ahead(filesystem->engine, view, offset, size, read_done, request);
+}
+
+static void answer_read(struct errand *errand, fuse_req_t request, int result,
+                        struct unshard_place *place)
+{
+    (void)place;
+    struct filesystem *filesystem = errand->filesystem;
+    uint32_t view = inode_table_view(filesystem->inodes, errand->inode);
+    if (result || view == UNSHARD_NO_VIEW)
+        fuse_reply_err(request, result ? -result : EIO);
+    else
+        read_view(filesystem, request, view, (uint64_t)errand->offset, errand->size, errand->flags);
+}
+
+/* A file that an earlier process had attached, and that is read on: it is attached again, if it is
+ * still what its name leads to. Takes the reference. */
+static void read_on(struct filesystem *filesystem, fuse_req_t request, struct inode *inode,
+                    uint64_t offset, size_t size, int flags)
+{
+    struct errand errand = {.filesystem = filesystem,
+                            .inode = inode,
+                            .flags = flags,
+                            .offset = (off_t)offset,
+                            .size = size,
+                            .answer = answer_read};
+    errand_begin(&errand, request);
+}
+
+void opening_read(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
+                  uint64_t offset, size_t size, const struct fuse_file_info *info)
+{
+    struct inode *inode = get_file(filesystem, nodeid);
+    uint32_t view = inode ? inode_table_view(filesystem->inodes, inode) : UNSHARD_NO_VIEW;
+    if (!inode) {
+        fuse_reply_err(request, ESTALE);
+    } else if (view == UNSHARD_NO_VIEW) {
+        read_on(filesystem, request, inode, offset, size, info->flags);
+    } else {
+        read_view(filesystem, request, view, offset, size, info->flags);
+        inode_table_put(filesystem->inodes, inode);
+    }
 }
 
 /* ---- extended attributes -----------------------------------------------------------------------

@@ -20,8 +20,8 @@ struct fuse_file_info;
 /* Each answers the request, at once or when the engine has taken the file up. None blocks. */
 void opening_open(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
                   const struct fuse_file_info *info);
-void opening_read(struct filesystem *filesystem, struct fuse_req *request, uint64_t offset,
-                  size_t size, const struct fuse_file_info *info);
+void opening_read(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
+                  uint64_t offset, size_t size, const struct fuse_file_info *info);
 void opening_release(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,
                      const struct fuse_file_info *info);
 void opening_get_attribute(struct filesystem *filesystem, struct fuse_req *request, uint64_t nodeid,

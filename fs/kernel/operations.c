@@ -20,6 +20,7 @@
 #include "fs/kernel/opening.h"
 #include "fs/kernel/retriever.h"
 #include "fs/kernel/status_files.h"
+#include "fs/kernel/status_snapshots.h"
 
 static struct filesystem *filesystem_of(fuse_req_t request)
 {
@@ -65,7 +66,7 @@ static void on_readlink(fuse_req_t request, fuse_ino_t ino)
 
 static void open_status(fuse_req_t request, int file, struct fuse_file_info *info)
 {
-    struct status_snapshot *snapshot = NULL;
+    uint64_t snapshot = 0;
     struct status_reader reader;
     if (status_reader_find(request, &reader) == 0)
         snapshot = status_snapshot_take((unsigned)file, filesystem_of(request), &reader);
@@ -73,7 +74,7 @@ static void open_status(fuse_req_t request, int file, struct fuse_file_info *inf
         fuse_reply_err(request, ENOMEM);
         return;
     }
-    info->fh = (uint64_t)(uintptr_t)snapshot;
+    info->fh = snapshot;
     info->direct_io = 1;
     info->noflush = 1;
     if (fuse_reply_open(request, info))
@@ -97,13 +98,12 @@ static void on_release(fuse_req_t request, fuse_ino_t ino, struct fuse_file_info
         opening_release(filesystem_of(request), request, ino, info);
         return;
     }
-    status_snapshot_release((struct status_snapshot *)(uintptr_t)info->fh);
+    status_snapshot_release(info->fh);
     fuse_reply_err(request, 0);
 }
 
 /* Once it is answered the file may be closed and released before we get on: hence the reference. */
-static void read_status(fuse_req_t request, struct status_snapshot *snapshot, uint64_t offset,
-                        size_t size)
+static void read_status(fuse_req_t request, uint64_t snapshot, uint64_t offset, size_t size)
 {
     size_t length;
     const char *text = status_snapshot_begin_read(snapshot, &length);
@@ -125,9 +125,9 @@ static void on_read(fuse_req_t request, fuse_ino_t ino, size_t size, off_t offse
     if (offset < 0)
         fuse_reply_err(request, EINVAL);
     else if (nodes_status_file(ino) >= 0)
-        read_status(request, (struct status_snapshot *)(uintptr_t)info->fh, (uint64_t)offset, size);
+        read_status(request, info->fh, (uint64_t)offset, size);
     else
-        opening_read(filesystem_of(request), request, (uint64_t)offset, size, info);
+        opening_read(filesystem_of(request), request, ino, (uint64_t)offset, size, info);
 }
 
 /* From a thread of the daemon's own user, or from root. */

@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include "fs/host/log.h"
+#include "fs/kernel/apart.h"
 #include "fs/kernel/filesystem.h"
 #include "fs/kernel/inode_table.h"
 #include "fs/kernel/retriever.h"
+#include "fs/kernel/session.h"
 
 /* The kernel makes the inode a moment after it got the reply to the LOOKUP; a store that is faster
  * finds nothing. That long, and no longer, "nobody has looked it up" is not believed. */
@@ -34,6 +36,7 @@ static int store(void *context, uint32_t view, uint64_t offset, const void *data
 {
     struct filesystem *filesystem = context;
     uint64_t nodeid = inode_table_view_nodeid(filesystem->inodes, view);
+    apart_go(session_descriptor(filesystem));
     if (!nodeid)
         return -ENOENT;
     if (!whole_pages(unshard_engine_view_facts(filesystem->engine, view).size, offset, size))
@@ -98,6 +101,9 @@ static void describe(void *context, struct unshard_mount_facts *out)
     const struct filesystem *filesystem = context;
     out->mountpoint = filesystem->mountpoint;
     out->connection = filesystem->connection;
+    out->restarts = filesystem->restarts;
+    out->restart_time = filesystem->restart_time;
+    out->restart_reason = filesystem->restart_reason;
     if (filesystem->connection)
         out->read_ahead_bytes = read_ahead_bytes(filesystem->connection);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,8 @@
 #include <unistd.h>
 
 #include "fs/host/log.h"
+#include "fs/kernel/apart.h"
+#include "fs/kernel/journal.h"
 #include "fs/kernel/operations.h"
 
 /* No operation waits, so this many answer all; each has a buffer of 1 MiB. */
@@ -79,6 +82,35 @@ static struct fuse_session *new_session(struct filesystem *filesystem,
     return session;
 }
 
+/* ---- what goes over the descriptor goes through the journal ------------------------------------
+ */
+
+static ssize_t read_request(int device, void *buffer, size_t length, void *userdata)
+{
+    struct filesystem *filesystem = userdata;
+    ssize_t got = journal_read(filesystem->journal, device, buffer, length);
+    if (got > 0)
+        greeting_heard(&filesystem->greeting, buffer, (size_t)got);
+    return got;
+}
+
+static ssize_t write_reply(int device, struct iovec *pieces, int count, void *userdata)
+{
+    struct filesystem *filesystem = userdata;
+    if (greeting_answered(&filesystem->greeting, pieces, count))
+        return (ssize_t)((const struct fuse_out_header *)pieces[0].iov_base)->len;
+    bool notifies = ((const struct fuse_out_header *)pieces[0].iov_base)->unique == 0;
+    return journal_write(filesystem->journal, notifies ? apart_device(device) : device, pieces,
+                         count);
+}
+
+/* Without a journal libfuse does it by itself. */
+static int use_journal(struct filesystem *filesystem, int device)
+{
+    static const struct fuse_custom_io io = {.read = read_request, .writev = write_reply};
+    return filesystem->journal ? fuse_session_custom_io(filesystem->session, &io, device) : 0;
+}
+
 int session_open(struct filesystem *filesystem, const struct session_options *options,
                  struct unshard_error *error)
 {
@@ -96,8 +128,69 @@ int session_open(struct filesystem *filesystem, const struct session_options *op
         return unshard_error_set(error, "mount", EIO, "cannot mount on %s: %s", quoted,
                                  last_message);
     }
+    int result = use_journal(filesystem, fuse_session_fd(filesystem->session));
+    if (result) {
+        session_unmount(filesystem);
+        session_close(filesystem);
+        return unshard_error_set(error, "mount", -result, "cannot start a FUSE session: %s",
+                                 last_message);
+    }
     fuse_set_log_func(log_libfuse);
     return 0;
+}
+
+/* The greeting once more. Whether the session now serves as it was agreed. */
+static bool greet_again(struct filesystem *filesystem)
+{
+    _Alignas(struct fuse_in_header) char request[1024];
+    size_t length = greeting_repeat(&filesystem->greeting, request, sizeof request);
+    if (length == 0)
+        return false;
+    session_process(filesystem, request, length);
+    return filesystem->greeting.unique == 0 && !filesystem->greeting.differs;
+}
+
+int session_adopt(struct filesystem *filesystem, const struct session_options *options, int device,
+                  struct unshard_error *error)
+{
+    snprintf(last_message, sizeof last_message, "the FUSE library does not say why");
+    fuse_set_log_func(keep_libfuse);
+    filesystem->session = new_session(filesystem, options);
+    if (!filesystem->session || use_journal(filesystem, device)) {
+        if (filesystem->session)
+            session_close(filesystem);
+        return unshard_error_set(error, "takeover", EINVAL, "cannot start a FUSE session: %s",
+                                 last_message);
+    }
+    fuse_set_log_func(log_libfuse);
+    if (greet_again(filesystem))
+        return 0;
+    return unshard_error_set(error, "takeover", EPROTO,
+                             "this version would not serve the mount as it was agreed with the "
+                             "kernel; mount it anew");
+}
+
+void session_process(struct filesystem *filesystem, void *request, size_t length)
+{
+    struct fuse_buf buffer = {.size = length, .mem = request};
+    fuse_session_process_buf(filesystem->session, &buffer);
+}
+
+void session_refuse(struct filesystem *filesystem, const void *request, int error)
+{
+    struct fuse_out_header out = {.len = sizeof out,
+                                  .error = -error,
+                                  .unique = ((const struct fuse_in_header *)request)->unique};
+    struct iovec piece = {.iov_base = &out, .iov_len = sizeof out};
+    if (journal_write(filesystem->journal, session_descriptor(filesystem), &piece, 1) < 0)
+        errno = 0; /* nobody waits for it any more */
+}
+
+bool session_knows(void *filesystem, uint64_t nodeid)
+{
+    struct fuse_session *session = ((struct filesystem *)filesystem)->session;
+    /* With a negative offset only attributes are dropped, no pages. */
+    return fuse_lowlevel_notify_inval_inode(session, nodeid, -1, 0) != -ENOENT;
 }
 
 int session_descriptor(const struct filesystem *filesystem)

@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,10 +20,20 @@
 #include "fs/host/close_others.h"
 #include "fs/host/write_whole.h"
 
+/* A daemon that follows this one has written its first copies within that time. */
+#define SUCCESSOR_MS 5000
+#define LOOK_MS 50
+
 /* Before each text on the pipe. */
 struct header {
-    uint32_t file;
+    uint32_t file; /* MIRROR_FILES: the mount ends, and nobody follows */
     uint64_t length;
+};
+
+/* Which file the last copy is. */
+struct written {
+    dev_t device;
+    ino_t inode; /* 0: there is none */
 };
 
 /* ---- the writer --------------------------------------------------------------------------------
@@ -45,8 +56,9 @@ static bool read_all(int fd, void *data, size_t length)
 
 /* A new file beside the path, then renamed over it: readers see the old or the new, never a part.
  * The name is fixed, so that a writer that was killed leaves no more than one behind. */
-static int replace(const char *path, const char *text, size_t length)
+static int replace(const char *path, const char *text, size_t length, struct written *written)
 {
+    struct stat about = {0};
     char temporary[4200];
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp", path) >= sizeof temporary)
         return -ENAMETOOLONG;
@@ -56,13 +68,42 @@ static int replace(const char *path, const char *text, size_t length)
     if (fd < 0)
         return -errno;
     int result = write_whole(fd, text, length);
+    if (!result && fstat(fd, &about))
+        result = -errno;
     if (close(fd) && !result)
         result = -errno;
     if (!result && rename(temporary, path))
         result = -errno;
     if (result)
         unlink(temporary);
+    else
+        *written = (struct written){about.st_dev, about.st_ino};
     return result;
+}
+
+static bool is_ours(const char *path, const struct written *written)
+{
+    struct stat about;
+    return written->inode && stat(path, &about) == 0 && about.st_dev == written->device &&
+           about.st_ino == written->inode;
+}
+
+/* What the files say is true no more. The daemon was killed, unless the mount ends: then another
+ * one may follow and put its own in their place. */
+static void remove_files(const char *const paths[MIRROR_FILES],
+                         const struct written written[MIRROR_FILES], bool mount_ends)
+{
+    for (int waited = 0; !mount_ends && waited < SUCCESSOR_MS; waited += LOOK_MS) {
+        bool ours = false;
+        for (uint32_t file = 0; file < MIRROR_FILES; file++)
+            ours |= is_ours(paths[file], &written[file]);
+        if (!ours)
+            return;
+        poll(NULL, 0, LOOK_MS);
+    }
+    for (uint32_t file = 0; file < MIRROR_FILES; file++)
+        if (is_ours(paths[file], &written[file]))
+            unlink(paths[file]);
 }
 
 static void report(int fd, uint32_t file, int result, int *last)
@@ -79,22 +120,22 @@ static void run(const char *const paths[MIRROR_FILES], int fd, int problems)
 {
     struct header header;
     int last[MIRROR_FILES] = {0};
-    bool written[MIRROR_FILES] = {false};
+    struct written written[MIRROR_FILES] = {{0}};
+    bool mount_ends = false;
     while (read_all(fd, &header, sizeof header)) {
+        mount_ends = header.file >= MIRROR_FILES;
+        if (mount_ends)
+            break;
         char *text = malloc(header.length + 1);
         if (!text || !read_all(fd, text, header.length)) {
             free(text);
             break;
         }
-        int result = replace(paths[header.file], text, header.length);
-        written[header.file] |= result == 0;
+        int result = replace(paths[header.file], text, header.length, &written[header.file]);
         report(problems, header.file, result, &last[header.file]);
         free(text);
     }
-    /* The daemon has ended, whichever way: what the files say is true no more. */
-    for (uint32_t file = 0; file < MIRROR_FILES; file++)
-        if (written[file])
-            unlink(paths[file]);
+    remove_files(paths, written, mount_ends);
 }
 
 static void become_writer(const char *const paths[MIRROR_FILES], int fd, int problems)
@@ -212,8 +253,11 @@ bool mirror_next_problem(struct mirror *mirror, struct mirror_problem *out)
 
 void mirror_stop(struct mirror *mirror, int timeout_ms)
 {
+    const struct header last = {.file = MIRROR_FILES};
     if (mirror->process <= 0)
         return;
+    if (!mirror->unsent && write(mirror->fd, &last, sizeof last) < 0)
+        errno = 0; /* it is full, or nobody reads it */
     close(mirror->fd);
     close(mirror->problems);
     free(mirror->unsent);

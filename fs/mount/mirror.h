@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT
- * Copies of texts in files, replaced by renaming, written by another process. */
+ *
+ * Copies of texts in files, replaced by renaming, written by another process. That removes them
+ * when the mount ends; when the daemon is killed it does so some seconds later, unless the daemon
+ * that follows has put its own copies in their place. */
 #ifndef FS_MOUNT_MIRROR_H
 #define FS_MOUNT_MIRROR_H
 

@@ -7,11 +7,15 @@
 #define FS_MOUNT_PRIVATE_MOUNT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "fs/cli/options.h"
 
 struct private_view {
     const char *path; /* where the command sees it; absolute, valid as long as the process */
+    uint32_t number;  /* of the source among those of the command line */
+    int argc;         /* that command line */
+    char **argv;
 };
 
 /* What the command sends through its link once it has mounted, with three descriptors: the
@@ -27,5 +31,8 @@ struct private_mount {
  * are freed. Returns the exit status of the process, which has a single thread and a session of its
  * own. */
 int mount_privately(struct mount_options *options, const struct private_view *view, int link);
+/* Whether this process was started to go on with a mount of an earlier one: then mount_privately
+ * does, without a link, and knows the rest. */
+bool mount_goes_on(void);
 
 #endif

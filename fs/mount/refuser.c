@@ -5,14 +5,14 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <poll.h>
-#include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "fs/host/monotonic.h"
+#include "fs/kernel/journal.h"
 
-#define RESEND_MS 50
-#define NOTIFY_RESEND 7 /* of <linux/fuse.h> 7.40 */
+#define AGAIN_MS 20
 /* The kernel hands out no request when its largest one, a WRITE, would not fit. */
 #define REQUEST_BYTES ((1u << 20) + (64u << 10))
 
@@ -20,6 +20,14 @@ static bool wants_answer(uint32_t opcode)
 {
     return opcode != FUSE_FORGET && opcode != FUSE_BATCH_FORGET && opcode != FUSE_INTERRUPT &&
            opcode != FUSE_NOTIFY_REPLY;
+}
+
+static void refuse(int device, const void *request)
+{
+    const struct fuse_in_header *in = request;
+    struct fuse_out_header out = {sizeof out, -EIO, in->unique};
+    if (write(device, &out, sizeof out) < 0)
+        errno = 0; /* nobody waits for it any more */
 }
 
 /* Refuses all that waits. false: the connection has ended. */
@@ -33,33 +41,29 @@ static bool refuse_queue(int device)
             return true;
         if (length < 0 && errno != EINTR && errno != ENOENT) /* the latter: it was interrupted */
             return false;
-        if (length < (ssize_t)sizeof *in || !wants_answer(in->opcode))
-            continue;
-        struct fuse_out_header out = {sizeof out, -ENOTCONN, in->unique};
-        if (write(device, &out, sizeof out) < 0)
-            errno = 0; /* nobody waits for it any more */
+        if (length >= (ssize_t)sizeof *in && wants_answer(in->opcode))
+            refuse(device, request);
     }
 }
 
-/* The kernel may be too old for it: requests that the daemon had read then wait for its end. */
-static void ask_again(int device)
+static void refuse_journal(struct journal *journal, int device)
 {
-    struct fuse_out_header notification = {sizeof notification, NOTIFY_RESEND, 0};
-    if (write(device, &notification, sizeof notification) < 0)
-        errno = 0;
+    static _Alignas(struct fuse_in_header) char request[JOURNAL_REQUEST_MAX];
+    bool doomed;
+    while (journal && journal_next(journal, request, &doomed) > 0)
+        refuse(device, request);
 }
 
-void refuse_until_gone(int device, pid_t daemon)
+void refuse_until_gone(const struct refusal *refusal)
 {
+    int device = refusal->device;
+    struct journal *journal = journal_new(refusal->journal_area, refusal->generation);
     fcntl(device, F_SETFL, O_RDWR | O_NONBLOCK);
-    int64_t next = 0;
-    while (refuse_queue(device) && getppid() == daemon) {
-        int64_t now = monotonic_ms();
-        if (now >= next) {
-            ask_again(device);
-            next = now + RESEND_MS;
-        }
+    do {
+        refuse_journal(journal, device);
+        journal_send_again(device);
         struct pollfd entry = {.fd = device, .events = POLLIN};
-        poll(&entry, 1, (int)(next - now > 0 ? next - now : 0));
-    }
+        poll(&entry, 1, AGAIN_MS);
+    } while (refuse_queue(device) && !refusal->are_gone(refusal->context));
+    journal_free(journal);
 }

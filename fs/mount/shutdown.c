@@ -13,7 +13,6 @@
 #include "fs/host/log_writer.h"
 #include "fs/host/monotonic.h"
 #include "fs/host/mountpoint.h"
-#include "fs/host/service_manager.h"
 #include "fs/kernel/control.h"
 #include "fs/kernel/session.h"
 #include "fs/kernel/waiting.h"
@@ -21,6 +20,7 @@
 #define DRAIN_SLICE_MS 100u
 #define DRAIN_SLICES 100u /* 10 s in all */
 #define AFTER_LOOP_MS 2000u
+#define YIELD_MS 50u
 #define STOP_BEFORE_UNMOUNT_MS 1000u
 #define STOP_AFTER_UNMOUNT_MS 5000u
 #define WAKE_INTERVAL_MS 10u
@@ -77,29 +77,37 @@ static bool is_hangup(const struct shutdown *shutdown, const siginfo_t *info)
            (info->si_code == SI_KERNEL || !shutdown_has_terminal() || !log_writer_reopen());
 }
 
-/* Whether the signal that has come ends the mount. */
-static bool ends(const struct shutdown *shutdown, const siginfo_t *info)
+/* A signal of this process wakes the thread up, to look at what it was asked and told. */
+static bool is_own(const siginfo_t *info)
 {
-    bool own = info->si_code == SI_USER && info->si_pid == getpid();
-    if (shutdown->lasting && !own && info->si_signo != SIGHUP)
-        return false;
-    if (info->si_signo != SIGHUP || is_hangup(shutdown, info))
-        return true;
-    if (!shutdown->terminal && !log_writer_reopen())
-        log_line(LOG_NOTICE, "mount", "event=reload message=\"there is no log= to open again\"");
-    return false;
+    return info->si_code <= 0 && info->si_pid == getpid();
 }
 
-static bool another_signal(const struct shutdown *shutdown)
+/* Counts a signal that has come. */
+static void count(struct shutdown *shutdown, const siginfo_t *info)
+{
+    if (info->si_signo == SIGHUP ? is_hangup(shutdown, info) : !is_own(info) && !shutdown->lasting)
+        shutdown->came++;
+    else if (info->si_signo == SIGHUP && !shutdown->terminal && !log_writer_reopen())
+        log_line(LOG_NOTICE, "mount", "event=reload message=\"there is no log= to open again\"");
+}
+
+/* How many have come, to whichever process. */
+static unsigned counted(const struct shutdown *shutdown)
+{
+    unsigned told = shutdown->lasting ? 0 : shutdown->told;
+    return shutdown->came > told ? shutdown->came : told;
+}
+
+static bool another_signal(struct shutdown *shutdown)
 {
     sigset_t set;
     siginfo_t info;
     struct timespec none = {0};
     termination_signals(&set);
     while (sigtimedwait(&set, &info, &none) > 0)
-        if (ends(shutdown, &info))
-            return true;
-    return false;
+        count(shutdown, &info);
+    return counted(shutdown) > 1;
 }
 
 /* Waits for what may be blocked in the kernel: stores, and pages being dropped. Nothing of either
@@ -144,16 +152,18 @@ static void *wait_for_signals(void *argument)
 {
     struct shutdown *shutdown = argument;
     sigset_t set;
-    siginfo_t info;
+    siginfo_t info = {0};
     termination_signals(&set);
     sigaddset(&set, END_SIGNAL);
-    while (sigwaitinfo(&set, &info) < 0 || !ends(shutdown, &info))
-        ;
-    if (info.si_signo == END_SIGNAL)
-        return NULL;
+    while (counted(shutdown) == 0 && !shutdown->asked) {
+        if (sigwaitinfo(&set, &info) < 0)
+            continue;
+        if (info.si_signo == END_SIGNAL)
+            return NULL;
+        count(shutdown, &info);
+    }
     shutdown->begun = true;
     log_line(LOG_NOTICE, "mount", "event=stopping signal=%d", info.si_signo);
-    service_manager_tell("STOPPING=1");
     shutdown->quiesced = drain_stores(shutdown);
     end_loop(shutdown);
     return NULL;
@@ -188,14 +198,38 @@ int shutdown_start(struct shutdown *shutdown)
     return 0;
 }
 
-void shutdown_request(struct shutdown *shutdown)
+/* Once the loop is left the thread is joined, and must not be named any more. */
+static void send_to_signal_thread(struct shutdown *shutdown, int number)
 {
-    /* Once the loop is left the thread is joined, and must not be named any more. */
     pthread_mutex_lock(&shutdown->mutex);
     if (!shutdown->loop_left)
-        /* It waits with sigwait. NOLINTNEXTLINE(bugprone-bad-signal-to-kill-thread) */
-        pthread_kill(shutdown->signal_thread, SIGTERM);
+        pthread_kill(shutdown->signal_thread, number); /* it waits with sigwait */
     pthread_mutex_unlock(&shutdown->mutex);
+}
+
+void shutdown_request(struct shutdown *shutdown)
+{
+    shutdown->asked = true;
+    send_to_signal_thread(shutdown, SIGTERM);
+}
+
+void shutdown_told(struct shutdown *shutdown, unsigned signals)
+{
+    shutdown->told = signals;
+    send_to_signal_thread(shutdown, SIGTERM);
+}
+
+_Noreturn void shutdown_yield(struct shutdown *shutdown)
+{
+    int result = quiesce(shutdown->filesystem, YIELD_MS);
+    log_line(LOG_NOTICE, "mount", "event=yielded drained=%s", result ? "no" : "yes");
+    log_writer_end();
+    _exit(0);
+}
+
+void shutdown_hang_up(struct shutdown *shutdown)
+{
+    send_to_signal_thread(shutdown, SIGHUP);
 }
 
 void shutdown_loop_left(struct shutdown *shutdown)

@@ -18,6 +18,9 @@ struct shutdown {
     pthread_t main_thread, signal_thread;
     bool signal_thread_runs;
     atomic_bool begun; /* a signal has come */
+    atomic_bool asked; /* by shutdown_request */
+    atomic_uint told;  /* signals that the supervisor has been sent */
+    unsigned came;     /* ... and this process; of the signal thread */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     bool loop_left; /* protected by mutex */
@@ -39,6 +42,14 @@ void shutdown_init(struct shutdown *shutdown, struct filesystem *filesystem, con
 int shutdown_start(struct shutdown *shutdown);
 /* As if a signal had come. Any thread. */
 void shutdown_request(struct shutdown *shutdown);
+/* So many signals that end the mount were sent to the process that was started. Those to the whole
+ * group came here as well, and count once. Any thread. */
+void shutdown_told(struct shutdown *shutdown, unsigned signals);
+/* Ends the process, for another one that goes on with the mount: when running stores have ended,
+ * or do not soon. */
+_Noreturn void shutdown_yield(struct shutdown *shutdown);
+/* A SIGHUP was sent to it. Any thread. */
+void shutdown_hang_up(struct shutdown *shutdown);
 /* After the loop: ends the signal thread and whatever stores are left. */
 void shutdown_loop_left(struct shutdown *shutdown);
 /* Stops the engine and what uses it, and unmounts. false: something that was asked of the source

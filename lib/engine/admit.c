@@ -172,7 +172,8 @@ static void set_gates(struct unshard_engine *engine, const struct adoption *new)
     for (uint32_t i = 0; i < new->files.count; i++) {
         uint32_t number = new->files.numbers[i];
         const struct source_file *file = &engine->checkpoint->files[number];
-        if (check_possible(engine, number, file->size, &error) != 0)
+        if (check_possible(engine, number, file->size, &error) != 0 ||
+            outliving_is_bad(engine, number, &error))
             file_block_at_start(engine, number, &error);
     }
     for (uint32_t i = 0; i < new->files.count; i++)
@@ -188,6 +189,8 @@ static void publish(struct unshard_engine *engine, struct adoption *new)
     set_gates(engine, new);
     for (uint32_t i = 0; i < new->files.count; i++)
         same_file_add(engine, new->files.numbers[i]);
+    for (uint32_t i = 0; i < new->files.count; i++)
+        outliving_restore(engine, new->files.numbers[i]);
     if (engine->options.prefetch != UNSHARD_PREFETCH_OPEN)
         plan_all(engine, new);
     list_passes(engine, new, first_planned);

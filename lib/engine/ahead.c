@@ -179,6 +179,7 @@ static void consume_chunk(struct unshard_engine *engine, uint32_t file, uint32_t
     if (chunk->state != CHUNK_PUBLISHED || chunk->consumed)
         return;
     chunk->consumed = true;
+    outliving_mark(&engine->files[file], index);
     drop_behind_note(engine, file, index);
     engine->window.unconsumed_bytes -= chunk_length(engine, file, index);
 }

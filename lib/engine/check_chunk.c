@@ -144,6 +144,7 @@ int check_observed(struct unshard_engine *engine, const struct fetch *fetch,
     bool chunks = fetch->check->kind == CHECK_CHUNKS;
     if (chunks && !chunk->checked) {
         chunk->checked = true;
+        outliving_mark(file, fetch->index);
         file->chunks_checked += !chunk_is_unshown(file, fetch->index);
     }
     struct chunk_tag *seen = &file->digests[fetch->index];

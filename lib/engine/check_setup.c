@@ -120,6 +120,17 @@ static void use_cached_digests(struct unshard_engine *engine, struct file_epoch 
     free(digests);
 }
 
+/* What an earlier process of this mount has found: the whole has matched, and these are its chunks.
+ */
+static void use_tags(struct unshard_engine *engine, struct file_epoch *epoch)
+{
+    const struct file_state *file = &engine->files[epoch->file];
+    struct gained *gained = gained_new(engine->chunk_bytes, file->chunk_count, file->digests,
+                                       epoch->whole->origin, true);
+    if (gained != NULL)
+        epoch_gain(epoch, gained);
+}
+
 int check_make(struct unshard_engine *engine, uint32_t number)
 {
     struct unshard_error error;
@@ -128,7 +139,12 @@ int check_make(struct unshard_engine *engine, uint32_t number)
     if (epoch == NULL)
         return -ENOMEM;
     engine->files[number].epoch = epoch;
-    if (epoch->check->kind == CHECK_WHOLE && check_possible(engine, number, size, &error) == 0)
+    outliving_adopt(engine, number);
+    if (epoch->check->kind != CHECK_WHOLE || check_possible(engine, number, size, &error) != 0)
+        return 0;
+    if (outliving_is_good(engine, number))
+        use_tags(engine, epoch);
+    else
         use_cached_digests(engine, epoch);
     return 0;
 }
@@ -151,6 +167,8 @@ int checks_init(struct unshard_engine *engine)
     uint32_t room = checkpoint_file_room(engine->checkpoint);
     int result = number_set_init(&engine->trust.to_keep, room);
     if (result == 0)
+        result = outliving_init(engine);
+    if (result == 0)
         result = same_files_init(engine);
     return result == 0 ? passes_init(engine) : result;
 }
@@ -158,6 +176,7 @@ int checks_init(struct unshard_engine *engine)
 void checks_free(struct unshard_engine *engine)
 {
     number_set_free(&engine->trust.to_keep);
+    outliving_free(engine);
     passes_free(engine);
     same_files_free(engine);
     digest_cache_close(engine->trust.cache);

@@ -108,6 +108,7 @@ void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, 
         engine->window.unconsumed_bytes -= length;
     chunk->consumed = false;
     chunk->state = CHUNK_ABSENT;
+    outliving_mark(state, index);
     wanted_put(&state->wanted, index, by);
 }
 
@@ -296,23 +297,38 @@ void fetch_return_buffer(struct unshard_engine *engine, struct fetch *fetch)
     readers_wake(engine);
 }
 
-static void chunk_published(struct unshard_engine *engine, const struct fetch *fetch)
+/* The chunk is PUBLISHED from now on. */
+static void publish(struct unshard_engine *engine, uint32_t file, uint32_t index, bool consumed)
 {
-    struct file_state *state = &engine->files[fetch->file];
-    struct chunk *chunk = chunk_of(engine, fetch);
-    bool passed = fetch->demanded || schedule_stream_ended(engine, fetch->stream);
+    struct file_state *state = &engine->files[file];
+    struct chunk *chunk = &state->chunks[index];
+    uint32_t length = chunk_length(engine, file, index);
     chunk->state = CHUNK_PUBLISHED;
     chunk->doubted = false;
     chunk->published_tick = engine_tick(engine, engine_now_ns());
-    chunk->consumed =
-        passed && (engine->window.limited || engine->options.prefetch == UNSHARD_PREFETCH_OPEN);
-    if (!chunk_is_unshown(state, fetch->index))
-        state->bytes_published += fetch->length;
-    engine->window.published_bytes += fetch->length;
-    if (chunk->consumed)
-        drop_behind_note(engine, fetch->file, fetch->index);
+    chunk->consumed = consumed;
+    outliving_mark(state, index);
+    if (!chunk_is_unshown(state, index))
+        state->bytes_published += length;
+    engine->window.published_bytes += length;
+    if (consumed)
+        drop_behind_note(engine, file, index);
     else
-        engine->window.unconsumed_bytes += fetch->length;
+        engine->window.unconsumed_bytes += length;
+}
+
+static void chunk_published(struct unshard_engine *engine, const struct fetch *fetch)
+{
+    bool passed = fetch->demanded || schedule_stream_ended(engine, fetch->stream);
+    publish(engine, fetch->file, fetch->index,
+            passed &&
+                (engine->window.limited || engine->options.prefetch == UNSHARD_PREFETCH_OPEN));
+}
+
+void chunk_restore(struct unshard_engine *engine, uint32_t file, uint32_t index, bool consumed)
+{
+    wanted_take(&engine->files[file].wanted, index);
+    publish(engine, file, index, consumed);
 }
 
 /* The fetch has ended and nothing is there of it. */

@@ -170,6 +170,9 @@ uint32_t chunk_next_touched(const struct file_state *file, uint32_t index);
  * does that with many says so afterwards by schedule_offer. */
 void chunk_forget(struct unshard_engine *engine, uint32_t file, uint32_t index, enum wanted_by by);
 
+/* It was PUBLISHED by an earlier process: ABSENT -> PUBLISHED. */
+void chunk_restore(struct unshard_engine *engine, uint32_t file, uint32_t index, bool consumed);
+
 void fetch_list_append(struct fetch_list *list, struct fetch *fetch);
 void fetch_list_remove(struct fetch_list *list, struct fetch *fetch);
 

@@ -23,6 +23,7 @@
 #include "engine/held_pages.h"
 #include "engine/jobs.h"
 #include "engine/look_reports.h"
+#include "engine/outliving.h"
 #include "engine/pages.h"
 #include "engine/passes.h"
 #include "engine/plan.h"
@@ -112,6 +113,7 @@ struct unshard_engine {
     struct plan plan;
     struct jobs jobs;
     struct trust trust;
+    struct outliving outliving;
     struct passes passes;
     struct agenda agenda;
     struct traffic traffic;

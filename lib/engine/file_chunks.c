@@ -38,6 +38,7 @@ void file_chunks_free(struct file_state *file)
 {
     size_t count = (size_t)file->chunk_count + 1;
     lazy_array_free(file->chunks, count, sizeof *file->chunks);
+    outliving_remove(file);
     lazy_array_free(file->digests, count, sizeof *file->digests);
     lazy_array_free(file->touched, touched_words(file->chunk_count), sizeof *file->touched);
     wanted_free(&file->wanted);

@@ -62,6 +62,7 @@ static void forget_chunks(struct unshard_engine *engine, uint32_t number)
         }
         chunk->seen = chunk->checked = chunk->doubted = false;
         chunk->attempts = 0;
+        outliving_mark(file, i);
     }
     staging_forget(&engine->staging, number);
     file->chunks_seen = file->chunks_checked = 0;
@@ -165,6 +166,8 @@ static bool shut(struct unshard_engine *engine, uint32_t number, enum gate_reaso
     buffers_forget(&engine->buffers, number);
     number_set_add(&engine->agenda.suspects, number);
     engine->pages.drops_due++;
+    if (reason == GATE_MISMATCH || reason == GATE_HEADER)
+        outliving_bad(file, error);
     return true;
 }
 
@@ -244,6 +247,7 @@ static void begin_anew(struct unshard_engine *engine, struct file_epoch *next)
     file->epoch = next;
     engine->epochs_begun++;
     forget_chunks(engine, number);
+    outliving_renew(engine, number);
     file->pass_retry_ns = 0;
     file->episode = (struct failure_episode){0};
     gate_renew(&file->gate, file_must_wait(engine, number));

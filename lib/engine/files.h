@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 
 struct adoption;
+struct outliving_file;
 struct check_pass;
 struct chunk_tag;
 
@@ -37,14 +38,17 @@ struct file_trouble {
 };
 
 struct file_state {
-    bool used;                  /* the number is that of a file; in arrays of the engine only */
-    struct chunk *chunks;       /* lazy: nothing is written to those that nothing happens to */
-    struct chunk_tag *digests;  /* of chunks that are `seen`; lazy too */
-    uint64_t *touched;          /* see chunk_next_touched */
-    struct wanted wanted;       /* which of them are to be fetched unasked */
-    struct chunk_runs shown;    /* some view shows some of them; the others need not be read */
-    struct chunk_runs gathered; /* some of them is gathered */
-    struct file_epoch *epoch;   /* the current one; referenced */
+    bool used;                 /* the number is that of a file; in arrays of the engine only */
+    struct chunk *chunks;      /* lazy: nothing is written to those that nothing happens to */
+    struct chunk_tag *digests; /* of chunks that are `seen`; lazy too, or in `outlives` */
+    struct outliving_file *outlives; /* what is kept of it (outliving.h); NULL: nothing is */
+    struct unshard_keep *keep;       /* then: where */
+    bool inherits;                   /* ... and it is of an earlier process */
+    uint64_t *touched;               /* see chunk_next_touched */
+    struct wanted wanted;            /* which of them are to be fetched unasked */
+    struct chunk_runs shown;         /* some view shows some of them; the others need not be read */
+    struct chunk_runs gathered;      /* some of them is gathered */
+    struct file_epoch *epoch;        /* the current one; referenced */
     struct gate gate;
     unsigned stores;  /* of its chunks, and of pages with bytes of it, running */
     unsigned orphans; /* fetches that its chunks have let go of and that are not gone yet */

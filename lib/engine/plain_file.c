@@ -85,6 +85,8 @@ static void take_replacement(struct file_state *file, struct view_state *view,
 {
     struct file_state old = {.chunks = file->chunks,
                              .digests = file->digests,
+                             .outlives = file->outlives,
+                             .keep = file->keep,
                              .touched = file->touched,
                              .wanted = file->wanted,
                              .shown = file->shown,
@@ -92,6 +94,7 @@ static void take_replacement(struct file_state *file, struct view_state *view,
                              .chunk_count = file->chunk_count};
     file->chunks = new->chunks.chunks;
     file->digests = new->chunks.digests;
+    file->outlives = NULL; /* of what replaces it nothing is kept: it is small */
     file->touched = new->chunks.touched;
     file->wanted = new->chunks.wanted;
     file->shown = new->chunks.shown;

@@ -159,6 +159,7 @@ void note_success(struct unshard_engine *engine, struct fetch *fetch, bool from_
     }
     if (!chunk->seen) {
         chunk->seen = true;
+        outliving_mark(file, fetch->index);
         bool shown = !chunk_is_unshown(file, fetch->index);
         file->chunks_seen += shown;
         file->bytes_seen += shown ? fetch->length : 0;

@@ -626,6 +626,9 @@ static void fill_constants(struct taking *taking)
     out->mountpoint = facts.mountpoint;
     out->connection = facts.connection;
     out->read_ahead_bytes = facts.read_ahead_bytes;
+    out->restarts = facts.restarts;
+    out->restart_time = facts.restart_time;
+    out->restart_reason = facts.restart_reason;
     out->time = (int64_t)time(NULL);
     out->verify = engine->options.verify;
     out->prefetch = engine->options.prefetch;

@@ -27,6 +27,7 @@ static void open_file(struct unshard_engine *engine, uint32_t number, struct gai
 {
     struct file_state *file = &engine->files[number];
     epoch_gain(file->epoch, gained);
+    outliving_good(file);
     file->pass_demanded = false;
     if (file->chunks_failed == 0 && file->retrying == 0)
         file->failing = false;

@@ -23,13 +23,13 @@ static uint64_t monotonic_clock(void)
     return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
-int unshard_tree_open(const char *source, const struct unshard_view_options *options,
+int unshard_tree_open(const char *source, int directory, const struct unshard_view_options *options,
                       struct unshard_tree **out, struct unshard_error *error)
 {
     struct unshard_tree *tree = calloc(1, sizeof *tree);
     if (tree == NULL)
         return error_no_memory(error);
-    int result = checkpoint_place_open(source, options, &tree->place, error);
+    int result = checkpoint_place_open(source, directory, options, &tree->place, error);
     if (result != 0) {
         free(tree);
         return result;
@@ -54,6 +54,11 @@ void unshard_tree_close(struct unshard_tree *tree)
     pthread_mutex_destroy(&tree->lock);
     unshard_checkpoint_close(tree->place);
     free(tree);
+}
+
+int unshard_tree_directory(const struct unshard_tree *tree)
+{
+    return tree->place->source_fd;
 }
 
 const struct unshard_checkpoint *unshard_tree_root(const struct unshard_tree *tree)

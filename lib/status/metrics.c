@@ -79,8 +79,11 @@ static void append_figures(struct exposition *to)
 {
     const struct unshard_status *status = to->status;
     const struct figure figures[] = {
-        {"unshard_uptime_seconds", "seconds", false, "Time since the mount began.",
-         status->uptime_seconds},
+        {"unshard_uptime_seconds", "seconds", false,
+         "Time since the daemon began to serve the mount.", status->uptime_seconds},
+        {"unshard_restarts", NULL, true,
+         "Daemons of the mount that have died or were upgraded, and were followed by another one.",
+         (double)status->restarts},
         {"unshard_size_bytes", "bytes", false, "Size of all shards of all components.",
          (double)status->bytes_total},
         {"unshard_published_bytes", "bytes", false,
@@ -156,6 +159,21 @@ static void append_info(struct exposition *to)
     append_label(&to->text, "version", or_empty(to->status->version));
     append_label(&to->text, "prefetch", prefetch_name(to->status->prefetch));
     end_sample(to, 1);
+}
+
+/* The time tells an alert what a counter with one reason could not: whether the last restart was
+ * meant. */
+static void append_last_restart(struct exposition *to)
+{
+    static const char name[] = "unshard_last_restart_timestamp_seconds";
+    const char *reason = restart_reason_of_name(to->status->restart_reason);
+    if (to->status->restarts == 0 || to->status->restart_time <= 0)
+        return;
+    begin_family(to, name, "gauge", "seconds",
+                 "When the last restart was, and why; absent when there was none.");
+    begin_sample(to, name, "");
+    append_label(&to->text, "reason", reason != NULL ? reason : "unknown");
+    end_sample(to, (double)to->status->restart_time);
 }
 
 static void append_mount_state(struct exposition *to)
@@ -308,6 +326,7 @@ char *unshard_status_metrics(const struct unshard_status *status)
     append_info(&to);
     append_mount_state(&to);
     append_figures(&to);
+    append_last_restart(&to);
     append_sizes(&to);
     append_verified(&to);
     append_by_state(&to, "unshard_component_state", "1 for the state that the component is in.",

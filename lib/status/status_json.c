@@ -164,6 +164,9 @@ static void add_mount(cJSON *root, const struct unshard_status *status)
     add_u64_or_null(root, "connection", status->connection != 0, status->connection);
     add_u64_or_null(root, "read_ahead_bytes", status->read_ahead_bytes != 0,
                     status->read_ahead_bytes);
+    add_u64(root, "restarts", status->restarts);
+    add_time(root, "restart_time", status->restart_time);
+    add_string(root, "restart_reason", restart_reason_of_name(status->restart_reason));
     add_string(root, "state", unshard_mount_state_name(status->state));
     add_time(root, "time", status->time);
     add_number(root, "uptime_seconds", status->uptime_seconds);

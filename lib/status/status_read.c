@@ -259,6 +259,9 @@ static void read_mount(struct reading *reading, const cJSON *root, struct unshar
     out->mountpoint = string_of(reading, root, "mountpoint");
     out->connection = count_of(root, "connection");
     out->read_ahead_bytes = bytes_of(root, "read_ahead_bytes");
+    out->restarts = count_of(root, "restarts");
+    out->restart_time = status_time_of(word_of(root, "restart_time"));
+    out->restart_reason = restart_reason_of_name(word_of(root, "restart_reason"));
     out->state = mount_state_of_name(word_of(root, "state"));
     out->time = status_time_of(word_of(root, "time"));
     out->uptime_seconds = number_of(root, "uptime_seconds");

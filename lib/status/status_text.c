@@ -167,6 +167,21 @@ static void append_evicted(struct text *text, uint64_t chunks)
                     (unsigned long long)chunks, chunks == 1 ? "" : "s");
 }
 
+/* "2 restarts of the daemon (the last: killed, 2026-11-24T10:00:00Z)" */
+static void append_restarts(struct text *text, const struct unshard_status *status)
+{
+    const char *reason = restart_reason_of_name(status->restart_reason);
+    char when[STATUS_TIME_CAPACITY];
+    if (status->restarts == 0)
+        return;
+    text_printf(text, "%u restart%s", status->restarts, status->restarts == 1 ? "" : "s");
+    text_printf(text, " of the daemon (%s", status->restarts == 1 ? "" : "the last: ");
+    text_append_string(text, reason != NULL ? reason : "unknown");
+    if (status->restart_time != 0)
+        text_printf(text, ", %s", status_time(when, status->restart_time));
+    text_append_string(text, ")\n");
+}
+
 /* What is in effect, whether it was asked for or found out. */
 static void append_settings(struct text *text, const struct unshard_status *status)
 {
@@ -256,6 +271,7 @@ static void append_header(struct text *text, const struct layout *layout,
     append_stalled_looks(text, &status->looks);
     append_work(text, status);
     append_evicted(text, status->chunks_evicted);
+    append_restarts(text, status);
     if (layout->rows == 0)
         append_settings(text, status);
 }

@@ -28,6 +28,7 @@ static const char *const modes[] = {
     [UNSHARD_PREFETCH_OFF] = "off",
     [UNSHARD_PREFETCH_OPEN] = "open",
 };
+static const char *const restart_reasons[] = {"killed", "crashed", "failed", "upgraded", NULL};
 
 /* The place of a word among `count`, or `otherwise`. */
 static unsigned place_of(const char *word, const char *const *words, unsigned count,
@@ -77,6 +78,12 @@ const char *prefetch_name(enum unshard_prefetch prefetch)
 enum unshard_prefetch prefetch_of_name(const char *name)
 {
     return place_of(name, modes, UNSHARD_PREFETCH_OPEN + 1, UNSHARD_PREFETCH_OFF);
+}
+
+const char *restart_reason_of_name(const char *name)
+{
+    const unsigned count = sizeof restart_reasons / sizeof *restart_reasons - 1;
+    return restart_reasons[place_of(name, restart_reasons, count, count)];
 }
 
 #define TIME_FORMAT "%Y-%m-%dT%H:%M:%SZ"

@@ -17,6 +17,9 @@ enum unshard_verify verify_of_name(const char *name);
 /* "all", "follow", "off", "open"; likewise. */
 const char *prefetch_name(enum unshard_prefetch prefetch);
 enum unshard_prefetch prefetch_of_name(const char *name);
+/* "killed", "crashed", "failed", "upgraded": the word itself, which lasts; NULL for what is none of
+ * these. NULL is allowed. */
+const char *restart_reason_of_name(const char *name);
 
 #define STATUS_TIME_CAPACITY 32
 /* "2026-11-24T10:00:00Z", from seconds since the epoch. Returns out. */

@@ -421,13 +421,16 @@ static void discovery_free(struct discovery *discovery)
     scan_free(&discovery->scan);
 }
 
-static int open_source(struct unshard_checkpoint *checkpoint, const char *source,
+/* directory: of the source, whose path may lead elsewhere by now; negative: it is found. */
+static int open_source(struct unshard_checkpoint *checkpoint, const char *source, int directory,
                        struct unshard_error *error)
 {
-    checkpoint->source = realpath(source, NULL);
+    checkpoint->source = directory < 0 ? realpath(source, NULL) : strdup(source);
     if (checkpoint->source == NULL)
         return error_set(error, "no-source", errno, "%s: %s", source, strerrordesc_np(errno));
-    checkpoint->source_fd = open(checkpoint->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    checkpoint->source_fd = directory < 0
+                                ? open(checkpoint->source, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+                                : openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (checkpoint->source_fd < 0)
         return error_set(error, "no-source", errno, "%s: %s", source, strerrordesc_np(errno));
     if (path_policy_find_hub(checkpoint) != 0)
@@ -477,7 +480,7 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
     struct unshard_checkpoint *checkpoint = new_checkpoint(options);
     if (checkpoint == NULL)
         return error_no_memory(error);
-    int result = open_source(checkpoint, source, error);
+    int result = open_source(checkpoint, source, -1, error);
     if (result != 0) {
         unshard_checkpoint_close(checkpoint);
         return result;
@@ -488,13 +491,14 @@ int unshard_checkpoint_open(const char *source, const struct unshard_view_option
     return result;
 }
 
-int checkpoint_place_open(const char *source, const struct unshard_view_options *options,
+int checkpoint_place_open(const char *source, int directory,
+                          const struct unshard_view_options *options,
                           struct unshard_checkpoint **out, struct unshard_error *error)
 {
     struct unshard_checkpoint *place = new_checkpoint(options);
     if (place == NULL)
         return error_no_memory(error);
-    int result = open_source(place, source, error);
+    int result = open_source(place, source, directory, error);
     if (result != 0) {
         unshard_checkpoint_close(place);
         return result;

@@ -175,9 +175,11 @@ static inline uint32_t checkpoint_view_room(const struct unshard_checkpoint *che
 }
 
 /* Opens a source of which nothing is looked at but that it is a directory: a checkpoint without
- * nodes, of which directories can be laid out. Owned by the caller, unshard_checkpoint_close.
- * Errors: it is no readable directory, or memory. */
-int checkpoint_place_open(const char *source, const struct unshard_view_options *options,
+ * nodes, of which directories can be laid out. directory: a descriptor of it, which stays the
+ * caller's, or negative. Owned by the caller, unshard_checkpoint_close. Errors: it is no readable
+ * directory, or memory. */
+int checkpoint_place_open(const char *source, int directory,
+                          const struct unshard_view_options *options,
                           struct unshard_checkpoint **out, struct unshard_error *error);
 /* Follows the path of the source when it leads to another directory now: what is opened from now on
  * is of that one. 1 then, 0: it is the same, or a negative errno: nothing has changed. Blocks on

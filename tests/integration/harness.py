@@ -113,6 +113,28 @@ def child_named(parent, name):
     return None
 
 
+def supervisor_of(daemon):
+    """The process that watches over a daemon: a child of it, or, in the foreground and after a
+    restart, its parent. None: there is none just now."""
+    child = child_named(daemon, "unshard-monitor")
+    if child:
+        return child
+    with contextlib.suppress(OSError):
+        parent = int(pathlib.Path(f"/proc/{daemon}/stat").read_text().rpartition(")")[2].split()[1])
+        if pathlib.Path(f"/proc/{parent}/comm").read_text() == "unshard-monitor\n":
+            return parent
+    return None
+
+
+def kill_with_supervisor(daemon):
+    """As the end of a container does: nobody is left who could go on."""
+    supervisor = supervisor_of(daemon)
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(daemon, signal.SIGKILL)
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for(lambda: not is_alive(daemon) and not is_alive(supervisor), what="both are gone")
+
+
 def processes_of(command):
     """Those that were started with these words, zombies left out."""
     wanted = b"\0".join(os.fsencode(word) for word in command) + b"\0"
@@ -120,6 +142,15 @@ def processes_of(command):
         with contextlib.suppress(OSError):
             if (folder / "cmdline").read_bytes() == wanted and is_alive(int(folder.name)):
                 yield int(folder.name)
+
+
+def where_it_hangs(pid):
+    """Where each thread of a process waits in the kernel, for a person."""
+    lines = []
+    for folder in sorted(pathlib.Path(f"/proc/{pid}/task").glob("*")):
+        with contextlib.suppress(OSError):
+            lines.append(" ".join((folder / name).read_text().strip() for name in ("comm", "wchan", "syscall")))
+    return "\n".join(lines)
 
 
 class Sanitizers:
@@ -202,7 +233,7 @@ class Mount:
         """Unmounts cleanly and checks that daemon and mount are gone and no sanitizer spoke."""
         gc.collect()
         done = run("umount", self.path)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr + where_it_hangs(self.pid)
         wait_for(lambda: not is_mounted(self.path), what="unmounted")
         if self.pid:
             wait_for(lambda: not is_alive(self.pid), what="daemon ended")
@@ -210,16 +241,17 @@ class Mount:
         self.sanitizers.check()
 
     def kill_daemons(self):
-        """Ends every process that was started by our command, known by its command line."""
-        for pid in processes_of(self.command[len(self.prefix):]):
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+        """Ends every process that was started by our command, known by its command line, and
+        whoever would start another one."""
+        for pid in list(processes_of(self.command[len(self.prefix):])):
+            supervisor = supervisor_of(pid)
+            for process in (supervisor, pid):
+                with contextlib.suppress(OSError, TypeError):
+                    os.kill(process, signal.SIGKILL)
 
     def discard(self):
         detach(self.path)
-        if self.pid and is_alive(self.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+        self.kill_daemons()
         if self.own:
             with contextlib.suppress(OSError):
                 self.path.rmdir()

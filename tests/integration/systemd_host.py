@@ -72,6 +72,14 @@ def why_not():
     return None
 
 
+def remove(group):
+    """Whether it is gone. Processes that were killed are in there until they are."""
+    for inner in sorted(group.glob("**/"), reverse=True):
+        with contextlib.suppress(OSError):
+            inner.rmdir()
+    return not group.exists()
+
+
 @contextlib.contextmanager
 def control_group(name):
     group = group_root() / name
@@ -79,9 +87,7 @@ def control_group(name):
     try:
         yield group
     finally:
-        for inner in sorted(group.glob("**/"), reverse=True):
-            with contextlib.suppress(OSError):
-                inner.rmdir()
+        wait_for(lambda: remove(group), what=f"{group} is empty")
 
 
 def run_script(folder, units, script, bound=60):

@@ -11,7 +11,8 @@ from harness import TOP
 
 RUNS = {"detection": ["--flips", "30", "--truncations", "10", "--swaps", "10", "--stale", "10",
                       "--control", "5", "--no-pipeline"],
-        "faults": ["--rounds", "25"]}
+        "faults": ["--rounds", "20"],
+        "survival": ["--rounds", "40", "--times", "5"]}
 
 
 @pytest.mark.heavy

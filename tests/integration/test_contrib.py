@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,8 @@ import subprocess
 import pytest
 import yaml
 
-from harness import PATIENCE, TOP, UNSHARD, Mount, is_alive, is_mounted, mounted, slow, wait_for
+from harness import (PATIENCE, TOP, UNSHARD, Mount, is_alive, is_mounted, kill_with_supervisor, mounted, slow,
+                     wait_for)
 from test_cli import COMMANDS, LONG_OPTION, help_of
 
 CONTRIB = TOP / "contrib"
@@ -48,6 +50,15 @@ def test_unit_is_valid(tmp_path):
     assert "kill mode" in done.stdout  # such things are found
 
 
+def after_the_end(mountpoint, result):
+    """As systemd runs it, here in this namespace."""
+    words = shlex.split(setting("ExecStopPost").removeprefix("+-").replace("$$", "$"))
+    words[-1] = words[-1].replace("/usr/bin/nsenter --mount=/proc/1/ns/mnt --", "")
+    words[-1] = words[-1].replace("/usr/bin/unshard", UNSHARD)
+    subprocess.run(words, check=False, timeout=PATIENCE * 2, stderr=subprocess.DEVNULL,
+                   env={**os.environ, "SERVICE_RESULT": result, "MOUNTPOINT": str(mountpoint)})
+
+
 @root
 def test_force_frees_readers_when_everything_was_killed(big, tmp_path):
     """What ExecStopPost= is for: the daemon and all its helpers die at once, readers hang."""
@@ -59,15 +70,13 @@ def test_force_frees_readers_when_everything_was_killed(big, tmp_path):
             reader = subprocess.Popen(["cat", mount / "model.safetensors"],
                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             wait_for(lambda: storage.stats()["stalled"] > 0, what="a stalled read")
-            children = pathlib.Path(f"/proc/{mount.pid}/task/{mount.pid}/children").read_text()
-            for pid in [*map(int, children.split()), mount.pid]:
-                os.kill(pid, signal.SIGKILL)
-            command = setting("ExecStopPost").split(" -- ")[1].replace("/usr/bin/unshard", UNSHARD)
-            command = command.replace("${MOUNTPOINT}", str(mount.path)).split()
-            subprocess.run(command, check=True, timeout=PATIENCE)
+            kill_with_supervisor(mount.pid)
+            after_the_end(mount.path, "signal")  # what is started again goes on with it
+            assert is_mounted(mount.path) and reader.poll() is None
+            after_the_end(mount.path, "timeout")
             assert reader.wait(PATIENCE) != 0
             assert not is_mounted(mount.path)
-            subprocess.run(command, check=True, timeout=PATIENCE)  # nothing left: no failure
+            after_the_end(mount.path, "success")  # nothing left
             storage.command("release")
             wait_for(lambda: not is_alive(mount.pid), what="the daemon is gone")
         finally:
@@ -78,10 +87,13 @@ def test_force_frees_readers_when_everything_was_killed(big, tmp_path):
 
 @pytest.fixture(scope="module")
 def metric_names(flux, tmp_path_factory):
-    """Every metric there is, those of failures included."""
+    """Every metric there is, those of failures and of another daemon included."""
     source = shutil.copytree(flux, tmp_path_factory.mktemp("metrics") / "source")
     (source / "transformer/diffusion_pytorch_model-00002-of-00005.safetensors").unlink()
     with mounted(source, "chunk=64K", "window=1M") as mount:
+        os.kill(mount.pid, signal.SIGKILL)
+        mount.pid = wait_for(lambda: (status := mount.status())["restarts"] and status["pid"],
+                             what="another daemon")
         text = (mount / ".unshard/metrics").read_text()
     names = set()
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):

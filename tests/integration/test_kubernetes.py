@@ -6,13 +6,15 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 
 import kubernetes_validate
 import pytest
 import yaml
 
-from harness import PATIENCE, TOP, UNSHARD, detach, is_alive, is_mounted, run, wait_for
+from harness import (PATIENCE, TOP, UNSHARD, child_named, detach, is_alive, is_mounted, kill_with_supervisor, run,
+                     wait_for)
 from test_cli import COMMANDS, help_of
 
 FOLDER = TOP / "contrib/kubernetes"
@@ -312,7 +314,10 @@ class Node:
     def discard(self):
         detach(self.mountpoint)
         if self.process:
+            daemon = child_named(self.process.pid, "unshard")
             self.process.kill()
+            if daemon:
+                os.kill(daemon, signal.SIGKILL)
             self.process.wait(PATIENCE)
 
 
@@ -355,7 +360,7 @@ def test_a_daemon_that_was_killed_is_noticed_and_replaced(node):
     assert node.prepare() == 0
     node.start()
     wait_for(lambda: node.probe("startupProbe"), what="the mount answers")
-    node.process.kill()
+    kill_with_supervisor(child_named(node.process.pid, "unshard"))  # as the end of a container does
     node.process.wait(PATIENCE)
     wait_for(lambda: not node.probe("livenessProbe"), what="it is noticed")
     assert node.prepare() == 0  # as a new pod does

@@ -11,7 +11,7 @@ import subprocess
 
 import pytest
 
-from harness import PATIENCE, TOP, UNSHARD, detach, is_mounted, mounted, run, wait_for
+from harness import PATIENCE, SANITIZER, TOP, UNSHARD, child_named, detach, is_mounted, mounted, run, wait_for
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 
@@ -111,3 +111,27 @@ def test_a_link_that_others_have_put_there_is_refused(llama, mountpoint, tmp_pat
         assert victim.read_text() == "" and not is_mounted(mountpoint)
     finally:
         link.unlink()
+
+
+@pytest.mark.skipif(bool(SANITIZER), reason="what is started here reports by itself")
+def test_sighup_to_both_processes_of_one_in_the_foreground(llama, mountpoint, tmp_path):
+    """Which have the same words, so that both are told, and one tells the other."""
+    log, old = tmp_path / "log", tmp_path / "log.1"
+    process = subprocess.Popen([UNSHARD, "mount", "-f", "-o", f"log={log}", llama, mountpoint],
+                               start_new_session=True)  # without a terminal, as a service
+    try:
+        wait_for(lambda: log.exists() and "event=mounted" in log.read_text(), what="mounted")
+        both = {process.pid, child_named(process.pid, "unshard")}
+        assert both <= whom_logrotate_tells()
+        log.rename(old)
+        for pid in both:
+            os.kill(pid, signal.SIGHUP)
+        wait_for(log.exists, what="the new log")
+        run("evict", mountpoint, check=True)
+        wait_for(lambda: "event=evict" in log.read_text(), what="the line in the new file")
+        assert child_named(process.pid, "unshard") in both and process.poll() is None
+        process.terminate()
+        assert process.wait(PATIENCE) == 0 and "event=unmounted" in log.read_text()
+    finally:
+        process.kill()
+        process.wait()

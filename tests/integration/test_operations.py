@@ -17,8 +17,8 @@ import pytest
 from prometheus_client.openmetrics import parser
 
 import harness
-from harness import (PATIENCE, TOP, UNSHARD, Mount, connection_of, is_alive, is_mounted, mounted,
-                     run, slow, wait_for)
+from harness import (PATIENCE, TOP, UNSHARD, Mount, connection_of, is_alive, is_mounted,
+                     kill_with_supervisor, mounted, run, slow, wait_for)
 
 SCHEMA = json.loads((TOP / "contrib/schema/status-1.json").read_text())
 BAD = "diffusion_pytorch_model-00002-of-00005.safetensors"
@@ -181,6 +181,24 @@ def test_metrics_of_a_ready_mount(flux):
         assert not any(name == "unshard_shard_failed" for name, _ in found)
 
 
+def test_metrics_of_a_daemon_that_was_killed(llama):
+    with mounted(llama) as mount:
+        found = samples(mount)
+        assert value(found, "unshard_restarts_total") == 0
+        assert not any(name.startswith("unshard_last_restart") for name, _ in found)
+        begin = int(time.time())
+        os.kill(mount.pid, signal.SIGKILL)
+        status = wait_for(lambda: (status := mount.status())["restarts"] and status,
+                          what="another daemon")
+        mount.pid = status["pid"]
+        check_schema(status)
+        assert status["restarts"] == 1 and status["restart_reason"] == "killed"
+        found = samples(mount)
+        assert value(found, "unshard_restarts_total") == 1
+        assert begin <= value(found, "unshard_last_restart_timestamp_seconds",
+                              reason="killed") <= time.time()
+
+
 def test_metrics_of_a_missing_shard(broken):
     with mounted(broken) as mount:
         wait_for(lambda: mount.status()["errors"] > 0, what="the component failed")
@@ -263,6 +281,8 @@ def test_copies_go_when_the_daemon_is_killed(llama, tmp_path):
         assert mount.result == 0, mount.output
         wait_for(status_file.exists, what="the copy")
         os.kill(mount.pid, signal.SIGKILL)
+        wait_for(lambda: json.loads(status_file.read_text())["pid"] != mount.pid, what="that of the next one")
+        kill_with_supervisor(mount.status()["pid"])
         wait_for(lambda: not status_file.exists(), what="the copy is gone")
     finally:
         mount.discard()

@@ -184,9 +184,20 @@ def test_over_a_mount(model, merged):
 
 # ---- ends ----------------------------------------------------------------------------------------
 
-def test_a_killed_daemon_brings_the_source_back(model):
+def test_a_killed_daemon_is_followed_by_one_that_sees_the_source(model):
     with over(model, "prefetch=off") as mount:
+        names = os.listdir(model)
         os.kill(mount.pid, signal.SIGKILL)
+        wait_for(lambda: mount.status()["pid"] != mount.pid, what="another daemon")
+        assert os.listdir(model) == names
+
+
+def test_daemons_that_crash_bring_the_source_back(model):
+    with over(model, "prefetch=off") as mount:
+        for _ in range(3):
+            pid = mount.status()["pid"]
+            os.kill(pid, signal.SIGSEGV)
+            wait_for(lambda: not is_alive(pid), what="the crash")
         wait_for(lambda: not is_mounted(model), what="the monitor takes it away")
         assert "model-00001-of-00003.safetensors" in os.listdir(model)
 

@@ -450,9 +450,13 @@ def test_a_missing_shard_is_named(use, model, tmp_path):
 @plain_build
 def test_a_mount_whose_daemon_was_killed(use, model):
     found = use("""
-        import signal
+        import signal, subprocess
         mount = unshard.mount(sys.argv[1])
-        os.kill(mount.status().pid, signal.SIGKILL)
+        daemon = mount.status().pid
+        monitor = int(subprocess.check_output(["pgrep", "-P", str(daemon), "-x", "unshard-monitor"]))
+        os.kill(daemon, signal.SIGSTOP)
+        os.kill(monitor, signal.SIGKILL)
+        os.kill(daemon, signal.SIGKILL)
         while True:
             try:
                 mount.status()
@@ -577,10 +581,13 @@ def test_unknown_fields_and_words_are_passed_over():
     assert found.state == "a new word" and found.uptime_seconds == 7.0 and found.ok
     assert found.time.isoformat() == "2026-11-27T03:31:20+00:00" and found.failures == ()
     older = {name: one for name, one in status.items()
-             if name not in ("reading_seconds", "notes", "window_bytes")}
+             if name not in ("reading_seconds", "notes", "window_bytes", "restarts",
+                             "restart_time", "restart_reason")}
     found = unshard.Status.from_json(json.dumps(older))
     assert (found.reading_seconds, found.notes, found.window_bytes) == (0.0, (), None)
-    for name, wrong in (("pid", "7"), ("time", "today"), ("stuck", [{}]), ("jobs", True)):
+    assert (found.restarts, found.restart_time, found.restart_reason) == (0, None, None)
+    for name, wrong in (("pid", "7"), ("time", "today"), ("stuck", [{}]), ("jobs", True),
+                        ("restarts", "7"), ("restart_time", 7), ("restart_reason", 7)):
         with pytest.raises(unshard.StatusFormatError, match="Stuck|" + name):
             unshard.Status.from_json(json.dumps({**status, name: wrong}))
 

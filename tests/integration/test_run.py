@@ -133,7 +133,7 @@ def merged(model):
 
 LOOK = """
     echo $PPID; id; umask; ulimit -a; pwd; env | grep -v SAN_OPTIONS | grep -v ^_= | sort
-    grep -E '^(Sig(Blk|Ign|Cgt)|Cap|NoNewPrivs|Seccomp)' /proc/self/status; ls -l /proc/$$/fd | grep -o '[0-9]* ->'
+    grep -E '^(Sig(Blk|Ign|Cgt)|Cap|NoNewPrivs|Seccomp)' /proc/self/status; for fd in /proc/$$/fd/*; do echo $fd; done
     cut -d' ' -f 5,6,7 /proc/$$/stat; head -c 4; cat; echo to standard error >&2; exit 42"""
 
 
@@ -362,7 +362,7 @@ def test_killed_while_storage_hangs(model):
 
 
 def test_the_daemon_is_killed(model):
-    """Its command gets errors, and does not hang."""
+    """Its command notices nothing."""
     script = f"echo ready; read line; cat {model}/model.safetensors >/dev/null || echo failed"
     with started(model, "sh", "-c", script, stdin=subprocess.PIPE, options=["-o", "prefetch=off"]) as one:
         assert one.process.stdout.readline() == b"ready\n"
@@ -370,7 +370,7 @@ def test_the_daemon_is_killed(model):
             if pathlib.Path(f"/proc/{pid}/comm").read_text() == "unshard\n":
                 os.kill(pid, signal.SIGKILL)
         status, said, err = one.wait(input=b"go on\n")
-        assert status == 0 and said == "failed\n", err
+        assert status == 0 and said == "", err
 
 
 # ---- other users ---------------------------------------------------------------------------------

@@ -13,24 +13,59 @@ from harness import SANITIZER, TOP, UNSHARD
 UNIT = (TOP / "contrib/systemd/unshard@.service").read_text()
 PROGRAM = "/usr/bin/unshard"
 
-SCRIPT = """\
-    daemon() {{ systemctl show -P MainPID unshard@test; }}
-    running() {{ [ "$(systemctl show -P SubState unshard@test)" = running ] && [ "$(daemon)" != "$old" ]; }}
+# Each "NAME: VALUE" is looked at by a test.
+TOOLS = r"""
+    main() {{ systemctl show -P MainPID unshard@test; }}
+    status() {{ sed -En 's/^\t"'$1'":\t"?([^",]*)"?,$/\1/p' {mountpoint}/.unshard/status.json; }}
+    daemon() {{ status pid; }}
+    kept() {{ systemctl show -P NFileDescriptorStore unshard@test; }}
     mounts() {{ grep -c {mountpoint} /proc/self/mountinfo; }}
     sum() {{ sha256sum <{mountpoint}/model.safetensors | cut -c 1-64; }}
+    await() {{ for i in $(seq 400); do "$@" && break; sleep 0.02; done; }}
+    runs_anew() {{ [ "$(systemctl show -P SubState unshard@test)" = running ] && [ "$(main)" != "$old" ]; }}
+    kill_all() {{ old=$(main); systemctl kill -s KILL unshard@test; await runs_anew; }}
+"""
+
+SCRIPT = """\
     systemctl start unshard@test; echo "start: $?"
     echo "sum: $(sum)"
     {unshard} wait --timeout 20 {mountpoint} >/dev/null; echo "wait: $?"
     echo "capabilities: $(grep -E '^CapEff:' /proc/$(daemon)/status | cut -f 2)"
     [ "$(readlink /proc/$(daemon)/ns/mnt)" = "$(readlink /proc/self/ns/mnt)" ]; echo "confined: $?"
-    old=$(daemon); kill -9 $old
-    for i in $(seq 400); do running && break; sleep 0.02; done
-    echo "after a kill: $(sum)"
     exec 7<{mountpoint}/model.safetensors
-    systemctl stop unshard@test; echo "stop with an open file: $? $(mounts)"
+    systemctl stop unshard@test; echo "stop with an open file: $? $(mounts) $(kept)"
     exec 7<&-
     systemctl start unshard@test; echo "again: $(sum)"
-    systemctl stop unshard@test; echo "stop: $? $(mounts) $(systemctl show -P Result unshard@test)"
+    systemctl stop unshard@test; echo "stop: $? $(mounts) $(kept) $(systemctl show -P Result unshard@test)"
+"""
+
+SURVIVAL = """\
+    systemctl start unshard@test; echo "start: $?"
+    echo "sum: $(sum)"
+    {unshard} wait --timeout 20 {mountpoint} >/dev/null; echo "wait: $?"
+    old=$(main); kill -9 $(daemon)
+    echo "daemon: $(sum) $(status restarts) $(status restart_reason) $(kept)"
+    [ "$(main)" = "$old" ]; echo "the same process: $?"
+
+    exec 7<{mountpoint}/model.safetensors
+    dd if={mountpoint}/model.safetensors iflag=nocache count=0 2>/dev/null
+    kill -STOP $(daemon); sha256sum <&7 >{folder}/read & reader=$!
+    sleep 0.2; [ -s {folder}/read ]; echo "waits: $?"
+    kill_all; wait $reader; exec 7<&-
+    echo "all: $(cut -c 1-64 <{folder}/read) $(status restarts) $(status restart_reason) $(kept)"
+    {unshard} wait --timeout 20 {mountpoint} >/dev/null; echo "warm: $?"
+    old=$(main); kill -9 $old; await runs_anew
+    echo "supervisor: $(sum) $(status restarts) $(status restart_reason) $(kept)"
+
+    mv {folder}/unshard.log {folder}/old.log
+    systemctl reload unshard@test
+    echo "reload: $? $(sum) $(status restarts) $(status restart_reason) $(kept)"
+    [ -s {folder}/unshard.log ]; echo "log: $?"
+    kill_all; echo "upgraded: $(sum) $(status restarts) $(kept)"
+
+    sed -i s:source:other: {folder}/test.conf
+    kill_all; echo "another source: $(sum) $(status restarts) $(kept)"
+    systemctl stop unshard@test; echo "stop: $? $(mounts) $(kept) $(systemctl show -P Result unshard@test)"
 """
 
 
@@ -42,23 +77,51 @@ def unit_for(folder):
     return unit.replace("[Service]\n", f"[Service]\nStandardError=append:{folder}/log\n")
 
 
-@pytest.mark.skipif(bool(SANITIZER), reason="a sanitizer's own threads are not for a sandbox")
-@pytest.mark.skipif(systemd_host.why_not() is not None, reason=str(systemd_host.why_not()))
+NO_SANDBOX = "a sanitizer's own threads are not for a sandbox" if SANITIZER else systemd_host.why_not()
+sandboxed = pytest.mark.skipif(NO_SANDBOX is not None, reason=str(NO_SANDBOX))
+
+
+class Facts(dict):
+    """What a script said, of a unit whose configuration is in a folder."""
+
+    def __init__(self, folder, script):
+        source, mountpoint = folder / "source", folder / "mnt"
+        for path in (source, mountpoint, folder / "other"):
+            path.mkdir()
+        checkpoints.save_shards(source, checkpoints.random_tensors(1), 2)
+        checkpoints.save_shards(folder / "other", checkpoints.random_tensors(2), 2)
+        (folder / "test.conf").write_text(f"SOURCE={source}\nMOUNTPOINT={mountpoint}\n"
+                                          f"OPTIONS=allow_other,log={folder}/unshard.log\n")
+        script = (TOOLS + script).format(mountpoint=mountpoint, unshard=UNSHARD, folder=folder)
+        said = systemd_host.run_script(folder, {"unshard@.service": unit_for(folder)}, script)
+        super().__init__(line.split(": ", 1) for line in said.splitlines() if ": " in line)
+        self.why = said + (folder / "log").read_text() + (folder / "unshard.log").read_text()
+
+
+@sandboxed
 def test_confined_daemon(tmp_path):
-    source, mountpoint = tmp_path / "source", tmp_path / "mnt"
-    source.mkdir()
-    mountpoint.mkdir()
-    checkpoints.save_shards(source, checkpoints.random_tensors(1), 2)
-    (tmp_path / "test.conf").write_text(f"SOURCE={source}\nMOUNTPOINT={mountpoint}\n")
-    script = SCRIPT.format(mountpoint=mountpoint, unshard=UNSHARD)
-    said = systemd_host.run_script(tmp_path, {"unshard@.service": unit_for(tmp_path)}, script)
-    facts = dict(line.split(": ", 1) for line in said.splitlines() if ": " in line)
-    why = said + (tmp_path / "log").read_text()
+    facts = Facts(tmp_path, SCRIPT)
     right = facts.get("sum")
-    assert facts["start"] == "0" and facts["wait"] == "0" and re.fullmatch("[0-9a-f]{64}", right), why
-    assert int(facts["capabilities"], 16) == 0b110 and facts["confined"] == "1", why
-    assert facts["after a kill"] == right and facts["again"] == right, why
-    assert facts["stop with an open file"] == "0 0" and facts["stop"] == "0 0 success", why
+    assert facts["start"] == "0" and facts["wait"] == "0", facts.why
+    assert right and re.fullmatch("[0-9a-f]{64}", right) and facts["again"] == right, facts.why
+    assert int(facts["capabilities"], 16) == 0b110 and facts["confined"] == "1", facts.why
+    assert facts["stop with an open file"] == "0 0 0" and facts["stop"] == "0 0 0 success", facts.why
+
+
+@sandboxed
+def test_what_is_killed_goes_on(tmp_path):
+    facts = Facts(tmp_path, SURVIVAL)
+    right = facts.get("sum")
+    assert facts["start"] == "0" and facts["wait"] == facts["warm"] == "0", facts.why
+    assert right and re.fullmatch("[0-9a-f]{64}", right), facts.why
+    assert facts["daemon"] == f"{right} 1 killed 2" and facts["the same process"] == "0", facts.why
+    assert facts["waits"] == "1" and facts["all"] == f"{right} 2 killed 2", facts.why
+    assert facts["supervisor"] == f"{right} 3 killed 2", facts.why
+    assert facts["reload"] == f"0 {right} 4 upgraded 2" and facts["log"] == "0", facts.why
+    assert facts["upgraded"] == f"{right} 5 2", facts.why
+    other, restarts, kept = facts["another source"].split()
+    assert other != right and (restarts, kept) == ("0", "2"), facts.why
+    assert facts["stop"] == "0 0 0 success", facts.why
 
 
 def test_exposure():

@@ -185,6 +185,16 @@ def evicted(flux, tmp_path):
         yield status_text(mount)
 
 
+@produces("Reads pause, and go on")
+@contextlib.contextmanager
+def killed(llama, tmp_path):
+    with mounted(llama) as mount:
+        os.kill(mount.pid, signal.SIGKILL)
+        mount.pid = wait_for(lambda: (status := mount.status())["restarts"] and status["pid"],
+                             what="another daemon")
+        yield status_text(mount)
+
+
 @produces("`Transport endpoint is not connected`")
 @contextlib.contextmanager
 def dead(llama, tmp_path):

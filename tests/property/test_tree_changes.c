@@ -174,7 +174,7 @@ static void check(struct unshard_tree *tree)
     static struct walked now, anew;
     struct unshard_tree *other = NULL;
     assert_int_equal(unshard_tree_walk(tree, collect, &now), 0);
-    assert_int_equal(unshard_tree_open(top, &options, &other, NULL), 0);
+    assert_int_equal(unshard_tree_open(top, -1, &options, &other, NULL), 0);
     assert_int_equal(unshard_tree_walk(other, collect, &anew), 0);
     for (size_t i = 0; i < now.count || i < anew.count; i++) {
         struct layout_pair pair = {.whole = anew.layouts[i], .layout = now.layouts[i]};
@@ -196,7 +196,7 @@ static void one_tree(uint64_t seed)
     struct unshard_tree *tree = NULL;
     current_seed = seed;
     now_ns = 100 * LIVE_FRESH_NS;
-    assert_int_equal(unshard_tree_open(top, &options, &tree, NULL), 0);
+    assert_int_equal(unshard_tree_open(top, -1, &options, &tree, NULL), 0);
     tree->clock = test_clock;
     for (int i = 0; i < STEPS; i++) {
         for (size_t changes = below(&random, 4); changes > 0; changes--)

@@ -3,6 +3,7 @@
  * What the kernel knows: which paths are one node, for how long there is one, and what the engine
  * is told of it. The engine and what views are the same by are stand-ins. */
 #include "fs/kernel/inode_table.c"
+#include "fs/kernel/kept_nodes.c"
 
 #include "tree/model.h"
 

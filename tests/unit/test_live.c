@@ -52,7 +52,7 @@ static void open_with(const char *text, const struct unshard_view_options *optio
 {
     struct unshard_error error = {0};
     tree_make(top, (const uint8_t *)text, strlen(text), source);
-    assert_int_equal(unshard_tree_open(source, options, &tree, &error), 0);
+    assert_int_equal(unshard_tree_open(source, -1, options, &tree, &error), 0);
     tree->clock = test_clock;
 }
 

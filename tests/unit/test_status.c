@@ -78,6 +78,9 @@ static const struct unshard_status whole = {.version = "1.2.3",
                                             .source = "/models/flux",
                                             .mountpoint = "/mnt/\"flux\"",
                                             .connection = 61,
+                                            .restarts = 2,
+                                            .restart_time = 1795514400,
+                                            .restart_reason = "killed",
                                             .state = UNSHARD_MOUNT_DEGRADED,
                                             .time = 1795514401,
                                             .uptime_seconds = 12.345,
@@ -175,6 +178,7 @@ static void test_text(void **state)
         "stalled: 2 looks at directories; the oldest waits 6 s: loras \\xff\n"
         "3 of 4 jobs busy, buffers 6.0 MiB of 256.0 MiB, 1 reader\n"
         "1 chunk left the page cache and had to be read again\n"
+        "2 restarts of the daemon (the last: killed, 2026-11-24T10:00:00Z)\n"
         "settings: prefetch=follow, verify=async, 6 workers, chunk 2.0 MiB, window unlimited\n"
         "\nvae ";
     if (strncmp(text, expected, sizeof expected - 1) != 0)
@@ -215,6 +219,12 @@ static void test_metrics(void **state)
     assert_has(text, "unshard_uptime_seconds{mountpoint=\"/mnt/\\\"flux\\\"\"} 12.345");
     assert_has(text, "unshard_looks_stalled{mountpoint=\"/mnt/\\\"flux\\\"\"} 2\n");
     assert_has(text, "unshard_oldest_look_seconds{mountpoint=\"/mnt/\\\"flux\\\"\"} 5.5\n");
+    assert_has(text, "# TYPE unshard_restarts counter\n# HELP unshard_restarts ");
+    assert_has(text, "unshard_restarts_total{mountpoint=\"/mnt/\\\"flux\\\"\"} 2\n");
+    assert_has(text, "# TYPE unshard_last_restart_timestamp_seconds gauge\n"
+                     "# UNIT unshard_last_restart_timestamp_seconds seconds\n");
+    assert_has(text, "unshard_last_restart_timestamp_seconds{mountpoint=\"/mnt/\\\"flux\\\"\","
+                     "reason=\"killed\"} 1795514400\n");
     assert_lacks(text, "unshard_window_bytes"); /* without a limit */
     assert_lacks(text, "unshard_read_ahead_bytes");
     assert_has(text, "unshard_component_verified_bytes{mountpoint=\"/mnt/\\\"flux\\\"\",component="
@@ -235,6 +245,8 @@ static void test_json(void **state)
     char *json = unshard_status_json(&whole);
     assert_has(json, "\"state\":\t\"degraded\",\n\t\"time\":\t\"2026-11-24T10:00:01Z\",\n");
     assert_has(json, "\"uptime_seconds\":\t12.345,");
+    assert_has(json, "\"restarts\":\t2,\n\t\"restart_time\":\t\"2026-11-24T10:00:00Z\",\n\t"
+                     "\"restart_reason\":\t\"killed\",");
     assert_has(json, "\"read_ahead_bytes\":\tnull,");
     assert_has(json, "\"window_bytes\":\tnull,");
     assert_has(json, "\"file\":\t\"odd \\\\xff\\\\x22\\\\x5c\\\\x0a/m.safetensors\",");
@@ -291,6 +303,74 @@ static void test_looks_that_have_just_begun(void **state)
     text = unshard_status_text(&status, 0);
     assert_has(text, "stalled: 1 look at directories; the oldest waits 5 s: one\n");
     free(text);
+}
+
+static void assert_restarts(const struct unshard_status *status, const char *line,
+                            const char *sample)
+{
+    char *text = unshard_status_text(status, 0), *metrics = unshard_status_metrics(status);
+    if (line != NULL)
+        assert_has(text, line);
+    else
+        assert_lacks(text, "restart");
+    if (sample != NULL)
+        assert_has(metrics, sample);
+    else
+        assert_lacks(metrics, "unshard_last_restart");
+    free(text);
+    free(metrics);
+}
+
+/* Nothing is told of what never happened, and no reason that has no word. */
+static void test_restarts(void **state)
+{
+    (void)state;
+    struct unshard_status status = {.restart_time = 1795514400, .restart_reason = "crashed"};
+    assert_restarts(&status, NULL, NULL);
+    status.restarts = 1;
+    assert_restarts(&status, "1 restart of the daemon (crashed, 2026-11-24T10:00:00Z)\n",
+                    ",reason=\"crashed\"} 1795514400\n");
+    static const char *const others[] = {"none", "", "\033[2J", NULL};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        status.restart_reason = others[i];
+        assert_restarts(&status, "1 restart of the daemon (unknown, 2026-11-24T10:00:00Z)\n",
+                        ",reason=\"unknown\"} 1795514400\n");
+        char *json = unshard_status_json(&status);
+        assert_has(json, "\"restart_reason\":\tnull,");
+        free(json);
+    }
+    status.restart_time = 0;
+    assert_restarts(&status, "1 restart of the daemon (unknown)\n", NULL);
+}
+
+static void test_restarts_are_read(void **state)
+{
+    (void)state;
+    static const char *const words[] = {"killed", "crashed", "failed", "upgraded"};
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        char json[80];
+        snprintf(json, sizeof json, "{\"schema\":1,\"restarts\":7,\"restart_reason\":\"%s\"}",
+                 words[i]);
+        struct unshard_status *parsed = unshard_status_parse(json);
+        assert_non_null(parsed);
+        assert_int_equal(parsed->restarts, 7);
+        assert_string_equal(parsed->restart_reason, words[i]);
+        unshard_status_free(parsed);
+    }
+    static const char *const odd[] = {
+        "{\"schema\":1}",
+        "{\"schema\":1,\"restarts\":-1,\"restart_time\":7,\"restart_reason\":\"none\"}",
+        "{\"schema\":1,\"restarts\":\"2\",\"restart_time\":\"today\",\"restart_reason\":3}",
+        "{\"schema\":1,\"restarts\":null,\"restart_time\":null,\"restart_reason\":null}",
+    };
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        struct unshard_status *parsed = unshard_status_parse(odd[i]);
+        assert_non_null(parsed);
+        assert_int_equal(parsed->restarts, 0);
+        assert_int_equal(parsed->restart_time, 0);
+        assert_null(parsed->restart_reason);
+        unshard_status_free(parsed);
+    }
 }
 
 /* A limit of the window of nothing is one, and no read-ahead is none. */
@@ -356,6 +436,8 @@ int main(void)
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_json_comes_round),
         cmocka_unit_test(test_looks_that_have_just_begun),
+        cmocka_unit_test(test_restarts),
+        cmocka_unit_test(test_restarts_are_read),
         cmocka_unit_test(test_what_is_null),
         cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_words),

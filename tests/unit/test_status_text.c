@@ -152,6 +152,7 @@ static void test_bad_input(void **state)
         "{\"schema\":1,\"components\":{},\"notes\":3}",
         "{\"schema\":1,\"components\":[null,3,[],{\"shards\":[null,{\"error\":{}}]}]}",
         "{\"schema\":1,\"bytes_total\":1e400,\"bytes_published\":-5,\"errors\":1e30,\"jobs\":1e99}",
+        "{\"schema\":1,\"restarts\":1e99,\"restart_time\":7,\"restart_reason\":[]}",
         "{\"schema\":1,\"rate_bytes_per_second\":1e300,\"bytes_total\":1e30}",
         "{\"schema\":1,\"bytes_total\":9e30,\"rate_bytes_per_second\":1,\"components\":"
         "[{\"error\":{\"offset\":1e300,\"errno\":1e9,\"time\":7}}]}",
@@ -167,6 +168,7 @@ static void test_names_cannot_drive_the_terminal(void **state)
 {
     (void)state;
     char *text = text_of("{\"schema\":1,\"source\":\"\\u001b[2J\\n\",\"state\":\"\\u001b\","
+                         "\"restarts\":1,\"restart_reason\":\"\\u001b\","
                          "\"components\":[{\"name\":\"\\u001b]0;x\\u0007\",\"error\":{\"code\":"
                          "\"\\u001b\",\"message\":\"\\u001b\"}}],\"notes\":[\"\\u001b\"]}",
                          80);

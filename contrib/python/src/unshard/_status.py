@@ -18,6 +18,7 @@ SCHEMA = 1
 MountState = Literal["prefetching", "ready", "paused", "degraded", "failed", "stopping"]
 DataState = Literal["pending", "reading", "verified", "unverified", "failed"]
 PrefetchWord = Literal["all", "follow", "off", "open"]
+RestartReason = Literal["killed", "crashed", "failed", "upgraded"]
 VerifyWord = Literal["strict", "async", "off"]
 
 
@@ -111,6 +112,9 @@ class Status:
     source: str
     mountpoint: Optional[str]
     connection: Optional[int]
+    restarts: int
+    restart_time: Optional[datetime.datetime]
+    restart_reason: Optional[RestartReason]
     state: MountState
     time: datetime.datetime
     uptime_seconds: float

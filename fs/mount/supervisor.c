@@ -1,0 +1,706 @@
+/* SPDX-License-Identifier: MIT */
+#include "fs/mount/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fs/host/close_others.h"
+#include "fs/host/monotonic.h"
+#include "fs/host/mountpoint.h"
+#include "fs/host/server.h"
+#include "fs/host/service_manager.h"
+#include "fs/host/spawn.h"
+#include "fs/mount/kept_mount.h"
+#include "fs/mount/life.h"
+#include "fs/mount/refuser.h"
+#include "fs/mount/start.h"
+#include "fs/mount/succession.h"
+
+#define PROGRAM "/proc/self/exe"
+#define MOST_FAILURES 3u
+#define FAILURES_MS 60000
+#define MOST_UNSERVED 10u
+#define DEAD_MS 2000
+/* Between a look whether an old daemon is gone and the next, where nothing tells of it. */
+#define OLD_MS 20
+
+enum state { WAITING, WATCHING, LEAVING, REFUSING };
+
+struct supervisor {
+    enum state state;
+    int talk; /* to the daemon; -1: it has closed it */
+    int signals;
+    int ends[2];     /* a pipe of generations: whose mutex was let go of */
+    bool foreground; /* somebody waits for this process, and sends signals to it */
+    bool keeps;      /* a service manager keeps what it is left: see kept_mount.h */
+    pid_t daemon;
+    int process; /* its pidfd */
+    int handed[HANDED_COUNT];
+    struct unshard_keep *keep;
+    struct life *life;
+    struct start start;
+    int abort_fd;
+    uint32_t generation;
+    int program; /* which the next daemon is to be, and then this process; -1: it stays as it is */
+    bool alive, serving, failed, refuses, done, stopping;
+    int old[SUCCESSION_OLD];         /* pidfds of daemons that have died, and may not be gone */
+    int64_t failures[MOST_FAILURES]; /* when; the latest first */
+    unsigned unserved;               /* that died in a row and had not served */
+    uint32_t endings;                /* signals that end the mount */
+    int status;
+};
+
+static int pidfd_of(pid_t process)
+{
+    return (int)syscall(SYS_pidfd_open, process, 0);
+}
+
+/* Its threads are all gone. */
+static bool is_gone(int process)
+{
+    struct pollfd entry = {.fd = process, .events = POLLIN};
+    return process < 0 || poll(&entry, 1, 0) > 0;
+}
+
+static void close_all(int *descriptors, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (descriptors[i] >= 0)
+            close(descriptors[i]);
+        descriptors[i] = -1;
+    }
+}
+
+/* ---- the end of a daemon -----------------------------------------------------------------------
+ */
+
+struct watch {
+    struct life *life;
+    uint32_t generation;
+    int tell;
+};
+
+static void *watch_one(void *argument)
+{
+    struct watch *watch = argument;
+    life_wait_for_end(watch->life, watch->generation);
+    if (write(watch->tell, &watch->generation, sizeof watch->generation) < 0)
+        errno = 0; /* the pidfd tells as well, later */
+    free(watch);
+    return NULL;
+}
+
+/* Where there is no thread for it its pidfd tells. */
+static void watch_for_end(struct supervisor *supervisor)
+{
+    pthread_t thread;
+    struct watch *watch = malloc(sizeof *watch);
+    if (!watch)
+        return;
+    *watch = (struct watch){supervisor->life, supervisor->generation, supervisor->ends[1]};
+    if (pthread_create(&thread, NULL, watch_one, watch))
+        free(watch);
+    else
+        pthread_detach(thread);
+}
+
+/* How it ended, when it is a child that has. */
+static bool reap(struct supervisor *supervisor, siginfo_t *info)
+{
+    *info = (siginfo_t){0};
+    if (waitid(P_PIDFD, (id_t)supervisor->process, info, WEXITED | WNOHANG) || info->si_pid == 0)
+        return false;
+    bool exited = info->si_code == CLD_EXITED;
+    supervisor->status = exited ? info->si_status : 128 + info->si_status;
+    return true;
+}
+
+static void forget_the_gone(struct supervisor *supervisor)
+{
+    for (unsigned i = 0; i < SUCCESSION_OLD; i++) {
+        int old = supervisor->old[i];
+        if (old < 0 || !is_gone(old))
+            continue;
+        siginfo_t info;
+        waitid(P_PIDFD, (id_t)old, &info, WEXITED | WNOHANG);
+        close(old);
+        supervisor->old[i] = -1;
+    }
+}
+
+/* Whether one more daemon may be old: a generation's place is free. */
+static bool make_old(struct supervisor *supervisor)
+{
+    unsigned used = 0, free_place = SUCCESSION_OLD;
+    forget_the_gone(supervisor);
+    for (unsigned i = 0; i < SUCCESSION_OLD; i++)
+        if (supervisor->old[i] >= 0)
+            used++;
+        else
+            free_place = i;
+    if (used + 1 >= LIFE_GENERATIONS)
+        return false;
+    supervisor->old[free_place] = supervisor->process;
+    supervisor->process = -1;
+    return true;
+}
+
+/* ---- the end of the mount ----------------------------------------------------------------------
+ */
+
+/* A mount whose connection goes on must stay where it can be found: see mountpoint_detach. */
+static void take_mount_away(struct supervisor *supervisor)
+{
+    const char *path = supervisor->start.mountpoint;
+    unsigned connection = supervisor->start.connection;
+    bool ended = mountpoint_abort(path, connection, supervisor->abort_fd) == 0;
+    if (!ended)
+        ended = mountpoint_is(path, connection) && server_ask(path, DEAD_MS) == SERVER_GONE;
+    if (ended)
+        mountpoint_detach(path, connection);
+}
+
+static bool connection_has_ended(const struct supervisor *supervisor)
+{
+    struct pollfd entry = {.fd = supervisor->handed[HANDED_DEVICE]};
+    return entry.fd < 0 || (poll(&entry, 1, 0) > 0 && (entry.revents & (POLLERR | POLLNVAL)));
+}
+
+static bool all_are_gone(void *context)
+{
+    struct supervisor *supervisor = context;
+    forget_the_gone(supervisor);
+    for (unsigned i = 0; i < SUCCESSION_OLD; i++)
+        if (supervisor->old[i] >= 0)
+            return false;
+    return is_gone(supervisor->process);
+}
+
+/* Nobody else may hold the device when the connection is to end, nor go on with what has ended. */
+static void let_manager_forget(struct supervisor *supervisor)
+{
+    if (supervisor->keeps && !supervisor->start.private)
+        kept_mount_forget();
+    supervisor->keeps = false;
+}
+
+static void say_that_it_stops(struct supervisor *supervisor)
+{
+    if (!supervisor->stopping && !supervisor->start.private)
+        service_manager_tell("STOPPING=1");
+    supervisor->stopping = true;
+}
+
+static void refuse_all(struct supervisor *supervisor)
+{
+    struct refusal refusal = {.device = supervisor->handed[HANDED_DEVICE],
+                              .journal_area = life_journal_area(supervisor->keep),
+                              .generation = supervisor->generation + 1,
+                              .are_gone = all_are_gone,
+                              .context = supervisor};
+    supervisor->state = REFUSING;
+    supervisor->status = supervisor->status ? supervisor->status : 1;
+    refuse_until_gone(&refusal);
+    let_manager_forget(supervisor);
+    close_all(supervisor->handed, HANDED_COUNT);
+    take_mount_away(supervisor);
+}
+
+/* ---- the next daemon ---------------------------------------------------------------------------
+ */
+
+static void note_end(struct supervisor *supervisor, enum life_end end, int number)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    supervisor->life->last_end = end;
+    supervisor->life->last_signal = (uint32_t)number;
+    supervisor->life->last_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    supervisor->life->restarts++;
+}
+
+/* Whether there were too many of a kind that the next one would meet, too. */
+static bool too_many(struct supervisor *supervisor, enum life_end end)
+{
+    int64_t now = monotonic_ms();
+    supervisor->unserved = supervisor->serving ? 0 : supervisor->unserved + 1;
+    if (end == LIFE_KILLED || end == LIFE_UPGRADED)
+        return supervisor->unserved >= MOST_UNSERVED;
+    memmove(supervisor->failures + 1, supervisor->failures,
+            (MOST_FAILURES - 1) * sizeof *supervisor->failures);
+    supervisor->failures[0] = now;
+    int64_t earliest = supervisor->failures[MOST_FAILURES - 1];
+    return earliest != 0 && now - earliest < FAILURES_MS;
+}
+
+static enum life_end end_of(const struct supervisor *supervisor, bool reaped, const siginfo_t *info,
+                            int *number)
+{
+    *number = life_crash(supervisor->life, supervisor->generation);
+    if (*number != 0)
+        return LIFE_CRASHED;
+    if (supervisor->program >= 0 && supervisor->serving)
+        return LIFE_UPGRADED;
+    if (supervisor->failed)
+        return LIFE_FAILED;
+    if (!reaped || info->si_code == CLD_EXITED || info->si_status == SIGKILL)
+        return LIFE_KILLED;
+    *number = info->si_status;
+    return LIFE_CRASHED;
+}
+
+static struct succession handing_on(const struct supervisor *supervisor, enum succession_role role)
+{
+    struct succession next = succession_none(role);
+    memcpy(next.handed, supervisor->handed, sizeof next.handed);
+    memcpy(next.old, supervisor->old, sizeof next.old);
+    return next;
+}
+
+static void name_program(const struct supervisor *supervisor, char path[32])
+{
+    if (supervisor->program >= 0)
+        snprintf(path, 32, "/proc/self/fd/%d", supervisor->program);
+    else
+        snprintf(path, 32, PROGRAM);
+}
+
+static int start_daemon(struct supervisor *supervisor)
+{
+    int ends[2], descriptors[SUCCESSION_DESCRIPTORS];
+    char variable[SUCCESSION_VARIABLE], program[32];
+    int result = succession_pair(ends);
+    if (result)
+        return result;
+    struct succession next = handing_on(supervisor, ROLE_DAEMON);
+    next.talk = ends[1];
+    next.generation = supervisor->generation + 1;
+    succession_write(&next, variable);
+    size_t count = succession_descriptors(&next, descriptors);
+    name_program(supervisor, program);
+    pid_t process = spawn_process(program, (char *const *)(uintptr_t)supervisor->start.argv,
+                                  variable, descriptors, count);
+    close(ends[1]);
+    if (process < 0) {
+        close(ends[0]);
+        return process;
+    }
+    supervisor->generation++;
+    supervisor->talk = ends[0];
+    supervisor->daemon = process;
+    supervisor->process = pidfd_of(process);
+    supervisor->alive = supervisor->serving = supervisor->failed = false;
+    supervisor->life->generation = supervisor->generation;
+    if (supervisor->endings > 0) /* the one before may not have got to it */
+        succession_say(supervisor->talk, WORD_ENDING, supervisor->endings);
+    return 0;
+}
+
+/* The program that its daemon is now, with all that it has. Comes back when that fails: then this
+ * one goes on. */
+static void become_program(struct supervisor *supervisor)
+{
+    static const char *const own_name[] = {"unshard-monitor", NULL};
+    const char *const *arguments = supervisor->foreground ? supervisor->start.argv : own_name;
+    int descriptors[SUCCESSION_DESCRIPTORS];
+    char variable[SUCCESSION_VARIABLE], program[32];
+    struct succession next = handing_on(supervisor, ROLE_UPGRADED);
+    next.talk = supervisor->talk;
+    next.generation = supervisor->generation;
+    next.daemon = supervisor->daemon;
+    next.foreground = supervisor->foreground;
+    succession_write(&next, variable);
+    size_t count = succession_descriptors(&next, descriptors);
+    for (size_t i = 0; i < count; i++)
+        fcntl(descriptors[i], F_SETFD, 0);
+    name_program(supervisor, program);
+    if (putenv(variable) == 0)
+        execv(program, (char *const *)(uintptr_t)arguments);
+    succession_take(&next); /* closed on exec again, and not in the environment */
+    close_all(&supervisor->program, 1);
+}
+
+/* One that was to be the next one and has not served is not tried again. */
+static int start_next_daemon(struct supervisor *supervisor, bool served)
+{
+    if (!served)
+        close_all(&supervisor->program, 1);
+    int result = start_daemon(supervisor);
+    if (result && supervisor->program >= 0) {
+        close_all(&supervisor->program, 1);
+        result = start_daemon(supervisor);
+    }
+    return result;
+}
+
+/* Of the daemon, once. false: that is the end of this process, too. */
+static bool on_end(struct supervisor *supervisor)
+{
+    siginfo_t info;
+    int number;
+    bool reaped = reap(supervisor, &info);
+    close_all(&supervisor->talk, 1);
+    if (supervisor->state == WAITING)
+        return false;
+    if (supervisor->state == LEAVING || connection_has_ended(supervisor)) {
+        while (!reaped && !is_gone(supervisor->process)) {
+            struct pollfd entry = {.fd = supervisor->process, .events = POLLIN};
+            poll(&entry, 1, -1);
+        }
+        if (!reaped)
+            reap(supervisor, &info);
+        close_all(supervisor->handed, HANDED_COUNT);
+        if (!supervisor->done) /* another one may have its number and its place by now */
+            take_mount_away(supervisor);
+        return false;
+    }
+    enum life_end end = end_of(supervisor, reaped, &info, &number);
+    note_end(supervisor, end, number);
+    if (supervisor->refuses || too_many(supervisor, end) || !make_old(supervisor) ||
+        start_next_daemon(supervisor, supervisor->serving)) {
+        refuse_all(supervisor);
+        return false;
+    }
+    return true;
+}
+
+/* ---- what the daemon says ----------------------------------------------------------------------
+ */
+
+/* What a daemon has handed over, or this process has kept for itself. */
+static int take_handed(struct supervisor *supervisor, uint32_t generation,
+                       const int handed[HANDED_COUNT])
+{
+    struct unshard_error error;
+    struct unshard_keep *keep;
+    int result = unshard_keep_look(handed[HANDED_KEEP], life_area_bytes(), &keep, &error);
+    if (result)
+        return result;
+    result = start_read(keep, &supervisor->start);
+    if (result) {
+        unshard_keep_close(keep);
+        return result;
+    }
+    memcpy(supervisor->handed, handed, sizeof supervisor->handed);
+    supervisor->keep = keep;
+    supervisor->life = life_of(keep);
+    supervisor->generation = generation;
+    supervisor->abort_fd = mountpoint_open_abort(supervisor->start.connection);
+    supervisor->state = WATCHING;
+    return 0;
+}
+
+static void on_hello(struct supervisor *supervisor, uint32_t generation, int handed[HANDED_COUNT])
+{
+    if (supervisor->keep || handed[HANDED_SOURCE] < 0 ||
+        take_handed(supervisor, generation, handed)) {
+        close_all(handed, HANDED_COUNT);
+        return;
+    }
+    if (supervisor->keeps && !supervisor->start.private) /* before the kernel is greeted */
+        kept_mount_leave(supervisor->handed,
+                         strcmp(supervisor->start.source, supervisor->start.mountpoint) == 0);
+    succession_say(supervisor->talk, WORD_KNOWN, 0);
+}
+
+static void on_alive(struct supervisor *supervisor)
+{
+    if (supervisor->alive || !supervisor->keep)
+        return;
+    supervisor->alive = true;
+    watch_for_end(supervisor);
+}
+
+static void say_that_it_serves(const struct supervisor *supervisor)
+{
+    char state[64];
+    snprintf(state, sizeof state, "READY=1\nMAINPID=%d", (int)getpid());
+    if (!supervisor->start.private)
+        service_manager_tell(state);
+}
+
+static void on_serving(struct supervisor *supervisor)
+{
+    supervisor->serving = true;
+    say_that_it_serves(supervisor);
+    if (supervisor->program >= 0)
+        become_program(supervisor);
+}
+
+static void on_upgrade(struct supervisor *supervisor, int handed[HANDED_COUNT])
+{
+    if (supervisor->state != WATCHING || !supervisor->serving || handed[0] < 0)
+        return;
+    close_all(&supervisor->program, 1);
+    supervisor->program = handed[0];
+    handed[0] = -1;
+    succession_say(supervisor->talk, WORD_YIELD, 0);
+}
+
+static void on_leaving(struct supervisor *supervisor)
+{
+    close_all(supervisor->handed, HANDED_COUNT);
+    supervisor->state = LEAVING;
+    let_manager_forget(supervisor);
+    succession_say(supervisor->talk, WORD_LET_GO, 0);
+    if (supervisor->keep)
+        say_that_it_stops(supervisor);
+}
+
+static void on_message(struct supervisor *supervisor)
+{
+    struct succession_message message;
+    int handed[HANDED_COUNT];
+    int result = succession_hear(supervisor->talk, &message, handed, 0);
+    if (result == -EPIPE)
+        close_all(&supervisor->talk, 1);
+    if (result)
+        return;
+    switch ((enum succession_word)message.word) {
+    case WORD_HELLO:
+        on_hello(supervisor, message.number, handed);
+        return;
+    case WORD_ALIVE:
+        on_alive(supervisor);
+        break;
+    case WORD_SERVING:
+        on_serving(supervisor);
+        break;
+    case WORD_UPGRADE:
+        on_upgrade(supervisor, handed);
+        break;
+    case WORD_LEAVING:
+        on_leaving(supervisor);
+        break;
+    case WORD_DONE:
+        supervisor->done = true;
+        break;
+    case WORD_FAILING:
+        supervisor->failed = true;
+        supervisor->refuses = message.number != 0;
+        break;
+    default:
+        break; /* what only a daemon hears */
+    }
+    close_all(handed, HANDED_COUNT);
+}
+
+/* ---- signals -----------------------------------------------------------------------------------
+ */
+
+/* As the first process of a container it gets the children of others, too. */
+static void reap_others(const struct supervisor *supervisor)
+{
+    siginfo_t info = {0};
+    while (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0 &&
+           info.si_pid != supervisor->daemon) {
+        waitpid(info.si_pid, NULL, 0);
+        info = (siginfo_t){0};
+    }
+}
+
+/* The end of a terminal is told to the leader of its session alone. */
+static bool is_for_leader(const struct signalfd_siginfo *info)
+{
+    return info->ssi_signo == SIGHUP && getsid(0) == getpid();
+}
+
+/* In the foreground they are for whoever serves. What a terminal sends to all comes there by
+ * itself. */
+static void on_signal(struct supervisor *supervisor)
+{
+    struct signalfd_siginfo info;
+    if (read(supervisor->signals, &info, sizeof info) != sizeof info)
+        return;
+    if (info.ssi_signo == SIGCHLD)
+        reap_others(supervisor);
+    else if (!supervisor->foreground || (info.ssi_code == SI_KERNEL && !is_for_leader(&info)))
+        return;
+    else if (info.ssi_signo == SIGHUP)
+        succession_say(supervisor->talk, WORD_HANGUP, 0);
+    else {
+        say_that_it_stops(supervisor);
+        succession_say(supervisor->talk, WORD_ENDING, ++supervisor->endings);
+    }
+}
+
+static void prepare_signals(struct supervisor *supervisor)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGCHLD);
+    signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    supervisor->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+/* ---- the loop ----------------------------------------------------------------------------------
+ */
+
+/* Whether the daemon has ended, as its mutex tells. */
+static bool has_been_told(struct supervisor *supervisor)
+{
+    uint32_t generation;
+    return read(supervisor->ends[0], &generation, sizeof generation) == sizeof generation &&
+           generation == supervisor->generation;
+}
+
+static void watch_daemons(struct supervisor *supervisor)
+{
+    for (;;) {
+        struct pollfd entries[] = {{.fd = supervisor->talk, .events = POLLIN},
+                                   {.fd = supervisor->ends[0], .events = POLLIN},
+                                   {.fd = supervisor->process, .events = POLLIN},
+                                   {.fd = supervisor->signals, .events = POLLIN}};
+        if (poll(entries, 4, -1) <= 0)
+            continue;
+        if (entries[0].revents) {
+            on_message(supervisor); /* all that it said comes before its end */
+            if (supervisor->state == WAITING && supervisor->talk < 0 && !supervisor->foreground)
+                return; /* its daemon had died before it looked who that is */
+            continue;
+        }
+        if (entries[3].revents)
+            on_signal(supervisor);
+        bool told = entries[1].revents && has_been_told(supervisor);
+        if ((told || entries[2].revents) && !on_end(supervisor))
+            return;
+    }
+}
+
+/* Its exit status. */
+static int watch(struct supervisor *supervisor)
+{
+    watch_daemons(supervisor);
+    let_manager_forget(supervisor);
+    return supervisor->status;
+}
+
+/* keeps: a service manager, what it is left. */
+static bool begin(struct supervisor *supervisor, int talk, bool foreground, bool keeps)
+{
+    *supervisor = (struct supervisor){.talk = talk,
+                                      .foreground = foreground,
+                                      .keeps = keeps,
+                                      .process = -1,
+                                      .abort_fd = -1,
+                                      .program = -1,
+                                      .status = 1};
+    for (unsigned i = 0; i < HANDED_COUNT; i++)
+        supervisor->handed[i] = -1;
+    for (unsigned i = 0; i < SUCCESSION_OLD; i++)
+        supervisor->old[i] = -1;
+    prctl(PR_SET_NAME, "unshard-monitor");
+    prepare_signals(supervisor);
+    return pipe2(supervisor->ends, O_CLOEXEC | O_NONBLOCK) == 0;
+}
+
+/* 0: the parent of this process. */
+static bool know_daemon(struct supervisor *supervisor, pid_t daemon)
+{
+    supervisor->daemon = daemon ? daemon : getppid();
+    supervisor->process = pidfd_of(supervisor->daemon);
+    return supervisor->process >= 0 && (daemon != 0 || getppid() == supervisor->daemon);
+}
+
+int supervisor_run(int talk, pid_t daemon, bool keeps)
+{
+    struct supervisor supervisor;
+    if (!begin(&supervisor, talk, true, keeps) || !know_daemon(&supervisor, daemon))
+        return 1;
+    return watch(&supervisor);
+}
+
+/* The daemons of before are gone, and what they died of with whoever would have known. */
+int supervisor_resume(const int handed[HANDED_COUNT])
+{
+    struct supervisor supervisor;
+    if (!begin(&supervisor, -1, true, true) || take_handed(&supervisor, 0, handed))
+        return 1;
+    supervisor.generation = supervisor.life->generation;
+    int number = life_crash(supervisor.life, supervisor.generation);
+    note_end(&supervisor, number ? LIFE_CRASHED : LIFE_KILLED, number);
+    if (start_daemon(&supervisor) == 0)
+        return watch(&supervisor);
+    refuse_all(&supervisor);
+    return supervisor.status;
+}
+
+/* ---- how it comes to be ------------------------------------------------------------------------
+ */
+
+pid_t supervisor_start(int *talk)
+{
+    static char *const arguments[] = {"unshard-monitor", NULL};
+    int ends[2];
+    char variable[SUCCESSION_VARIABLE];
+    int result = succession_pair(ends);
+    if (result)
+        return result;
+    struct succession given = succession_none(ROLE_SUPERVISOR);
+    given.talk = ends[1];
+    succession_write(&given, variable);
+    pid_t process = spawn_process(PROGRAM, arguments, variable, &ends[1], 1);
+    close(ends[1]);
+    if (process < 0)
+        close(ends[0]);
+    else
+        *talk = ends[0];
+    return process;
+}
+
+/* One that a daemon has started. */
+static int run_started(const struct succession *given)
+{
+    struct supervisor supervisor;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd <= STDERR_FILENO && null >= 0; fd++)
+        dup2(null, fd);
+    close_others(STDERR_FILENO + 1, given->talk, -1);
+    if (!begin(&supervisor, given->talk, false, false) || !know_daemon(&supervisor, 0))
+        return 1;
+    return watch(&supervisor);
+}
+
+/* The daemon serves and lives, since that is what this process has waited for. */
+static int run_upgraded(const struct succession *given)
+{
+    struct supervisor supervisor;
+    if (!begin(&supervisor, given->talk, given->foreground, given->foreground) ||
+        !know_daemon(&supervisor, given->daemon))
+        return 1;
+    memcpy(supervisor.old, given->old, sizeof supervisor.old);
+    if (take_handed(&supervisor, given->generation, given->handed))
+        return 1; /* its daemon starts another one */
+    supervisor.serving = true;
+    on_alive(&supervisor);
+    return watch(&supervisor);
+}
+
+bool supervisor_is_this(int *status)
+{
+    struct succession given;
+    enum succession_role role = succession_role();
+    if (role != ROLE_SUPERVISOR && role != ROLE_UPGRADED)
+        return false;
+    succession_take(&given);
+    *status = role == ROLE_UPGRADED ? run_upgraded(&given) : run_started(&given);
+    return true;
+}
