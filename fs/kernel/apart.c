@@ -35,7 +35,9 @@ void apart_go(int device)
     apart.tried = true;
     if (unshare(CLONE_FILES))
         return;
-    int clone = make_clone(device);
+    int clone = make_clone(device), null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = 0; fd <= STDERR_FILENO && null >= 0; fd++)
+        dup2(null, fd); /* somebody may wait for the end of what was there */
     close_others(STDERR_FILENO + 1, clone < 0 ? device : clone, -1);
     apart.clone = clone;
 }

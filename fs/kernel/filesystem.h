@@ -52,6 +52,7 @@ struct filesystem {
     void *upgrade_context;
     const char *mountpoint; /* canonical; NULL: not to be found out */
     unsigned connection;    /* its number; 0: not known */
+    unsigned generation;    /* of this process, as the journal has it */
     /* Processes that have served it before, see unshard_mount_facts. */
     unsigned restarts;
     int64_t restart_time;

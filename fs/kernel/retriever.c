@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <linux/fuse.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -151,4 +152,32 @@ void retriever_answer(struct retriever *retriever, uint64_t number, struct fuse_
     ticket->filling = false;
     pthread_cond_broadcast(&retriever->changed);
     pthread_mutex_unlock(&retriever->mutex);
+}
+
+/* ---- numbers of one process --------------------------------------------------------------------
+ */
+
+static uint64_t stamp_of(unsigned generation)
+{
+    return (uint64_t)generation << 32;
+}
+
+void retriever_stamp(const struct iovec *pieces, int count, unsigned generation)
+{
+    const struct fuse_out_header *out = pieces[0].iov_base;
+    struct fuse_notify_retrieve_out *wanted = count == 2 ? pieces[1].iov_base : NULL;
+    if (out->unique != 0 || out->error != FUSE_NOTIFY_RETRIEVE || !wanted ||
+        pieces[1].iov_len != sizeof *wanted)
+        return;
+    wanted->notify_unique = (wanted->notify_unique & UINT32_MAX) | stamp_of(generation);
+}
+
+bool retriever_unstamp(void *request, unsigned generation)
+{
+    struct fuse_in_header *in = request;
+    if (in->opcode != FUSE_NOTIFY_REPLY)
+        return true;
+    bool ours = (in->unique & ~(uint64_t)UINT32_MAX) == stamp_of(generation);
+    in->unique &= UINT32_MAX;
+    return ours;
 }

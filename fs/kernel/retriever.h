@@ -13,6 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <stdbool.h>
+#include <sys/uio.h>
+
 struct filesystem;
 struct fuse_bufvec;
 struct retriever;
@@ -32,5 +35,12 @@ int retriever_take(struct filesystem *filesystem, uint32_t view, uint64_t offset
 /* The kernel's answer to the ticket with this number: bytes, perhaps fewer than were asked for. For
  * loop threads; never blocks. */
 void retriever_answer(struct retriever *retriever, uint64_t ticket, struct fuse_bufvec *bytes);
+/* libfuse counts what it asks the kernel for from 1 in each process, and an answer may come when
+ * the process that has asked is dead. So its number is made the process's own: in a message that is
+ * about to be written, of any kind... */
+void retriever_stamp(const struct iovec *pieces, int count, unsigned generation);
+/* ... and taken off again in a request that was read. false: it is an answer to an earlier process,
+ * and concerns nobody. Both are pure. */
+bool retriever_unstamp(void *request, unsigned generation);
 
 #endif

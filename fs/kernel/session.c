@@ -16,6 +16,7 @@
 #include "fs/kernel/apart.h"
 #include "fs/kernel/journal.h"
 #include "fs/kernel/operations.h"
+#include "fs/kernel/retriever.h"
 
 /* No operation waits, so this many answer all; each has a buffer of 1 MiB. */
 #define LOOP_THREADS 4
@@ -88,7 +89,10 @@ static struct fuse_session *new_session(struct filesystem *filesystem,
 static ssize_t read_request(int device, void *buffer, size_t length, void *userdata)
 {
     struct filesystem *filesystem = userdata;
-    ssize_t got = journal_read(filesystem->journal, device, buffer, length);
+    ssize_t got;
+    do
+        got = journal_read(filesystem->journal, device, buffer, length);
+    while (got > 0 && !retriever_unstamp(buffer, filesystem->generation));
     if (got > 0)
         greeting_heard(&filesystem->greeting, buffer, (size_t)got);
     return got;
@@ -99,6 +103,7 @@ static ssize_t write_reply(int device, struct iovec *pieces, int count, void *us
     struct filesystem *filesystem = userdata;
     if (greeting_answered(&filesystem->greeting, pieces, count))
         return (ssize_t)((const struct fuse_out_header *)pieces[0].iov_base)->len;
+    retriever_stamp(pieces, count, filesystem->generation);
     bool notifies = ((const struct fuse_out_header *)pieces[0].iov_base)->unique == 0;
     return journal_write(filesystem->journal, notifies ? apart_device(device) : device, pieces,
                          count);

@@ -155,8 +155,9 @@ static int run_daemon(struct mount_run *run)
 }
 
 /* In the foreground the process that was started outlives those that serve, and ends as the last of
- * them does. Until it knows what it is to outlive, the one below dies with it. */
-static int begin_below(struct mount_run *run, bool keeps)
+ * them does. Until it knows what it is to outlive, the one below dies with it. The latter's number,
+ * or 0 in that process; run->talk leads to the other one. Or a negative errno. */
+static pid_t begin_below(struct mount_run *run)
 {
     int ends[2], result = succession_pair(ends);
     if (result)
@@ -165,12 +166,12 @@ static int begin_below(struct mount_run *run, bool keeps)
     pid_t self = getpid(), child = fork();
     if (child < 0)
         return -errno;
+    run->talk = child > 0 ? ends[0] : ends[1];
     if (child > 0) {
-        close_others(STDERR_FILENO + 1, ends[0], -1);
-        exit(supervisor_run(ends[0], child, keeps));
+        close_others(STDERR_FILENO + 1, run->talk, -1);
+        return child;
     }
     close(ends[0]);
-    run->talk = ends[1];
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != self)
         _exit(1);
@@ -189,15 +190,16 @@ static bool run_kept(struct mount_run *run, struct kept_mount *kept, int *status
         *status = supervisor_resume(kept->handed);
         return true;
     }
-    if (result != -EBUSY) /* another daemon has it */
+    bool is_served = result == -EBUSY;
+    if (!is_served)
         kept_mount_drop(kept);
     if (kept->prepared >= 0)
         return false;
     char why[sizeof run->error.message];
     snprintf(why, sizeof why, "%s", run->error.message);
     unshard_error_set(&run->error, "kept", -result,
-                      "what the service manager keeps of a mount cannot be gone on with, and is "
-                      "given up; started once more this mounts anew: %s",
+                      "what the service manager keeps of a mount cannot be gone on with%s: %s",
+                      is_served ? "" : ", and is given up; started once more this mounts anew",
                       why);
     mount_run_report(run);
     *status = 1;
@@ -212,11 +214,14 @@ static int run_in_foreground(struct mount_run *run)
     if (run_kept(run, &kept, &status))
         return status;
     run->prepared = kept.prepared;
-    int result = begin_below(run, kept.keeps);
-    if (result) {
-        fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-result));
+    run->bound = kept.keeps;
+    pid_t daemon = begin_below(run);
+    if (daemon < 0) {
+        fprintf(stderr, "unshard: cannot fork: %s\n", strerror(-daemon));
         return 1;
     }
+    if (daemon > 0)
+        return supervisor_run(run->talk, daemon, kept.keeps);
     run->terminal = shutdown_has_terminal();
     return run_daemon(run);
 }

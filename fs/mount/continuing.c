@@ -34,6 +34,7 @@ static int take_keep(struct mount_run *run)
     if (result)
         return result;
     filesystem->greeting.keep = filesystem->keep;
+    filesystem->generation = succession->generation;
     filesystem->journal = journal_new(life_journal_area(filesystem->keep), succession->generation);
     if (!filesystem->journal)
         return no_memory(run);
@@ -57,6 +58,7 @@ static int take_start(struct mount_run *run)
     run->private = start->private;
     run->first_group = start->first_group;
     run->terminal = start->terminal;
+    run->bound = start->bound;
     run->connection = start->connection;
     run->source = strdup(start->source);
     run->mountpoint = strdup(start->mountpoint);
@@ -85,6 +87,8 @@ int continuing_begin(struct mount_run *run)
         note_restarts(run);
     if (!result)
         result = take_start(run);
+    if (!result && run->bound && run->succession.role == ROLE_DAEMON)
+        supervised_bind(&run->supervised);
     if (!result && run->first_group && mount_run_know_groups(run))
         result = no_memory(run);
     if (!result && chdir(run->start.directory))

@@ -14,6 +14,10 @@
  * descriptor of the source is with them only where the mount covers that: in a mount namespace that
  * ends with its processes it leads nowhere.
  *
+ * Then no daemon outlives its supervisor, the process that the manager has started
+ * (supervised_bind): it would be killed all the same, with what follows it, and while some are
+ * being killed others would come.
+ *
  * Invariants: the first is dropped before the others are left, and both whenever a supervisor ends
  * by itself: so what is kept is of the mount that was served last, and of one that nobody has
  * ended. What is kept and cannot be gone on with is dropped, which ends the connection: readers get

@@ -38,6 +38,7 @@ struct mount_run {
     bool first_group;         /* then: that knows this user's first group alone */
     gid_t *groups;            /* what filesystem.groups points to */
     int root, user_namespace; /* then: of the mount, until the prober has them; -1: none */
+    bool bound;               /* this process does not outlive its supervisor */
     bool terminal;            /* in the foreground of one, which may be gone by now */
     atomic_bool loop_ended;   /* requests are answered no more */
     struct filesystem filesystem;

@@ -37,6 +37,7 @@ static int keep_start(struct mount_run *run)
     start->private = run->private;
     start->first_group = run->first_group;
     start->terminal = run->terminal;
+    start->bound = run->bound;
     start->number = run->private ? run->view.number : 0;
     start->connection = run->connection;
     start->directory = run->directory ? run->directory : "/";
@@ -63,6 +64,8 @@ static int begin_to_outlive(struct mount_run *run)
     if (!result)
         result = supervised_begin(&run->supervised, filesystem->keep, run->talk, getppid(), handed,
                                   &run->error);
+    if (!result && run->bound)
+        supervised_bind(&run->supervised);
     if (!result)
         mount_run_note_crashes(run);
     return result;
@@ -275,7 +278,7 @@ static void take_down(struct mount_run *run)
 int serving_run(struct mount_run *run)
 {
     shutdown_block_signals();
-    if (!daemon_outlives_parent(&run->link))
+    if (!run->again && !daemon_outlives_parent(&run->link))
         return unshard_error_set(&run->error, "mount", EINTR, "unshard mount was ended");
     int result = run->again ? continuing_adopt(run) : mount_run_open_session(run);
     if (result)

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { GIVEN = 1, VISIBLE = 2, PRIVATE = 4, FIRST_GROUP = 8, TERMINAL = 16 };
+enum { GIVEN = 1, VISIBLE = 2, PRIVATE = 4, FIRST_GROUP = 8, TERMINAL = 16, BOUND = 32 };
 
 /* Directory, source, mountpoint and shown, before the arguments. */
 #define PLACES 4u
@@ -18,7 +18,7 @@ static uint32_t flags_of(const struct start *start)
 {
     return (start->given ? GIVEN : 0) | (start->visible ? VISIBLE : 0) |
            (start->private ? PRIVATE : 0) | (start->first_group ? FIRST_GROUP : 0) |
-           (start->terminal ? TERMINAL : 0);
+           (start->terminal ? TERMINAL : 0) | (start->bound ? BOUND : 0);
 }
 
 int start_keep(struct unshard_keep *keep, const struct start *start)
@@ -64,6 +64,7 @@ static int take(void *context, void *record, size_t bytes)
         .private = kept->flags & PRIVATE,
         .first_group = kept->flags & FIRST_GROUP,
         .terminal = kept->flags & TERMINAL,
+        .bound = kept->flags & BOUND,
         .number = kept->number,
         .connection = kept->connection,
         .argc = kept->argc,

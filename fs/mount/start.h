@@ -20,6 +20,7 @@ struct start {
     bool private;     /* it is of a command, in a namespace of its own */
     bool first_group; /* ... that knows the user's first group alone */
     bool terminal;    /* it ends with its terminal */
+    bool bound;       /* no daemon outlives its supervisor: a service manager has the mount go on */
     uint32_t number;  /* of the source, where the arguments name several */
     uint32_t connection;
     const char *directory;  /* in which the arguments were given */

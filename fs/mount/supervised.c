@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <syslog.h>
@@ -205,6 +206,14 @@ int supervised_continue(struct supervised *supervised, struct unshard_keep *keep
     forget(supervised); /* it has died since */
     result = start_one(supervised);
     return result ? set_lives_error(error, result) : 0;
+}
+
+void supervised_bind(struct supervised *supervised)
+{
+    struct pollfd entry = {.fd = supervised->talk};
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (poll(&entry, 1, 0) != 0) /* it has ended before */
+        _exit(1);
 }
 
 static void say(struct supervised *supervised, enum succession_word word, uint32_t number)

@@ -47,6 +47,9 @@ int supervised_begin(struct supervised *supervised, struct unshard_keep *keep, i
  * once that it lives, by the main thread. */
 int supervised_continue(struct supervised *supervised, struct unshard_keep *keep,
                         const struct succession *succession, struct unshard_error *error);
+/* From here on this process is killed when its supervisor ends, which a service manager sees and
+ * has the mount go on (kept_mount.h): of what that kills nothing comes back. By the main thread. */
+void supervised_bind(struct supervised *supervised);
 /* Starts to listen. 0 or a negative errno. */
 int supervised_listen(struct supervised *supervised);
 /* The mount works. Any thread. */

@@ -622,7 +622,7 @@ static bool know_daemon(struct supervisor *supervisor, pid_t daemon)
 
 int supervisor_run(int talk, pid_t daemon, bool keeps)
 {
-    struct supervisor supervisor;
+    static struct supervisor supervisor; /* threads use it to the end of the process */
     if (!begin(&supervisor, talk, true, keeps) || !know_daemon(&supervisor, daemon))
         return 1;
     return watch(&supervisor);
@@ -631,7 +631,7 @@ int supervisor_run(int talk, pid_t daemon, bool keeps)
 /* The daemons of before are gone, and what they died of with whoever would have known. */
 int supervisor_resume(const int handed[HANDED_COUNT])
 {
-    struct supervisor supervisor;
+    static struct supervisor supervisor; /* threads use it to the end of the process */
     if (!begin(&supervisor, -1, true, true) || take_handed(&supervisor, 0, handed))
         return 1;
     supervisor.generation = supervisor.life->generation;
@@ -669,7 +669,7 @@ pid_t supervisor_start(int *talk)
 /* One that a daemon has started. */
 static int run_started(const struct succession *given)
 {
-    struct supervisor supervisor;
+    static struct supervisor supervisor; /* threads use it to the end of the process */
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     for (int fd = 0; fd <= STDERR_FILENO && null >= 0; fd++)
         dup2(null, fd);
@@ -682,7 +682,7 @@ static int run_started(const struct succession *given)
 /* The daemon serves and lives, since that is what this process has waited for. */
 static int run_upgraded(const struct succession *given)
 {
-    struct supervisor supervisor;
+    static struct supervisor supervisor; /* threads use it to the end of the process */
     if (!begin(&supervisor, given->talk, given->foreground, given->foreground) ||
         !know_daemon(&supervisor, given->daemon))
         return 1;
