@@ -41,7 +41,8 @@ static bool is_named_unshard(const char *pid)
         return false;
     bool read = fgets(name, sizeof name, file) != NULL;
     fclose(file);
-    return read && (!strcmp(name, "unshard\n") || !strcmp(name, "mount.unshard\n"));
+    return read && (!strcmp(name, "unshard\n") || !strcmp(name, "mount.unshard\n") ||
+                    !strcmp(name, "unshard-monitor\n"));
 }
 
 /* A process of which only threads are left shows no descriptors. */
