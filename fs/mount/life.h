@@ -38,6 +38,8 @@ enum life_end {
 
 struct life {
     _Atomic uint32_t generation; /* of the daemon that serves, or is to */
+    _Atomic uint32_t
+        served; /* whether any of them has: before that there is no mount to go on with */
     _Atomic uint32_t restarts;
     _Atomic uint32_t last_end;    /* enum life_end: of the one before; LIFE_RUNS: there was none */
     _Atomic uint32_t last_signal; /* of LIFE_CRASHED */

@@ -86,7 +86,7 @@ struct succession {
     int handed[HANDED_COUNT]; /* -1: none */
     uint32_t generation;
     int old[SUCCESSION_OLD]; /* pidfds of earlier daemons; -1: none */
-    pid_t daemon;            /* of ROLE_UPGRADED, as is the next one */
+    pid_t daemon;            /* whom a supervisor watches over */
     bool foreground;
 };
 

@@ -220,6 +220,8 @@ static void say(struct supervised *supervised, enum succession_word word, uint32
 {
     pthread_mutex_lock(&supervised->mutex);
     supervised->serving |= word == WORD_SERVING;
+    if (word == WORD_SERVING)
+        supervised->life->served = 1;
     supervised->leaving |= word == WORD_LEAVING;
     if (supervised->known)
         succession_say(supervised->talk, word, number);

@@ -47,7 +47,7 @@ struct supervisor {
     bool foreground; /* somebody waits for this process, and sends signals to it */
     bool keeps;      /* a service manager keeps what it is left: see kept_mount.h */
     pid_t daemon;
-    int process; /* its pidfd */
+    int process; /* its pidfd; -1: it is gone */
     int handed[HANDED_COUNT];
     struct unshard_keep *keep;
     struct life *life;
@@ -369,7 +369,8 @@ static bool on_end(struct supervisor *supervisor)
     }
     enum life_end end = end_of(supervisor, reaped, &info, &number);
     note_end(supervisor, end, number);
-    if (supervisor->refuses || too_many(supervisor, end) || !make_old(supervisor) ||
+    bool wanted = supervisor->life->served && !supervisor->refuses;
+    if (!wanted || too_many(supervisor, end) || !make_old(supervisor) ||
         start_next_daemon(supervisor, supervisor->serving)) {
         refuse_all(supervisor);
         return false;
@@ -573,8 +574,8 @@ static void watch_daemons(struct supervisor *supervisor)
             continue;
         if (entries[0].revents) {
             on_message(supervisor); /* all that it said comes before its end */
-            if (supervisor->state == WAITING && supervisor->talk < 0 && !supervisor->foreground)
-                return; /* its daemon had died before it looked who that is */
+            if (supervisor->talk < 0 && supervisor->process < 0 && !on_end(supervisor))
+                return;
             continue;
         }
         if (entries[3].revents)
@@ -612,19 +613,22 @@ static bool begin(struct supervisor *supervisor, int talk, bool foreground, bool
     return pipe2(supervisor->ends, O_CLOEXEC | O_NONBLOCK) == 0;
 }
 
-/* 0: the parent of this process. */
-static bool know_daemon(struct supervisor *supervisor, pid_t daemon)
+/* A child of this process, or the one that has started it, which may have died since: then what it
+ * has said is in the socket, and its number may be another one's. */
+static void know_daemon(struct supervisor *supervisor, pid_t daemon, bool is_parent)
 {
-    supervisor->daemon = daemon ? daemon : getppid();
-    supervisor->process = pidfd_of(supervisor->daemon);
-    return supervisor->process >= 0 && (daemon != 0 || getppid() == supervisor->daemon);
+    supervisor->daemon = daemon;
+    supervisor->process = pidfd_of(daemon);
+    if (is_parent && getppid() != daemon)
+        close_all(&supervisor->process, 1);
 }
 
 int supervisor_run(int talk, pid_t daemon, bool keeps)
 {
     static struct supervisor supervisor; /* threads use it to the end of the process */
-    if (!begin(&supervisor, talk, true, keeps) || !know_daemon(&supervisor, daemon))
+    if (!begin(&supervisor, talk, true, keeps))
         return 1;
+    know_daemon(&supervisor, daemon, false);
     return watch(&supervisor);
 }
 
@@ -656,6 +660,7 @@ pid_t supervisor_start(int *talk)
         return result;
     struct succession given = succession_none(ROLE_SUPERVISOR);
     given.talk = ends[1];
+    given.daemon = getpid();
     succession_write(&given, variable);
     pid_t process = spawn_process(PROGRAM, arguments, variable, &ends[1], 1);
     close(ends[1]);
@@ -674,8 +679,9 @@ static int run_started(const struct succession *given)
     for (int fd = 0; fd <= STDERR_FILENO && null >= 0; fd++)
         dup2(null, fd);
     close_others(STDERR_FILENO + 1, given->talk, -1);
-    if (!begin(&supervisor, given->talk, false, false) || !know_daemon(&supervisor, 0))
+    if (!begin(&supervisor, given->talk, false, false))
         return 1;
+    know_daemon(&supervisor, given->daemon, true);
     return watch(&supervisor);
 }
 
@@ -683,9 +689,9 @@ static int run_started(const struct succession *given)
 static int run_upgraded(const struct succession *given)
 {
     static struct supervisor supervisor; /* threads use it to the end of the process */
-    if (!begin(&supervisor, given->talk, given->foreground, given->foreground) ||
-        !know_daemon(&supervisor, given->daemon))
+    if (!begin(&supervisor, given->talk, given->foreground, given->foreground))
         return 1;
+    know_daemon(&supervisor, given->daemon, false);
     memcpy(supervisor.old, given->old, sizeof supervisor.old);
     if (take_handed(&supervisor, given->generation, given->handed))
         return 1; /* its daemon starts another one */

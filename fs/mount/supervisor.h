@@ -14,8 +14,10 @@
  *            -its end, and too many before it; REFUSING-> REFUSING -all are gone-> detached, gone
  *            -its end, and the connection has ended-> detached, gone
  *
- * Too many: three daemons that crashed or could not take over within a minute; or ten in a row that
- * were killed before they served. A daemon that was killed is no sign that the next one will be.
+ * A daemon that dies before the mount has worked is followed by none: whoever wanted the mount is
+ * told that there is none. Too many: three daemons that crashed or could not take over within a
+ * minute; or ten in a row that were killed before they served. A daemon that was killed is no sign
+ * that the next one will be.
  *
  * An upgrade (upgrade.h): told of another program, it has that follow the daemon, which ends; and
  * when that one serves it becomes the same program, in this process, which others may wait for. If
