@@ -66,9 +66,12 @@ static int begin_to_outlive(struct mount_run *run)
                                   &run->error);
     if (!result && run->bound)
         supervised_bind(&run->supervised);
-    if (!result)
-        mount_run_note_crashes(run);
-    return result;
+    if (result)
+        return result;
+    mount_run_note_crashes(run);
+    /* Nobody waits there for the word that it works. */
+    run->supervised.life->served = run->options.foreground && !run->private;
+    return 0;
 }
 
 /* Forks the helpers. They must come from the main thread, before there are others. */

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 #include "fs/host/close_others.h"
-#include "fs/host/monotonic.h"
 #include "fs/host/mountpoint.h"
 #include "fs/host/server.h"
 #include "fs/host/service_manager.h"
@@ -28,135 +27,9 @@
 #include "fs/mount/refuser.h"
 #include "fs/mount/start.h"
 #include "fs/mount/succession.h"
+#include "fs/mount/supervision.h"
 
-#define PROGRAM "/proc/self/exe"
-#define MOST_FAILURES 3u
-#define FAILURES_MS 60000
-#define MOST_UNSERVED 10u
 #define DEAD_MS 2000
-/* Between a look whether an old daemon is gone and the next, where nothing tells of it. */
-#define OLD_MS 20
-
-enum state { WAITING, WATCHING, LEAVING, REFUSING };
-
-struct supervisor {
-    enum state state;
-    int talk; /* to the daemon; -1: it has closed it */
-    int signals;
-    int ends[2];     /* a pipe of generations: whose mutex was let go of */
-    bool foreground; /* somebody waits for this process, and sends signals to it */
-    bool keeps;      /* a service manager keeps what it is left: see kept_mount.h */
-    pid_t daemon;
-    int process; /* its pidfd; -1: it is gone */
-    int handed[HANDED_COUNT];
-    struct unshard_keep *keep;
-    struct life *life;
-    struct start start;
-    int abort_fd;
-    uint32_t generation;
-    int program; /* which the next daemon is to be, and then this process; -1: it stays as it is */
-    bool alive, serving, failed, refuses, done, stopping;
-    int old[SUCCESSION_OLD];         /* pidfds of daemons that have died, and may not be gone */
-    int64_t failures[MOST_FAILURES]; /* when; the latest first */
-    unsigned unserved;               /* that died in a row and had not served */
-    uint32_t endings;                /* signals that end the mount */
-    int status;
-};
-
-static int pidfd_of(pid_t process)
-{
-    return (int)syscall(SYS_pidfd_open, process, 0);
-}
-
-/* Its threads are all gone. */
-static bool is_gone(int process)
-{
-    struct pollfd entry = {.fd = process, .events = POLLIN};
-    return process < 0 || poll(&entry, 1, 0) > 0;
-}
-
-static void close_all(int *descriptors, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (descriptors[i] >= 0)
-            close(descriptors[i]);
-        descriptors[i] = -1;
-    }
-}
-
-/* ---- the end of a daemon -----------------------------------------------------------------------
- */
-
-struct watch {
-    struct life *life;
-    uint32_t generation;
-    int tell;
-};
-
-static void *watch_one(void *argument)
-{
-    struct watch *watch = argument;
-    life_wait_for_end(watch->life, watch->generation);
-    if (write(watch->tell, &watch->generation, sizeof watch->generation) < 0)
-        errno = 0; /* the pidfd tells as well, later */
-    free(watch);
-    return NULL;
-}
-
-/* Where there is no thread for it its pidfd tells. */
-static void watch_for_end(struct supervisor *supervisor)
-{
-    pthread_t thread;
-    struct watch *watch = malloc(sizeof *watch);
-    if (!watch)
-        return;
-    *watch = (struct watch){supervisor->life, supervisor->generation, supervisor->ends[1]};
-    if (pthread_create(&thread, NULL, watch_one, watch))
-        free(watch);
-    else
-        pthread_detach(thread);
-}
-
-/* How it ended, when it is a child that has. */
-static bool reap(struct supervisor *supervisor, siginfo_t *info)
-{
-    *info = (siginfo_t){0};
-    if (waitid(P_PIDFD, (id_t)supervisor->process, info, WEXITED | WNOHANG) || info->si_pid == 0)
-        return false;
-    bool exited = info->si_code == CLD_EXITED;
-    supervisor->status = exited ? info->si_status : 128 + info->si_status;
-    return true;
-}
-
-static void forget_the_gone(struct supervisor *supervisor)
-{
-    for (unsigned i = 0; i < SUCCESSION_OLD; i++) {
-        int old = supervisor->old[i];
-        if (old < 0 || !is_gone(old))
-            continue;
-        siginfo_t info;
-        waitid(P_PIDFD, (id_t)old, &info, WEXITED | WNOHANG);
-        close(old);
-        supervisor->old[i] = -1;
-    }
-}
-
-/* Whether one more daemon may be old: a generation's place is free. */
-static bool make_old(struct supervisor *supervisor)
-{
-    unsigned used = 0, free_place = SUCCESSION_OLD;
-    forget_the_gone(supervisor);
-    for (unsigned i = 0; i < SUCCESSION_OLD; i++)
-        if (supervisor->old[i] >= 0)
-            used++;
-        else
-            free_place = i;
-    if (used + 1 >= LIFE_GENERATIONS)
-        return false;
-    supervisor->old[free_place] = supervisor->process;
-    supervisor->process = -1;
-    return true;
-}
 
 /* ---- the end of the mount ----------------------------------------------------------------------
  */
@@ -182,11 +55,11 @@ static bool connection_has_ended(const struct supervisor *supervisor)
 static bool all_are_gone(void *context)
 {
     struct supervisor *supervisor = context;
-    forget_the_gone(supervisor);
+    successor_forget_gone(supervisor);
     for (unsigned i = 0; i < SUCCESSION_OLD; i++)
         if (supervisor->old[i] >= 0)
             return false;
-    return is_gone(supervisor->process);
+    return supervision_is_gone(supervisor->process);
 }
 
 /* Nobody else may hold the device when the connection is to end, nor go on with what has ended. */
@@ -215,135 +88,8 @@ static void refuse_all(struct supervisor *supervisor)
     supervisor->status = supervisor->status ? supervisor->status : 1;
     refuse_until_gone(&refusal);
     let_manager_forget(supervisor);
-    close_all(supervisor->handed, HANDED_COUNT);
+    supervision_close(supervisor->handed, HANDED_COUNT);
     take_mount_away(supervisor);
-}
-
-/* ---- the next daemon ---------------------------------------------------------------------------
- */
-
-static void note_end(struct supervisor *supervisor, enum life_end end, int number)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    supervisor->life->last_end = end;
-    supervisor->life->last_signal = (uint32_t)number;
-    supervisor->life->last_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
-    supervisor->life->restarts++;
-}
-
-/* Whether there were too many of a kind that the next one would meet, too. */
-static bool too_many(struct supervisor *supervisor, enum life_end end)
-{
-    int64_t now = monotonic_ms();
-    supervisor->unserved = supervisor->serving ? 0 : supervisor->unserved + 1;
-    if (end == LIFE_KILLED || end == LIFE_UPGRADED)
-        return supervisor->unserved >= MOST_UNSERVED;
-    memmove(supervisor->failures + 1, supervisor->failures,
-            (MOST_FAILURES - 1) * sizeof *supervisor->failures);
-    supervisor->failures[0] = now;
-    int64_t earliest = supervisor->failures[MOST_FAILURES - 1];
-    return earliest != 0 && now - earliest < FAILURES_MS;
-}
-
-static enum life_end end_of(const struct supervisor *supervisor, bool reaped, const siginfo_t *info,
-                            int *number)
-{
-    *number = life_crash(supervisor->life, supervisor->generation);
-    if (*number != 0)
-        return LIFE_CRASHED;
-    if (supervisor->program >= 0 && supervisor->serving)
-        return LIFE_UPGRADED;
-    if (supervisor->failed)
-        return LIFE_FAILED;
-    if (!reaped || info->si_code == CLD_EXITED || info->si_status == SIGKILL)
-        return LIFE_KILLED;
-    *number = info->si_status;
-    return LIFE_CRASHED;
-}
-
-static struct succession handing_on(const struct supervisor *supervisor, enum succession_role role)
-{
-    struct succession next = succession_none(role);
-    memcpy(next.handed, supervisor->handed, sizeof next.handed);
-    memcpy(next.old, supervisor->old, sizeof next.old);
-    return next;
-}
-
-static void name_program(const struct supervisor *supervisor, char path[32])
-{
-    if (supervisor->program >= 0)
-        snprintf(path, 32, "/proc/self/fd/%d", supervisor->program);
-    else
-        snprintf(path, 32, PROGRAM);
-}
-
-static int start_daemon(struct supervisor *supervisor)
-{
-    int ends[2], descriptors[SUCCESSION_DESCRIPTORS];
-    char variable[SUCCESSION_VARIABLE], program[32];
-    int result = succession_pair(ends);
-    if (result)
-        return result;
-    struct succession next = handing_on(supervisor, ROLE_DAEMON);
-    next.talk = ends[1];
-    next.generation = supervisor->generation + 1;
-    succession_write(&next, variable);
-    size_t count = succession_descriptors(&next, descriptors);
-    name_program(supervisor, program);
-    pid_t process = spawn_process(program, (char *const *)(uintptr_t)supervisor->start.argv,
-                                  variable, descriptors, count);
-    close(ends[1]);
-    if (process < 0) {
-        close(ends[0]);
-        return process;
-    }
-    supervisor->generation++;
-    supervisor->talk = ends[0];
-    supervisor->daemon = process;
-    supervisor->process = pidfd_of(process);
-    supervisor->alive = supervisor->serving = supervisor->failed = false;
-    supervisor->life->generation = supervisor->generation;
-    if (supervisor->endings > 0) /* the one before may not have got to it */
-        succession_say(supervisor->talk, WORD_ENDING, supervisor->endings);
-    return 0;
-}
-
-/* The program that its daemon is now, with all that it has. Comes back when that fails: then this
- * one goes on. */
-static void become_program(struct supervisor *supervisor)
-{
-    static const char *const own_name[] = {"unshard-monitor", NULL};
-    const char *const *arguments = supervisor->foreground ? supervisor->start.argv : own_name;
-    int descriptors[SUCCESSION_DESCRIPTORS];
-    char variable[SUCCESSION_VARIABLE], program[32];
-    struct succession next = handing_on(supervisor, ROLE_UPGRADED);
-    next.talk = supervisor->talk;
-    next.generation = supervisor->generation;
-    next.daemon = supervisor->daemon;
-    next.foreground = supervisor->foreground;
-    succession_write(&next, variable);
-    size_t count = succession_descriptors(&next, descriptors);
-    for (size_t i = 0; i < count; i++)
-        fcntl(descriptors[i], F_SETFD, 0);
-    name_program(supervisor, program);
-    if (putenv(variable) == 0)
-        execv(program, (char *const *)(uintptr_t)arguments);
-    succession_take(&next); /* closed on exec again, and not in the environment */
-    close_all(&supervisor->program, 1);
-}
-
-/* One that was to be the next one and has not served is not tried again. */
-static int start_next_daemon(struct supervisor *supervisor, bool served)
-{
-    if (!served)
-        close_all(&supervisor->program, 1);
-    int result = start_daemon(supervisor);
-    if (result && supervisor->program >= 0) {
-        close_all(&supervisor->program, 1);
-        result = start_daemon(supervisor);
-    }
-    return result;
 }
 
 /* Of the daemon, once. false: that is the end of this process, too. */
@@ -351,27 +97,27 @@ static bool on_end(struct supervisor *supervisor)
 {
     siginfo_t info;
     int number;
-    bool reaped = reap(supervisor, &info);
-    close_all(&supervisor->talk, 1);
+    bool reaped = successor_reap(supervisor, &info);
+    supervision_close(&supervisor->talk, 1);
     if (supervisor->state == WAITING)
         return false;
     if (supervisor->state == LEAVING || connection_has_ended(supervisor)) {
-        while (!reaped && !is_gone(supervisor->process)) {
+        while (!reaped && !supervision_is_gone(supervisor->process)) {
             struct pollfd entry = {.fd = supervisor->process, .events = POLLIN};
             poll(&entry, 1, -1);
         }
         if (!reaped)
-            reap(supervisor, &info);
-        close_all(supervisor->handed, HANDED_COUNT);
+            successor_reap(supervisor, &info);
+        supervision_close(supervisor->handed, HANDED_COUNT);
         if (!supervisor->done) /* another one may have its number and its place by now */
             take_mount_away(supervisor);
         return false;
     }
-    enum life_end end = end_of(supervisor, reaped, &info, &number);
-    note_end(supervisor, end, number);
+    enum life_end end = successor_end_of(supervisor, reaped, &info, &number);
+    successor_note_end(supervisor, end, number);
     bool wanted = supervisor->life->served && !supervisor->refuses;
-    if (!wanted || too_many(supervisor, end) || !make_old(supervisor) ||
-        start_next_daemon(supervisor, supervisor->serving)) {
+    if (!wanted || successor_too_many(supervisor, end) || !successor_make_old(supervisor) ||
+        successor_start_next(supervisor, supervisor->serving)) {
         refuse_all(supervisor);
         return false;
     }
@@ -408,7 +154,7 @@ static void on_hello(struct supervisor *supervisor, uint32_t generation, int han
 {
     if (supervisor->keep || handed[HANDED_SOURCE] < 0 ||
         take_handed(supervisor, generation, handed)) {
-        close_all(handed, HANDED_COUNT);
+        supervision_close(handed, HANDED_COUNT);
         return;
     }
     if (supervisor->keeps && !supervisor->start.private) /* before the kernel is greeted */
@@ -422,7 +168,7 @@ static void on_alive(struct supervisor *supervisor)
     if (supervisor->alive || !supervisor->keep)
         return;
     supervisor->alive = true;
-    watch_for_end(supervisor);
+    successor_watch(supervisor);
 }
 
 static void say_that_it_serves(const struct supervisor *supervisor)
@@ -438,14 +184,14 @@ static void on_serving(struct supervisor *supervisor)
     supervisor->serving = true;
     say_that_it_serves(supervisor);
     if (supervisor->program >= 0)
-        become_program(supervisor);
+        successor_become_program(supervisor);
 }
 
 static void on_upgrade(struct supervisor *supervisor, int handed[HANDED_COUNT])
 {
     if (supervisor->state != WATCHING || !supervisor->serving || handed[0] < 0)
         return;
-    close_all(&supervisor->program, 1);
+    supervision_close(&supervisor->program, 1);
     supervisor->program = handed[0];
     handed[0] = -1;
     succession_say(supervisor->talk, WORD_YIELD, 0);
@@ -453,7 +199,7 @@ static void on_upgrade(struct supervisor *supervisor, int handed[HANDED_COUNT])
 
 static void on_leaving(struct supervisor *supervisor)
 {
-    close_all(supervisor->handed, HANDED_COUNT);
+    supervision_close(supervisor->handed, HANDED_COUNT);
     supervisor->state = LEAVING;
     let_manager_forget(supervisor);
     succession_say(supervisor->talk, WORD_LET_GO, 0);
@@ -467,7 +213,7 @@ static void on_message(struct supervisor *supervisor)
     int handed[HANDED_COUNT];
     int result = succession_hear(supervisor->talk, &message, handed, 0);
     if (result == -EPIPE)
-        close_all(&supervisor->talk, 1);
+        supervision_close(&supervisor->talk, 1);
     if (result)
         return;
     switch ((enum succession_word)message.word) {
@@ -496,7 +242,7 @@ static void on_message(struct supervisor *supervisor)
     default:
         break; /* what only a daemon hears */
     }
-    close_all(handed, HANDED_COUNT);
+    supervision_close(handed, HANDED_COUNT);
 }
 
 /* ---- signals -----------------------------------------------------------------------------------
@@ -618,9 +364,9 @@ static bool begin(struct supervisor *supervisor, int talk, bool foreground, bool
 static void know_daemon(struct supervisor *supervisor, pid_t daemon, bool is_parent)
 {
     supervisor->daemon = daemon;
-    supervisor->process = pidfd_of(daemon);
+    supervisor->process = supervision_pidfd(daemon);
     if (is_parent && getppid() != daemon)
-        close_all(&supervisor->process, 1);
+        supervision_close(&supervisor->process, 1);
 }
 
 int supervisor_run(int talk, pid_t daemon, bool keeps)
@@ -640,8 +386,8 @@ int supervisor_resume(const int handed[HANDED_COUNT])
         return 1;
     supervisor.generation = supervisor.life->generation;
     int number = life_crash(supervisor.life, supervisor.generation);
-    note_end(&supervisor, number ? LIFE_CRASHED : LIFE_KILLED, number);
-    if (start_daemon(&supervisor) == 0)
+    successor_note_end(&supervisor, number ? LIFE_CRASHED : LIFE_KILLED, number);
+    if (successor_start(&supervisor) == 0)
         return watch(&supervisor);
     refuse_all(&supervisor);
     return supervisor.status;
@@ -662,7 +408,7 @@ pid_t supervisor_start(int *talk)
     given.talk = ends[1];
     given.daemon = getpid();
     succession_write(&given, variable);
-    pid_t process = spawn_process(PROGRAM, arguments, variable, &ends[1], 1);
+    pid_t process = spawn_process(SUPERVISOR_PROGRAM, arguments, variable, &ends[1], 1);
     close(ends[1]);
     if (process < 0)
         close(ends[0]);
