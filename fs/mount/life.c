@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "fs/kernel/journal.h"
 
@@ -79,6 +80,7 @@ static struct {
     _Atomic uint32_t *noted;
     void (*crashed)(void *context);
     void *context;
+    pid_t process;
     struct sigaction before[SIGNALS];
 } crashes;
 
@@ -86,8 +88,10 @@ static struct {
  * sanitizer's report, or the end. */
 static void on_crash(int number)
 {
-    *crashes.noted = (uint32_t)number;
-    crashes.crashed(crashes.context);
+    if (getpid() == crashes.process) { /* not a child that was forked from it */
+        *crashes.noted = (uint32_t)number;
+        crashes.crashed(crashes.context);
+    }
     sigaction(number, &crashes.before[number], NULL);
     raise(number);
 }
@@ -98,6 +102,7 @@ void life_note_crashes(struct life *life, unsigned generation, void (*crashed)(v
     crashes.noted = &life->crash[generation % LIFE_GENERATIONS];
     crashes.crashed = crashed;
     crashes.context = context;
+    crashes.process = getpid();
     struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_ONSTACK | SA_NODEFER};
     for (size_t i = 0; i < sizeof deadly / sizeof *deadly; i++)
         sigaction(deadly[i], &action, &crashes.before[deadly[i]]);

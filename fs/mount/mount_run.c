@@ -38,16 +38,16 @@ struct session_options mount_run_session_options(const struct mount_run *run)
     };
 }
 
-static void crashed(void *journal)
+static void crashed(void *context)
 {
-    journal_crashed(journal);
+    const struct mount_run *run = context;
+    journal_crashed(run->filesystem.journal);
+    supervised_crashing(&run->supervised);
 }
 
-void mount_run_note_crashes(const struct mount_run *run)
+void mount_run_note_crashes(struct mount_run *run)
 {
-    const struct filesystem *filesystem = &run->filesystem;
-    life_note_crashes(run->supervised.life, run->succession.generation, crashed,
-                      filesystem->journal);
+    life_note_crashes(run->supervised.life, run->succession.generation, crashed, run);
 }
 
 int mount_run_open_session(struct mount_run *run)

@@ -65,7 +65,7 @@ int mount_run_know_groups(struct mount_run *run);
 /* Its strings are run's. */
 struct session_options mount_run_session_options(const struct mount_run *run);
 /* Once the journal is there and the daemon lives (life.h): its crash is noted in both. */
-void mount_run_note_crashes(const struct mount_run *run);
+void mount_run_note_crashes(struct mount_run *run);
 /* Mounts. 0 or a negative errno with run->error. */
 int mount_run_open_session(struct mount_run *run);
 void mount_run_end_reports(struct mount_run *run);

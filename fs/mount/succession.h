@@ -12,7 +12,9 @@
  *                LEAVING    it is about to end the connection   -> LET_GO: nobody else holds it
  *                DONE       the connection has ended and the mount is gone: nothing is left to do
  *                FAILING(number)   it could not take over; 1: nor can any other of this program
- *                UPGRADE(program)  let that take over, which has shown that it can (upgrade.h)
+ *                CRASHING   it is about to: that it has ended may not be told as long as its memory
+ * is written out, which waits for threads that hang UPGRADE(program)  let that take over, which has
+ * shown that it can (upgrade.h)
  *                                                               -> YIELD: end, as if killed
  *   supervisor   ENDING(number)   so many signals came that end the mount
  *                HANGUP           one that has the log opened again
@@ -42,6 +44,7 @@ enum succession_word {
     WORD_FAILING,
     WORD_ENDING,
     WORD_HANGUP,
+    WORD_CRASHING,
     WORD_UPGRADE,
     WORD_YIELD,
 };

@@ -175,7 +175,7 @@ int successor_start(struct supervisor *supervisor)
     supervisor->talk = ends[0];
     supervisor->daemon = process;
     supervisor->process = supervision_pidfd(process);
-    supervisor->alive = supervisor->serving = supervisor->failed = false;
+    supervisor->alive = supervisor->serving = supervisor->failed = supervisor->crashing = false;
     supervisor->life->generation = supervisor->generation;
     if (supervisor->endings > 0) /* the one before may not have got to it */
         succession_say(supervisor->talk, WORD_ENDING, supervisor->endings);

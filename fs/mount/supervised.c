@@ -233,6 +233,11 @@ void supervised_serving(struct supervised *supervised)
     say(supervised, WORD_SERVING, 0);
 }
 
+void supervised_crashing(const struct supervised *supervised)
+{
+    succession_say(supervised->talk, WORD_CRASHING, 0); /* no mutex: who has it may be dead */
+}
+
 int supervised_upgrade(struct supervised *supervised, int program)
 {
     int result = -ESRCH;

@@ -59,6 +59,8 @@ void supervised_serving(struct supervised *supervised);
 int supervised_upgrade(struct supervised *supervised, int program);
 /* This daemon cannot take over; hopeless: nor could another one. Before it ends. */
 void supervised_failing(struct supervised *supervised, bool hopeless);
+/* This process is about to end by a signal. Async-signal-safe. */
+void supervised_crashing(const struct supervised *supervised);
 /* The connection is about to be ended: afterwards nobody else holds its descriptor. Blocks for some
  * seconds at most. Does nothing when there was no supervised_begin. */
 void supervised_leave(struct supervised *supervised);

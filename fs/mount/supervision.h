@@ -39,7 +39,7 @@ struct supervisor {
     int abort_fd;
     uint32_t generation;
     int program; /* which the next daemon is to be, and then this process; -1: it stays as it is */
-    bool alive, serving, failed, refuses, done, stopping;
+    bool alive, serving, crashing, failed, refuses, done, stopping;
     int old[SUCCESSION_OLD]; /* pidfds of daemons that have died, and may not be gone */
     int64_t failures[SUPERVISOR_MOST_FAILURES]; /* when; the latest first */
     unsigned unserved;                          /* that died in a row and had not served */

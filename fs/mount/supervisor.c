@@ -30,6 +30,8 @@
 #include "fs/mount/supervision.h"
 
 #define DEAD_MS 2000
+/* What an orderly end takes at most, once the main thread is there no more. */
+#define GONE_MS 10000
 
 /* ---- the end of the mount ----------------------------------------------------------------------
  */
@@ -102,11 +104,8 @@ static bool on_end(struct supervisor *supervisor)
     if (supervisor->state == WAITING)
         return false;
     if (supervisor->state == LEAVING || connection_has_ended(supervisor)) {
-        while (!reaped && !supervision_is_gone(supervisor->process)) {
-            struct pollfd entry = {.fd = supervisor->process, .events = POLLIN};
-            poll(&entry, 1, -1);
-        }
-        if (!reaped)
+        struct pollfd entry = {.fd = supervisor->process, .events = POLLIN};
+        if (!reaped && poll(&entry, 1, GONE_MS) > 0)
             successor_reap(supervisor, &info);
         supervision_close(supervisor->handed, HANDED_COUNT);
         if (!supervisor->done) /* another one may have its number and its place by now */
@@ -226,6 +225,9 @@ static void on_message(struct supervisor *supervisor)
     case WORD_SERVING:
         on_serving(supervisor);
         break;
+    case WORD_CRASHING:
+        supervisor->crashing = true;
+        break;
     case WORD_UPGRADE:
         on_upgrade(supervisor, handed);
         break;
@@ -320,7 +322,8 @@ static void watch_daemons(struct supervisor *supervisor)
             continue;
         if (entries[0].revents) {
             on_message(supervisor); /* all that it said comes before its end */
-            if (supervisor->talk < 0 && supervisor->process < 0 && !on_end(supervisor))
+            bool ended = supervisor->crashing || (supervisor->talk < 0 && supervisor->process < 0);
+            if (ended && !on_end(supervisor))
                 return;
             continue;
         }
