@@ -55,11 +55,11 @@ def daemons_of(command):
 def session_of(leader):
     """Processes of a session that run."""
     found = []
-    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    for path in pathlib.Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            fields = path.read_text().rpartition(")")[2].split()
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
             if int(fields[3]) == leader and fields[0] not in "ZX":
-                found.append(int(path.parent.name))
+                found.append(int(path.name))
     return found
 
 
@@ -133,7 +133,7 @@ def merged(model):
 
 LOOK = """
     echo $PPID; id; umask; ulimit -a; pwd; env | grep -v SAN_OPTIONS | grep -v ^_= | sort
-    grep -E '^(Sig(Blk|Ign|Cgt)|Cap|NoNewPrivs|Seccomp)' /proc/self/status; for fd in /proc/$$/fd/*; do echo $fd; done
+    grep -E '^(Sig(Blk|Ign|Cgt)|Cap|NoNewPrivs|Seccomp)' /proc/self/status; for fd in /proc/$$/fd/*; do echo ${fd##*/}; done
     cut -d' ' -f 5,6,7 /proc/$$/stat; head -c 4; cat; echo to standard error >&2; exit 42"""
 
 
