@@ -102,11 +102,14 @@ size_t succession_descriptors(const struct succession *succession, int out[SUCCE
     return count;
 }
 
+/* The next of the list; -1: there is none. */
 static long take_number(char **at)
 {
-    long number = strtol(*at, at, 10);
-    *at += **at == ',';
-    return number;
+    char *end;
+    long number = strtol(*at, &end, 10);
+    bool none = end == *at;
+    *at = end + (*end == ',');
+    return none ? -1 : number;
 }
 
 /* A number of the list, of a descriptor of ours, or -1. */
