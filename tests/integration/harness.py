@@ -22,6 +22,9 @@ CONNECTIONS = pathlib.Path("/sys/fs/fuse/connections")
 PATIENCE = 60 if SANITIZER else 20
 
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # programs that we start inherit what nohup(1) has made of it
+
+
 def use_own_digest_cache():
     """No test reads or fills the cache of whoever runs it."""
     folder = tempfile.mkdtemp(prefix="unshard-digest-cache-")
