@@ -247,9 +247,10 @@ static void release(struct run *run)
 }
 
 /* In a process that goes on with the mount of one source: there is no command to be run. */
-static int serve_on(const struct run *run)
+static int serve_on(struct run *run)
 {
-    struct mount_options options = run->options.mount;
+    struct mount_options options = run->options.mount; /* which are freed there */
+    run->options.mount = (struct mount_options){0};
     struct private_view view = {.argc = run->argc, .argv = run->argv};
     return mount_privately(&options, &view, -1);
 }
@@ -259,9 +260,9 @@ int command_run(int argc, char **argv)
     struct run run = {.argc = argc, .argv = argv, .namespace = {.user_namespace = -1}};
     int parsed = options_parse_or_print("run", argc, argv, &run.options);
     int status = parsed < 0 ? EXIT_STATUS_NOT_RUN : EXIT_STATUS_OK;
-    if (parsed == 0 && mount_goes_on())
-        return serve_on(&run);
-    if (parsed == 0) {
+    if (parsed == 0 && mount_goes_on()) {
+        status = serve_on(&run);
+    } else if (parsed == 0) {
         int result = find_places(&run);
         if (!result)
             result = mount_all(&run);

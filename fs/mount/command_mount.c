@@ -279,12 +279,12 @@ int command_mount(int argc, char **argv)
     if (!run)
         return 1;
     run->again = succession_take(&run->succession);
-    note_arguments(run, argc, argv);
     int parsed = options_parse_mount(argc, argv, &run->options);
     if (parsed) {
         free(run);
         return parsed > 0 ? 0 : 2;
     }
+    note_arguments(run, argc, argv);
     int status = run_mount(run);
     release(run);
     free(run);

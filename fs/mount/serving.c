@@ -261,10 +261,10 @@ static void take_down(struct mount_run *run)
                           run->connection); /* libfuse leaves an aborted mount where it is */
     if (run->ready_thread_runs)
         pthread_join(run->ready_thread, NULL);
-    if (begun)
-        shutdown_release(&run->shutdown);
     prober_close(&run->prober);
     supervised_stop(&run->supervised);
+    if (begun) /* nobody tells it anything any more */
+        shutdown_release(&run->shutdown);
     upgrade_release(&run->upgrade);
     log_line(LOG_NOTICE, "mount", "event=unmounted mountpoint=\"%s\"", mount_place_shown(run));
     if (stopped) {

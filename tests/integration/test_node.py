@@ -279,9 +279,10 @@ def test_what_is_read_was_there(tmp_path, seed):
 
 
 def tree_of(top):
+    """What is there; directories may go while they are listed."""
     found = {}
-    for path in sorted(pathlib.Path(top).rglob("*")):
-        if path.is_file():
+    for folder, _, files in os.walk(top):
+        for path in (pathlib.Path(folder) / name for name in files):
             with contextlib.suppress(OSError):
                 found[str(path.relative_to(top))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
