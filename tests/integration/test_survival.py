@@ -299,7 +299,7 @@ def test_upgrades_under_load(model, other_program, resend):
 def test_daemon_and_supervisor_are_of_the_new_program(model, other_program):
     with mounted(model) as mount:
         assert upgrade(mount, other_program)["upgraded"]
-        supervisor = supervisor_of(daemon_of(mount))
+        supervisor = wait_for(lambda: supervisor_of(daemon_of(mount)), what="a supervisor")  # it may be just becoming it
         wait_for(lambda: program_of(supervisor) == str(other_program), what="the supervisor is new")
         assert program_of(daemon_of(mount)) == str(other_program)
         kill_daemon(mount)
