@@ -261,12 +261,13 @@ def play_pause(sources, storage, mount, rng, campaign):
 
 
 def play_crash(sources, storage, mount, rng, campaign):
-    with working(mount, sources.file, rng) as workers:
-        for _ in range(2):
+    """With other requests each time: one that two daemons crash under is answered with an error."""
+    for _ in range(2):
+        with working(mount, sources.file, rng) as workers:
             time.sleep(rng.uniform(0, 0.1))
             os.kill(mount.pid, rng.choice([signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT]))
             wait_for_successor(mount)
-        check_unnoticed(workers.end())
+            check_unnoticed(workers.end())
     require(mount.status()["restart_reason"] == "crashed", mount.status()["restart_reason"])
     return ["crashed twice"]
 
