@@ -56,3 +56,8 @@ int apart_device(int device)
 {
     return apart.clone > 0 ? apart.clone : device;
 }
+
+bool apart_is(void)
+{
+    return apart.clone > 0;
+}

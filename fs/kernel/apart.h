@@ -13,10 +13,14 @@
 #ifndef FS_KERNEL_APART_H
 #define FS_KERNEL_APART_H
 
+#include <stdbool.h>
+
 /* Of the calling thread, once: it goes apart, if it can. It must not open, close or use any other
  * descriptor that it shares with others from then on. device: of the connection. */
 void apart_go(int device);
 /* The clone; `device` for a thread that has not gone apart. */
 int apart_device(int device);
+/* Whether the calling thread has gone apart. Async-signal-safe. */
+bool apart_is(void);
 
 #endif

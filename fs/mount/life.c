@@ -4,8 +4,10 @@
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fs/kernel/apart.h"
 #include "fs/kernel/journal.h"
 
 #define PAGE 4096u
@@ -88,6 +90,11 @@ static struct {
  * sanitizer's report, or the end. */
 static void on_crash(int number)
 {
+    if (apart_is() && getpid() == crashes.process) { /* it has not the descriptor to tell it by */
+        syscall(SYS_tgkill, crashes.process, crashes.process, number); /* the main thread has */
+        for (;;)
+            pause();
+    }
     if (getpid() == crashes.process) { /* not a child that was forked from it */
         *crashes.noted = (uint32_t)number;
         crashes.crashed(crashes.context);

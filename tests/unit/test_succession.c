@@ -3,6 +3,8 @@
  * What one daemon of a mount hands on to the next: words and descriptors, the environment, how the
  * mount was started, who lives. What is read of it may have been written by a process that ran
  * wild. */
+#include "fs/host/close_others.c"
+#include "fs/kernel/apart.c"
 #include "fs/kernel/journal.c"
 #include "fs/mount/life.c"
 #include "fs/mount/start.c"
