@@ -30,6 +30,8 @@
 #include "fs/mount/supervision.h"
 
 #define DEAD_MS 2000
+#define CRASH_MS 2000u
+#define CRASH_STEP_MS 2
 /* What an orderly end takes at most, once the main thread is there no more. */
 #define GONE_MS 10000
 
@@ -311,6 +313,33 @@ static bool has_been_told(struct supervisor *supervisor)
            generation == supervisor->generation;
 }
 
+/* Whether its memory is about to be written out: from then on no thread of it runs but in the
+ * kernel.
+ */
+static bool is_dumping(pid_t process)
+{
+    char path[32], line[128];
+    bool dumping = false;
+    snprintf(path, sizeof path, "/proc/%d/status", (int)process);
+    FILE *status = fopen(path, "re");
+    while (status && !dumping && fgets(line, sizeof line, status))
+        dumping = strncmp(line, "CoreDumping:", 12) == 0 && strchr(line, '1');
+    if (status)
+        fclose(status);
+    return dumping;
+}
+
+/* One that has said that it crashes still runs: another one must not begin beside it. */
+static void wait_for_crash(struct supervisor *supervisor)
+{
+    bool over = false;
+    for (unsigned waited = 0; !over && waited < CRASH_MS; waited += CRASH_STEP_MS) {
+        over = has_been_told(supervisor) || supervision_is_gone(supervisor->process) ||
+               is_dumping(supervisor->daemon);
+        poll(NULL, 0, CRASH_STEP_MS);
+    }
+}
+
 static void watch_daemons(struct supervisor *supervisor)
 {
     for (;;) {
@@ -322,6 +351,8 @@ static void watch_daemons(struct supervisor *supervisor)
             continue;
         if (entries[0].revents) {
             on_message(supervisor); /* all that it said comes before its end */
+            if (supervisor->crashing)
+                wait_for_crash(supervisor);
             bool ended = supervisor->crashing || (supervisor->talk < 0 && supervisor->process < 0);
             if (ended && !on_end(supervisor))
                 return;
