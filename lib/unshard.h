@@ -81,9 +81,9 @@ struct unshard_view_options {
 /* Whether a value of `split` says something: 0, or -EINVAL with *error, code "bad-option". Pure. */
 int unshard_split_check(const char *value, struct unshard_error *error);
 
-/* How its bytes are fetched. Zero in a field means the default. */
 struct unshard_keep; /* below */
 
+/* How its bytes are fetched. Zero in a field means the default. */
 struct unshard_fetch_options {
     enum unshard_prefetch prefetch;
     enum unshard_verify verify;

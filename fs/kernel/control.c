@@ -5,10 +5,12 @@
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
 
+#include "fs/host/contained.h"
 #include "fs/host/log.h"
 #include "fs/host/monotonic.h"
 #include "fs/kernel/companions.h"
@@ -160,6 +162,7 @@ struct inquiry {
     struct waiting_job job;
     struct filesystem *filesystem;
     unsigned command;
+    pid_t caller; /* as the mount sees it; 0: it does not */
     struct control_message message;
 };
 
@@ -190,15 +193,25 @@ static int check_target(struct inquiry *inquiry)
     return result == -ENOTDIR ? -ENOENT : result;
 }
 
+/* root in a container has this user's number, and is to run nothing outside of it. */
+static int try_program(const struct inquiry *inquiry, char *reason, size_t capacity)
+{
+    const struct filesystem *filesystem = inquiry->filesystem;
+    if (!process_is_contained(inquiry->caller))
+        return filesystem->upgrade_try(filesystem->upgrade_context, inquiry->message.component,
+                                       reason, capacity);
+    snprintf(reason, capacity,
+             "only a process beside the daemon may ask for that, none of a container");
+    return -EPERM;
+}
+
 static void upgrade(struct inquiry *inquiry)
 {
     struct filesystem *filesystem = inquiry->filesystem;
     struct control_message *message = &inquiry->message;
-    char program[CONTROL_COMPONENT_CAPACITY];
-    memcpy(program, message->component, sizeof program);
-    memset(message->component, 0, sizeof message->component);
-    int result = filesystem->upgrade_try(filesystem->upgrade_context, program, message->component,
-                                         sizeof message->component);
+    char reason[CONTROL_COMPONENT_CAPACITY] = "";
+    int result = try_program(inquiry, reason, sizeof reason);
+    memcpy(message->component, reason, sizeof reason);
     message->ticket = (uint64_t)-result;
     struct fuse_req *request = waiting_take(filesystem->waiting, &inquiry->job);
     if (request)
@@ -257,6 +270,7 @@ static int inquire(struct filesystem *filesystem, struct fuse_req *request, unsi
         (struct waiting_job){.work = work, .release = release_inquiry, .key = WAITING_KEY_CONTROL};
     inquiry->filesystem = filesystem;
     inquiry->command = command;
+    inquiry->caller = fuse_req_ctx(request)->pid;
     inquiry->message = *message;
     inquiry->message.component[sizeof message->component - 1] = '\0';
     if (command != CONTROL_UPGRADE)

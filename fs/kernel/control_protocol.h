@@ -30,8 +30,9 @@ struct control_message {
 /* How far the daemon has come with what it was asked for. */
 #define CONTROL_SERVED _IOR('u', 3, struct control_message)
 /* Have another program go on with the mount: in `component` its absolute path, as the daemon sees
- * it. Answered when that has shown that it can. ticket: 0: it does so now, and this daemon ends;
- * else an errno, with the reason in `component`, and nothing changes. */
+ * it. Not for processes of containers, root or not. Answered when that has shown that it can.
+ * ticket: 0: it does so now, and this daemon ends; else an errno, with the reason in `component`,
+ * and nothing changes. */
 #define CONTROL_UPGRADE _IOWR('u', 4, struct control_message)
 
 #endif

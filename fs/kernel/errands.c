@@ -137,15 +137,21 @@ static int enter_anew(struct filesystem *filesystem, const struct inode *inode, 
     return there == inode ? 0 : -ESTALE;
 }
 
-static int attach_anew(struct filesystem *filesystem, struct inode *inode)
+int errand_find_again(struct filesystem *filesystem, const struct inode *inode)
 {
     struct inode_sight sight;
-    struct unshard_error error;
     int result = inode_table_sight(filesystem->inodes, inode, &sight);
     if (result)
         return result;
     result = enter_anew(filesystem, inode, sight.path);
     inode_sight_release(&sight);
+    return result;
+}
+
+static int attach_anew(struct filesystem *filesystem, struct inode *inode)
+{
+    struct unshard_error error;
+    int result = errand_find_again(filesystem, inode);
     return result ? result : inode_table_attach(filesystem->inodes, inode, &error);
 }
 

@@ -40,6 +40,9 @@ struct errand {
 void errand_begin(const struct errand *errand, struct fuse_req *request);
 /* Has the source itself looked at when nobody waits for it. Never blocks. */
 void errand_look_at_root(struct filesystem *filesystem);
+/* Looks whether a file is still what its path leads to, and enters it as it is seen there. 0;
+ * -ESTALE: that is another file; another negative errno. Blocks on I/O. */
+int errand_find_again(struct filesystem *filesystem, const struct inode *inode);
 /* Attaches a file, looked at where its path leads now if need be. 0; -ESTALE: that is another file;
  * another negative errno. Blocks on I/O. */
 int errand_attach_now(struct filesystem *filesystem, struct inode *inode);

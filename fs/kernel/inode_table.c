@@ -944,13 +944,30 @@ void inode_table_opened(struct inode_table *table, struct inode *inode, bool dir
     if (change > 0 || *handles > 0) {
         *handles += (unsigned)change;
         node->references += (unsigned)change;
-        kept_node_handles(node->kept, node->buffered, node->direct);
+        if (change < 0)
+            kept_node_handles(node->kept, node->buffered, node->direct);
         if (node->view != UNSHARD_NO_VIEW)
             unshard_engine_view_opened(table->engine, node->view, direct, change);
         leave_if_unused(table, node, &unused);
     }
     unlock(table);
     end_node(table, unused);
+}
+
+bool inode_table_is_open(struct inode_table *table, const struct inode *inode)
+{
+    lock(table);
+    bool open = node_of(inode)->buffered + node_of(inode)->direct > 0;
+    unlock(table);
+    return open;
+}
+
+void inode_table_keep_handles(struct inode_table *table, struct inode *inode)
+{
+    const struct node *node = node_of(inode);
+    lock(table);
+    kept_node_handles(node->kept, node->buffered, node->direct);
+    unlock(table);
 }
 
 /* ---- what an earlier process has kept ----------------------------------------------------------

@@ -151,6 +151,14 @@ int inode_table_each_inherited(struct inode_table *table, inode_found found, voi
  * it is told of all handles when it is attached later. More closed than opened counts as none. */
 void inode_table_opened(struct inode_table *table, struct inode *inode, bool direct, int change);
 
+/* Whether it has handles. */
+bool inode_table_is_open(struct inode_table *table, const struct inode *inode);
+/* Once an OPEN has been answered: that handle is there for the next process as well. It is not
+ * before, and not any more before a RELEASE is answered, since that one may answer both once more:
+ * it counts a handle too few then, which it finds out when it is used, and never one too many, for
+ * which no RELEASE would come. */
+void inode_table_keep_handles(struct inode_table *table, struct inode *inode);
+
 /* ---- the engine's side -------------------------------------------------------------------------
  */
 

@@ -42,6 +42,8 @@ static void reply_open(struct filesystem *filesystem, fuse_req_t request, struct
     companions_begin(filesystem, inode, view);
     if (fuse_reply_open(request, &info)) /* the reader is gone: no RELEASE will come */
         inode_table_opened(filesystem->inodes, inode, direct, -1);
+    else
+        inode_table_keep_handles(filesystem->inodes, inode);
 }
 
 static void answer_attached(struct errand *errand, fuse_req_t request, int result,

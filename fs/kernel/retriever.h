@@ -10,10 +10,9 @@
 #ifndef FS_KERNEL_RETRIEVER_H
 #define FS_KERNEL_RETRIEVER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-#include <stdbool.h>
 #include <sys/uio.h>
 
 struct filesystem;

@@ -148,7 +148,7 @@ static int run_daemon(struct mount_run *run)
         result = serving_run(run);
     if (result && run->again)
         continuing_failed(run);
-    if (result)
+    else if (result)
         mount_run_report(run);
     log_writer_end();
     return result ? 1 : 0;

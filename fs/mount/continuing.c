@@ -10,7 +10,10 @@
 #include <unistd.h>
 
 #include "fs/host/log.h"
+#include "fs/host/log_writer.h"
 #include "fs/kernel/directories.h"
+#include "fs/kernel/errands.h"
+#include "fs/kernel/inode_table.h"
 #include "fs/kernel/journal.h"
 #include "fs/kernel/session.h"
 #include "fs/kernel/status_snapshots.h"
@@ -105,6 +108,24 @@ int continuing_adopt(struct mount_run *run)
                          &run->error);
 }
 
+/* What is open would be read on. */
+static int check_file(void *context, struct inode *inode)
+{
+    struct mount_run *run = context;
+    struct inode_sight sight;
+    if (!inode_table_is_open(run->filesystem.inodes, inode))
+        return 0;
+    int result = errand_find_again(&run->filesystem, inode);
+    if (!result || inode_table_sight(run->filesystem.inodes, inode, &sight))
+        return result;
+    unshard_error_set(&run->error, "takeover", -result,
+                      "%s is open, and would not be found as it was (%s); once it is closed it is "
+                      "no reason any more",
+                      sight.path, strerror(-result));
+    inode_sight_release(&sight);
+    return result;
+}
+
 int continuing_rehearse(struct mount_run *run)
 {
     run->link.fd = run->succession.talk;
@@ -113,6 +134,8 @@ int continuing_rehearse(struct mount_run *run)
         result = mount_source_open(run);
     if (!result)
         result = continuing_adopt(run);
+    if (!result)
+        result = inode_table_each_inherited(run->filesystem.inodes, check_file, run);
     if (result)
         mount_run_report(run);
     else
@@ -122,7 +145,7 @@ int continuing_rehearse(struct mount_run *run)
     return result;
 }
 
-void continuing_failed(struct mount_run *run)
+_Noreturn void continuing_failed(struct mount_run *run)
 {
     static const char *const hopeless[] = {"keep-layout", "takeover", "no-source"};
     bool is_hopeless = false;
@@ -131,4 +154,6 @@ void continuing_failed(struct mount_run *run)
     log_line(LOG_ERR, "mount", "event=not-taken-over code=%s message=\"%s\"", run->error.code,
              run->error.message);
     supervised_failing(&run->supervised, is_hopeless);
+    log_writer_end();
+    _exit(1); /* there may be threads that use everything, and the mount is the next one's */
 }

@@ -29,7 +29,7 @@ int continuing_adopt(struct mount_run *run);
  * succeeded. 0 or a negative errno. */
 int continuing_rehearse(struct mount_run *run);
 /* Tells the log and the supervisor why this process cannot go on, and that no other one can if that
- * is so. */
-void continuing_failed(struct mount_run *run);
+ * is so, and ends it. */
+_Noreturn void continuing_failed(struct mount_run *run);
 
 #endif

@@ -53,7 +53,7 @@ static int introduce(struct supervised *supervised)
     if (!result)
         result = succession_hear(supervised->talk, &message, none, KNOWN_MS);
     if (!result && message.word != WORD_KNOWN)
-        result = -EPIPE;
+        result = message.word == WORD_ENDING ? -EINTR : -EPIPE;
     if (!result)
         result = succession_say(supervised->talk, WORD_ALIVE, 0);
     if (!result && supervised->serving)

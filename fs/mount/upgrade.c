@@ -98,15 +98,23 @@ static int rehearse(const struct upgrade *upgrade, int program, char words[DAEMO
 /* ---- what is asked for -------------------------------------------------------------------------
  */
 
-static int open_program(const char *path, char words[DAEMON_WORDS_CAPACITY])
+/* Which only root and this user can change. */
+static bool is_trusted_program(int program)
 {
     struct stat about;
+    return fstat(program, &about) == 0 && S_ISREG(about.st_mode) &&
+           (about.st_uid == 0 || about.st_uid == geteuid()) &&
+           !(about.st_mode & (S_IWGRP | S_IWOTH)) &&
+           faccessat(program, "", X_OK, AT_EMPTY_PATH | AT_EACCESS) == 0;
+}
+
+static int open_program(const char *path, char words[DAEMON_WORDS_CAPACITY])
+{
     int program = *path == '/' ? open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-    if (program >= 0 && fstat(program, &about) == 0 && S_ISREG(about.st_mode) &&
-        faccessat(program, "", X_OK, AT_EMPTY_PATH | AT_EACCESS) == 0)
+    if (program >= 0 && is_trusted_program(program))
         return program;
-    snprintf(words, DAEMON_WORDS_CAPACITY, "%.1024s is no program for the daemon%s%s", path,
-             program < 0 && *path == '/' ? ": " : "",
+    snprintf(words, DAEMON_WORDS_CAPACITY, "%.1024s is no program that the daemon would run%s%s",
+             path, program < 0 && *path == '/' ? ": " : "",
              program < 0 && *path == '/' ? strerror(errno) : "");
     if (program >= 0)
         close(program);

@@ -6,7 +6,7 @@
  * kept, and no device, and does all that a successor does before it answers a request
  * (continuing.h). So what it could not take over is found while this daemon still serves, and the
  * mount stays as it is: another layout of the keep, an option that is gone, another agreement with
- * the kernel, a source that it would lay out in another way.
+ * the kernel, a file that is open and that it would not show as it was.
  *
  * Then whoever has asked is answered, since a request that is left unanswered would be carried out
  * once more by the successor. Then the supervisor is told, and this daemon ends as if it had been

@@ -150,15 +150,22 @@ static void what_is_sent_again_has_a_number_of_its_own(void **state)
     journal_free(journal);
 }
 
-static void poison_is_not_begun_by_a_third(void **state)
+/* The first process, with request 2. */
+static void crash_while_one_is_read(void)
 {
-    (void)state;
-    bool doomed = true;
     struct journal *journal = make(0);
     send_request(FUSE_READ, 2, 40);
     receive(journal, 2);
     journal_crashed(journal);
     journal_free(journal);
+}
+
+static void poison_is_not_begun_by_a_third(void **state)
+{
+    (void)state;
+    bool doomed = true;
+    struct journal *journal;
+    crash_while_one_is_read();
 
     journal = make(1); /* it may have been another request */
     send_request(FUSE_READ, 4, 40);
@@ -184,11 +191,8 @@ static void a_killed_one_has_not_crashed(void **state)
 {
     (void)state;
     bool doomed = true;
-    struct journal *journal = make(0);
-    send_request(FUSE_READ, 2, 40);
-    receive(journal, 2);
-    journal_crashed(journal);
-    journal_free(journal);
+    struct journal *journal;
+    crash_while_one_is_read();
     for (unsigned generation = 1; generation < 9; generation++) {
         journal = make(generation);
         assert_int_equal(next(journal, &doomed), 2);
