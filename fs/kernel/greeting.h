@@ -7,7 +7,8 @@
  * on: it must not go on.
  *
  * The main thread uses it before there are others, but for the first greeting, which the threads
- * of the loop see: of these one reads it, and it alone answers. */
+ * of the loop see: of these one reads it, and it alone answers. The others, and the threads that
+ * store meanwhile, see no more than that what they write is no answer to it. */
 #ifndef FS_KERNEL_GREETING_H
 #define FS_KERNEL_GREETING_H
 
@@ -21,9 +22,9 @@
 struct greeting {
     struct unshard_keep *keep; /* NULL: nothing is kept */
     struct kept_greeting *kept;
-    uint64_t unique; /* of the INIT under way; 0: none is */
-    bool again;      /* it is that of an earlier process */
-    bool differs;    /* ... and what was replied is not what it was then */
+    _Atomic uint64_t unique; /* of the INIT under way; 0: none is. Every reply and store asks */
+    bool again;              /* it is that of an earlier process */
+    bool differs;            /* ... and what was replied is not what it was then */
 };
 
 /* A request was read. */
