@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,10 @@ CONNECTIONS = pathlib.Path("/sys/fs/fuse/connections")
 PATIENCE = 60 if SANITIZER else 20
 
 
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # programs that we start inherit what nohup(1) has made of it
+# Programs that we start would inherit what nohup(1), or a shell's "&", has these ignored for.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def use_own_digest_cache():
@@ -45,6 +49,24 @@ def wait_for(predicate, bound=PATIENCE, what=""):
         if time.monotonic() > end:
             raise AssertionError(f"not within {bound} s: {what or predicate}")
         time.sleep(0.01)
+
+
+def refaults():
+    """Pages of files that the kernel had taken away by itself and that came back, on this machine."""
+    return int(re.search(r"^workingset_refault_file (\d+)$", pathlib.Path("/proc/vmstat").read_text(),
+                         re.M)[1])
+
+
+def undisturbed(measure, attempts=6):
+    """Calls measure(), which asserts how much storage was read: once more where it is wrong and the
+    kernel took pages away meanwhile, of which each may cost a whole chunk."""
+    for left in reversed(range(attempts)):
+        before = refaults()
+        try:
+            return measure()
+        except AssertionError:
+            if not left or refaults() == before:
+                raise
 
 
 def run(*arguments, timeout=PATIENCE * 3, check=False, **options):
@@ -147,9 +169,13 @@ def processes_of(command):
                 yield int(folder.name)
 
 
-def where_it_hangs(pid):
-    """Where each thread of a process waits in the kernel, for a person."""
+def where_it_hangs(pid, mountpoint):
+    """Where each thread of a process waits in the kernel, and who else has its mount, for a person."""
     lines = []
+    for path in pathlib.Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):
+            if str(mountpoint) in path.read_text():
+                lines.append(f"still mounted for {path.parent.name}: {path.with_name('cmdline').read_text()!r}")
     for folder in sorted(pathlib.Path(f"/proc/{pid}/task").glob("*")):
         with contextlib.suppress(OSError):
             lines.append(" ".join((folder / name).read_text().strip() for name in ("comm", "wchan", "syscall")))
@@ -236,7 +262,7 @@ class Mount:
         """Unmounts cleanly and checks that daemon and mount are gone and no sanitizer spoke."""
         gc.collect()
         done = run("umount", self.path)
-        assert done.returncode == 0, done.stderr + where_it_hangs(self.pid)
+        assert done.returncode == 0, done.stderr + where_it_hangs(self.pid, self.path)
         wait_for(lambda: not is_mounted(self.path), what="unmounted")
         if self.pid:
             wait_for(lambda: not is_alive(self.pid), what="daemon ended")
