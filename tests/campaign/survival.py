@@ -64,7 +64,7 @@ class Workers:
             try:
                 output, errors = process.communicate("", timeout=max(0.1, end - time.monotonic()))
             except subprocess.TimeoutExpired:
-                where = [harness.where_it_hangs(pid) for pid in (process.pid, self.mount.pid)]
+                where = [harness.where_it_hangs(pid, self.mount.path) for pid in (process.pid, self.mount.pid)]
                 self.discard()
                 raise Fault(f"a worker hangs for {HANG} s, in {where[0]}; the daemon in {where[1]}") from None
             require(process.returncode in (0, -signal.SIGBUS), "a worker ended with",
