@@ -26,7 +26,7 @@ lint: deps
 
 LINT_SRC := $(LIB_SRC) $(FS_SRC)
 FORMAT_SRC := $(wildcard lib/*.h lib/*/*.[ch] lib/*/*/*.[ch] fs/*/*.[ch] tests/*.h tests/*/*.[ch])
-# A process for each file: what clang-tidy 14 remembers of functions' names is wrong in the next file.
+# A process for each file: after others clang-tidy 14 takes any function for va_start now and then.
 lint-run:
 	@$(PYTHON) tests/layers.py
 	clang-format --dry-run -Werror $(FORMAT_SRC)

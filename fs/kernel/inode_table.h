@@ -155,8 +155,9 @@ void inode_table_opened(struct inode_table *table, struct inode *inode, bool dir
 bool inode_table_is_open(struct inode_table *table, const struct inode *inode);
 /* Once an OPEN has been answered: that handle is there for the next process as well. It is not
  * before, and not any more before a RELEASE is answered, since that one may answer both once more:
- * it counts a handle too few then, which it finds out when it is used, and never one too many, for
- * which no RELEASE would come. */
+ * it counts a handle too few then, which it finds out when it is used, and not one too many, for
+ * which no RELEASE would come. (But for this: all handles are kept that are counted, also one of
+ * another OPEN of the file that has just not been answered.) The caller has a reference. */
 void inode_table_keep_handles(struct inode_table *table, struct inode *inode);
 
 /* ---- the engine's side -------------------------------------------------------------------------
